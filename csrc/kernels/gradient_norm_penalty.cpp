@@ -1,0 +1,100 @@
+#include "gradient_norm_penalty.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "formulas.h"
+#include "instruction_set.h"
+
+namespace wgan_fast {
+namespace {
+
+constexpr int64_t SEGMENT = 16384;
+constexpr int LANES = 32;  // independent sums: as many as the widest instruction set keeps busy
+
+template <class T>
+inline Accumulate<T> sum_of_squares(const T* __restrict values, int64_t count) {
+  Accumulate<T> total = 0;
+  int64_t i = 0;
+  if (count >= LANES) {
+    Accumulate<T> lanes[LANES] = {};
+    for (; i + LANES <= count; i += LANES) {
+      for (int lane = 0; lane < LANES; ++lane) {
+        const Accumulate<T> value = widen(values[i + lane]);
+        lanes[lane] += value * value;
+      }
+    }
+    for (int lane = 0; lane < LANES; ++lane) total += lanes[lane];
+  }
+  for (; i < count; ++i) {
+    const Accumulate<T> value = widen(values[i]);
+    total += value * value;
+  }
+  return total;
+}
+
+}  // namespace
+
+Segments segments_cpu(int64_t rows, int64_t length) {
+  return {rows, length, SEGMENT, std::max<int64_t>(1, (length + SEGMENT - 1) / SEGMENT)};
+}
+
+template <class T>
+INSTRUCTION_SET_CLONES void sums_of_squares_cpu(const T* __restrict gradient, Accumulate<T>* __restrict sums,
+                                                Segments segments, int64_t begin, int64_t end) {
+  int64_t row = begin / segments.per_row;
+  int64_t start = begin % segments.per_row * segments.segment_length;
+  for (int64_t segment = begin; segment < end; ++segment) {
+    const int64_t stop = std::min(start + segments.segment_length, segments.length);
+    sums[segment] = sum_of_squares(gradient + row * segments.length + start, stop - start);
+    start = stop;
+    if (start == segments.length) {
+      start = 0;
+      ++row;
+    }
+  }
+}
+
+template <class A>
+INSTRUCTION_SET_CLONES void norm_penalty_cpu(const A* __restrict sums, A* __restrict norms, A* __restrict penalty,
+                                             Segments segments, NormPenalty formula) {
+  const A target = static_cast<A>(formula.target);
+  double total = 0;
+  for (int64_t row = 0; row < segments.rows; ++row) {
+    A sum = 0;
+    for (int64_t i = 0; i < segments.per_row; ++i) sum += sums[row * segments.per_row + i];
+    norms[row] = std::sqrt(sum);
+    total += norm_penalty(norms[row], target, formula.one_sided);
+  }
+  *penalty = static_cast<A>(formula.weight * total / static_cast<double>(segments.rows));
+}
+
+template <class T>
+INSTRUCTION_SET_CLONES void gradient_norm_penalty_backward_cpu(const Accumulate<T>* __restrict grad_penalty,
+                                                               const T* __restrict gradient,
+                                                               const Accumulate<T>* __restrict norms,
+                                                               T* __restrict out, int64_t rows, int64_t length,
+                                                               NormPenalty formula, int64_t begin, int64_t end) {
+  using A = Accumulate<T>;
+  const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
+  const A target = static_cast<A>(formula.target);
+  int64_t row = begin / length;
+  for (int64_t i = begin; i < end; ++row) {
+    const int64_t row_end = std::min(end, (row + 1) * length);
+    const A factor = scale * norm_penalty_slope(norms[row], target, formula.one_sided);
+    for (; i < row_end; ++i) out[i] = narrow<T>(factor * widen(gradient[i]));
+  }
+}
+
+#define INSTANTIATE(T)                                                                                             \
+  template void sums_of_squares_cpu<T>(const T*, Accumulate<T>*, Segments, int64_t, int64_t);                      \
+  template void gradient_norm_penalty_backward_cpu<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*,    \
+                                                      int64_t, int64_t, NormPenalty, int64_t, int64_t);
+INSTANTIATE(Half)
+INSTANTIATE(BFloat16)
+INSTANTIATE(float)
+INSTANTIATE(double)
+template void norm_penalty_cpu<float>(const float*, float*, float*, Segments, NormPenalty);
+template void norm_penalty_cpu<double>(const double*, double*, double*, Segments, NormPenalty);
+
+}  // namespace wgan_fast

@@ -1,0 +1,217 @@
+#include "formulas.h"
+#include "gradient_norm_penalty.h"
+#include "launch.cuh"
+
+namespace wgan_fast {
+namespace {
+
+constexpr int64_t MIN_SEGMENT = 16384;    // elements that keep a block busy for longer than its start takes
+constexpr int64_t WHOLE_ROWS = 512;       // with so many rows, a block or less for each fills any GPU
+constexpr int64_t MAX_ROW_BLOCKS = 1024;  // partial sums that one block adds up in a moment
+
+template <int WIDTH, class T>
+__device__ Accumulate<T> vector_sum_of_squares(const T* values, int64_t i, int64_t count) {
+  const auto vector = load<WIDTH>(values, i, count);
+  Accumulate<T> sum = 0;
+  for (int k = 0; k < WIDTH; ++k) sum += widen(vector.at[k]) * widen(vector.at[k]);
+  return sum;
+}
+
+// Sum over the elements of `values`, LANES threads together; each of them gets it.
+template <int LANES, int WIDTH, class T>
+__device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
+  Accumulate<T> sum = 0;
+  for (int64_t i = threadIdx.x % LANES * WIDTH; i < count; i += LANES * WIDTH) {
+    sum += vector_sum_of_squares<WIDTH>(values, i, count);
+  }
+  if constexpr (LANES == BLOCK) {
+    return block_sum(sum);
+  } else {
+    return group_sum<LANES>(sum);
+  }
+}
+
+// Whole rows: LANES threads for each. Leaves one sum of penalties per block, or the penalty where the block is alone.
+template <int LANES, int WIDTH, class T>
+__global__ void __launch_bounds__(BLOCK)
+    whole_rows_kernel(const T* gradient, Accumulate<T>* block_penalties, Accumulate<T>* norms, Accumulate<T>* penalty,
+                      int64_t rows, int64_t length, NormPenalty formula) {
+  using A = Accumulate<T>;
+  constexpr int ROWS_PER_BLOCK = BLOCK / LANES;
+  A sum = 0;
+  // The bound is the same for the whole block, because every thread takes part in the reductions.
+  for (int64_t first = int64_t{blockIdx.x} * ROWS_PER_BLOCK; first < rows; first += int64_t{gridDim.x} * ROWS_PER_BLOCK) {
+    const int64_t row = first + threadIdx.x / LANES;
+    const A norm = sqrt(row_sum_of_squares<LANES, WIDTH>(gradient + row * length, row < rows ? length : 0));
+    if (row < rows && threadIdx.x % LANES == 0) {
+      norms[row] = norm;
+      sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);
+    }
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) {
+    if (gridDim.x == 1) {
+      *penalty = static_cast<A>(formula.weight / static_cast<double>(rows)) * sum;
+    } else {
+      block_penalties[blockIdx.x] = sum;
+    }
+  }
+}
+
+template <class A>
+__global__ void __launch_bounds__(BLOCK)
+    mean_penalty_kernel(const A* block_penalties, A* penalty, int64_t blocks, int64_t rows, NormPenalty formula) {
+  A sum = 0;
+  for (int64_t i = threadIdx.x; i < blocks; i += BLOCK) sum += block_penalties[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *penalty = static_cast<A>(formula.weight / static_cast<double>(rows)) * sum;
+}
+
+// Long rows: a block for each segment leaves its sum of squares.
+template <int WIDTH, class T>
+__global__ void __launch_bounds__(BLOCK)
+    segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
+  const int64_t row = blockIdx.x / segments.per_row;
+  const int64_t start = blockIdx.x % segments.per_row * segments.segment_length;
+  const int64_t stop = start + segments.segment_length < segments.length ? start + segments.segment_length : segments.length;
+  const T* values = gradient + row * segments.length + start;
+  const Accumulate<T> sum = row_sum_of_squares<BLOCK, WIDTH>(values, stop - start);
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+template <class A>
+__global__ void __launch_bounds__(BLOCK)
+    segments_penalty_kernel(const A* sums, A* norms, A* penalty, Segments segments, NormPenalty formula) {
+  A sum = 0;
+  for (int64_t row = threadIdx.x / WARP; row < segments.rows; row += BLOCK / WARP) {
+    A row_sum = 0;
+    for (int64_t i = threadIdx.x % WARP; i < segments.per_row; i += WARP) row_sum += sums[row * segments.per_row + i];
+    const A norm = sqrt(group_sum<WARP>(row_sum));
+    if (threadIdx.x % WARP == 0) {
+      norms[row] = norm;
+      sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);
+    }
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *penalty = static_cast<A>(formula.weight / static_cast<double>(segments.rows)) * sum;
+}
+
+template <int WIDTH, class T>
+__global__ void __launch_bounds__(BLOCK)
+    backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
+                    int64_t count, int64_t length, double mean_weight, double target, bool one_sided) {
+  using A = Accumulate<T>;
+  const A scale = *grad_penalty * static_cast<A>(mean_weight);
+  for (int64_t i = thread_index() * WIDTH; i < count; i += thread_count() * WIDTH) {
+    const auto g = load<WIDTH>(gradient, i, count);
+    Vector<T, WIDTH> result{};
+    RowCursor cursor(i, length);
+    for (int k = 0; k < WIDTH; ++k, cursor.advance()) {
+      if (i + k >= count) continue;
+      const A slope = norm_penalty_slope(norms[cursor.row], static_cast<A>(target), one_sided);
+      result.at[k] = narrow<T>(scale * slope * widen(g.at[k]));
+    }
+    store<WIDTH>(out, i, count, result);
+  }
+}
+
+template <int LANES>
+int64_t row_blocks(int64_t rows) {
+  return std::min((rows + BLOCK / LANES - 1) / (BLOCK / LANES), MAX_ROW_BLOCKS);
+}
+
+// Few threads for short rows, so that none of them idles.
+int lanes(int64_t length) { return length <= 32 ? 4 : length <= 2048 ? WARP : BLOCK; }
+
+int64_t row_blocks(const Segments& segments) {
+  switch (lanes(segments.length)) {
+    case 4:
+      return row_blocks<4>(segments.rows);
+    case WARP:
+      return row_blocks<WARP>(segments.rows);
+    default:
+      return row_blocks<BLOCK>(segments.rows);
+  }
+}
+
+template <int LANES, int WIDTH, class T>
+void whole_rows(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
+                const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
+  const int64_t blocks = row_blocks<LANES>(segments.rows);
+  launch(whole_rows_kernel<LANES, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
+         segments.length, formula);
+  if (blocks > 1) {
+    launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, segments.rows, formula);
+  }
+}
+
+template <int WIDTH, class T>
+void forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
+             const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
+  if (segments.per_row > 1) {
+    launch(segments_kernel<WIDTH, T>, segments.count(), stream, gradient, workspace, segments);
+    launch(segments_penalty_kernel<Accumulate<T>>, 1, stream, workspace, norms, penalty, segments, formula);
+    return;
+  }
+  switch (lanes(segments.length)) {
+    case 4:
+      return whole_rows<4, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
+    case WARP:
+      return whole_rows<WARP, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
+    default:
+      return whole_rows<BLOCK, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
+  }
+}
+
+}  // namespace
+
+Segments segments_cuda(int64_t rows, int64_t length) {
+  const int64_t wanted = rows < WHOLE_ROWS ? MAX_ROW_BLOCKS / rows : 1;
+  const int64_t per_row = std::clamp<int64_t>(length / MIN_SEGMENT, 1, wanted);
+  const int64_t even = (length + per_row - 1) / per_row;
+  const int64_t segment_length = (even + 7) / 8 * 8;  // 16-byte boundaries for every type
+  return {rows, length, segment_length, (length + segment_length - 1) / segment_length};
+}
+
+int64_t workspace_size_cuda(Segments segments) {
+  return segments.per_row > 1 ? segments.count() : row_blocks(segments);
+}
+
+template <class T>
+void gradient_norm_penalty_cuda(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms,
+                                Accumulate<T>* penalty, Segments segments, NormPenalty formula, cudaStream_t stream) {
+  constexpr int WIDTH = FULL_WIDTH<T>;
+  if (aligned(gradient) && (segments.rows == 1 || segments.length % WIDTH == 0)) {
+    forward<WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
+  } else {
+    forward<1>(gradient, workspace, norms, penalty, segments, formula, stream);
+  }
+}
+
+template <class T>
+void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, const T* gradient,
+                                         const Accumulate<T>* norms, T* out, int64_t rows, int64_t length,
+                                         NormPenalty formula, cudaStream_t stream) {
+  constexpr int WIDTH = FULL_WIDTH<T>;
+  const int64_t count = rows * length;
+  const double mean_weight = formula.weight / static_cast<double>(rows);
+  if (aligned(gradient) && aligned(out)) {
+    launch(backward_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, grad_penalty, gradient, norms,
+           out, count, length, mean_weight, formula.target, formula.one_sided);
+  } else {
+    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, count, length,
+           mean_weight, formula.target, formula.one_sided);
+  }
+}
+
+#define INSTANTIATE(T)                                                                                              \
+  template void gradient_norm_penalty_cuda<T>(const T*, Accumulate<T>*, Accumulate<T>*, Accumulate<T>*, Segments,   \
+                                              NormPenalty, cudaStream_t);                                           \
+  template void gradient_norm_penalty_backward_cuda<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*,    \
+                                                       int64_t, int64_t, NormPenalty, cudaStream_t);
+INSTANTIATE(Half)
+INSTANTIATE(BFloat16)
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace wgan_fast

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "scalar.h"
+
+struct CUstream_st;
+
+namespace wgan_fast {
+
+// penalty = weight * mean_r p(n_r), n_r = ||gradient_r||_2, p of formulas.h.
+struct NormPenalty {
+  double weight;
+  double target;
+  bool one_sided;
+};
+
+// A row longer than a segment is summed in segments, so that few long rows use every processor. The cut depends on the
+// length alone: the same numbers come out for any number of threads.
+struct Segments {
+  int64_t rows;
+  int64_t length;          // elements of a row
+  int64_t segment_length;  // elements of a segment but for a row's last
+  int64_t per_row;         // segments of a row
+
+  int64_t count() const { return rows * per_row; }
+};
+
+Segments segments_cpu(int64_t rows, int64_t length);
+Segments segments_cuda(int64_t rows, int64_t length);
+
+// First pass, the only one that reads the gradient: the sums of squares of the segments [begin, end).
+template <class T>
+void sums_of_squares_cpu(const T* gradient,    // [rows, length]
+                         Accumulate<T>* sums,  // [rows, per_row]
+                         Segments segments, int64_t begin, int64_t end);
+
+// Second pass, over the sums.
+template <class A>
+void norm_penalty_cpu(const A* sums,  // [rows, per_row]
+                      A* norms,       // [rows]
+                      A* penalty,     // []
+                      Segments segments, NormPenalty formula);
+
+// Both passes. `workspace` holds workspace_size_cuda(segments) values.
+int64_t workspace_size_cuda(Segments segments);
+template <class T>
+void gradient_norm_penalty_cuda(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms,
+                                Accumulate<T>* penalty, Segments segments, NormPenalty formula, CUstream_st* stream);
+
+// Derivative: out_i = grad_penalty * weight / rows * s(n_r) * gradient_i, s the slope of formulas.h, r the row of i.
+template <class T>
+void gradient_norm_penalty_backward_cpu(const Accumulate<T>* grad_penalty,  // []
+                                        const T* gradient,                  // [rows, length]
+                                        const Accumulate<T>* norms,         // [rows]
+                                        T* out,                             // [rows, length]
+                                        int64_t rows, int64_t length, NormPenalty formula, int64_t begin, int64_t end);
+
+template <class T>
+void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, const T* gradient,
+                                         const Accumulate<T>* norms, T* out, int64_t rows, int64_t length,
+                                         NormPenalty formula, CUstream_st* stream);
+
+}  // namespace wgan_fast

@@ -1,0 +1,111 @@
+// What every kernel shares: launching, 16-byte access, reductions.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "scalar.h"
+
+namespace wgan_fast {
+
+constexpr int BLOCK = 256;  // threads; every kernel is launched with it
+constexpr int WARP = 32;
+
+// Blocks for so many threads. Kernels stride over the grid, so the ceiling only bounds the scheduling work; it is
+// several waves of the largest GPU.
+inline int64_t blocks_for(int64_t threads, int64_t ceiling = 16384) {
+  return std::min((threads + BLOCK - 1) / BLOCK, ceiling);
+}
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream, Arguments... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(BLOCK);
+  config.stream = stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA kernel launch: ") + cudaGetErrorString(error));
+}
+
+__device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * BLOCK + threadIdx.x; }
+__device__ inline int64_t thread_count() { return int64_t{gridDim.x} * BLOCK; }
+
+// WIDTH neighbouring elements: 16 bytes in one instruction, or a single element where the data is not aligned to them.
+template <class T, int WIDTH>
+struct alignas(sizeof(T) * WIDTH) Vector {
+  T at[WIDTH];
+};
+
+template <class T>
+constexpr int FULL_WIDTH = 16 / static_cast<int>(sizeof(T));
+
+template <class T>
+bool aligned(const T* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+// Elements [i, i + WIDTH) of an array of `count`; those past its end are not touched. Loops over a vector have a fixed
+// length and their condition inside, so that they unroll and the vector stays in registers.
+template <int WIDTH, class T>
+__device__ inline Vector<T, WIDTH> load(const T* array, int64_t i, int64_t count) {
+  if (i + WIDTH <= count) return *reinterpret_cast<const Vector<T, WIDTH>*>(array + i);
+  Vector<T, WIDTH> vector{};
+  for (int k = 0; k < WIDTH; ++k) {
+    if (i + k < count) vector.at[k] = array[i + k];
+  }
+  return vector;
+}
+
+template <int WIDTH, class T>
+__device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH> vector) {
+  if (i + WIDTH <= count) {
+    *reinterpret_cast<Vector<T, WIDTH>*>(array + i) = vector;
+  } else {
+    for (int k = 0; k < WIDTH; ++k) {
+      if (i + k < count) array[i + k] = vector.at[k];
+    }
+  }
+}
+
+// The row of element i, then of its successors: one division for a whole vector.
+struct RowCursor {
+  int64_t length;
+  int64_t row;
+  int64_t column;
+
+  __device__ RowCursor(int64_t i, int64_t row_length)
+      : length(row_length), row(i / row_length), column(i - row * row_length) {}
+
+  __device__ void advance() {
+    if (++column == length) {
+      column = 0;
+      ++row;
+    }
+  }
+};
+
+// Sum over each group of LANES neighbouring threads (a power of two up to a warp), returned to all of the group.
+template <int LANES, class A>
+__device__ inline A group_sum(A value) {
+  for (int offset = LANES / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// Sum over the block, returned to all of its threads. Every thread must call it.
+template <class A>
+__device__ inline A block_sum(A value) {
+  __shared__ A warp_sums[BLOCK / WARP];
+  value = group_sum<WARP>(value);
+  __syncthreads();  // a previous sum has been read
+  if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = value;
+  __syncthreads();
+  A total = 0;
+  for (int warp = 0; warp < BLOCK / WARP; ++warp) total += warp_sums[warp];
+  return total;
+}
+
+}  // namespace wgan_fast

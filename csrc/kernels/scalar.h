@@ -1,0 +1,116 @@
+// The four element types of the kernels. 16-bit types are storage only: arithmetic happens in Accumulate<T>.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define HOST_DEVICE __host__ __device__
+#else
+#define HOST_DEVICE
+#endif
+
+namespace wgan_fast {
+
+struct Half {
+  uint16_t bits;
+};
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+enum class Dtype : int8_t { float16, bfloat16, float32, float64 };
+
+template <class T>
+struct Scalar;
+template <>
+struct Scalar<Half> {
+  static constexpr Dtype dtype = Dtype::float16;
+  using Accumulate = float;
+};
+template <>
+struct Scalar<BFloat16> {
+  static constexpr Dtype dtype = Dtype::bfloat16;
+  using Accumulate = float;
+};
+template <>
+struct Scalar<float> {
+  static constexpr Dtype dtype = Dtype::float32;
+  using Accumulate = float;
+};
+template <>
+struct Scalar<double> {
+  static constexpr Dtype dtype = Dtype::float64;
+  using Accumulate = double;
+};
+
+template <class T>
+using Accumulate = typename Scalar<T>::Accumulate;
+
+template <class To, class From>
+HOST_DEVICE inline To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// widen: stored -> arithmetic. narrow<T>: arithmetic -> stored, round to nearest even.
+// Without the conversion instructions of a GPU they are branch-free integer code, which compilers vectorise for any
+// instruction set.
+HOST_DEVICE inline double widen(double value) { return value; }
+HOST_DEVICE inline float widen(float value) { return value; }
+
+HOST_DEVICE inline float widen(BFloat16 value) { return bit_cast<float>(uint32_t{value.bits} << 16); }
+
+HOST_DEVICE inline float widen(Half value) {
+#ifdef __CUDA_ARCH__
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  const uint32_t magnitude = uint32_t{value.bits} & 0x7fffu;
+  const float rescaled = bit_cast<float>(magnitude << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
+  const uint32_t finite = bit_cast<uint32_t>(rescaled);
+  const uint32_t special = magnitude << 13 | 0x7f800000u;  // infinity and NaN
+  const uint32_t sign = (uint32_t{value.bits} & 0x8000u) << 16;
+  return bit_cast<float>((magnitude >= 0x7c00u ? special : finite) | sign);
+#endif
+}
+
+template <class T>
+HOST_DEVICE inline T narrow(Accumulate<T> value) {
+  return value;
+}
+
+template <>
+HOST_DEVICE inline BFloat16 narrow<BFloat16>(float value) {
+#ifdef __CUDA_ARCH__
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return {static_cast<uint16_t>(is_nan ? 0x7fc0u : rounded)};
+#endif
+}
+
+template <>
+HOST_DEVICE inline Half narrow<Half>(float value) {
+#ifdef __CUDA_ARCH__
+  return {__half_as_ushort(__float2half_rn(value))};
+#else
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  // Adding 0.5 aligns a value below 2^-14 with half's subnormal spacing; the adder does the rounding.
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t overflow = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const uint32_t result = magnitude >= 0x47800000u ? overflow : finite;
+  return {static_cast<uint16_t>(result | (bits >> 16 & 0x8000u))};
+#endif
+}
+
+}  // namespace wgan_fast

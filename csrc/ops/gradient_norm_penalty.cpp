@@ -1,0 +1,180 @@
+#include "kernels/gradient_norm_penalty.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <tuple>
+
+#include "ops/tensors.h"
+
+namespace wgan_fast {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight, double target, bool one_sided) {
+  check_batch(gradient, "gradient");
+  TORCH_CHECK_VALUE(gradient.numel() > 0, "gradient: expected at least one element, got shape ", gradient.sizes());
+  const c10::DeviceGuard guard(gradient.device());
+  const Tensor rows = dense_rows(gradient);
+  const auto options = rows.options().dtype(accumulate_type(rows.scalar_type()));
+  const Tensor norms = at::empty({rows.size(0)}, options);
+  const Tensor penalty = at::empty({}, options);
+  const NormPenalty formula{weight, target, one_sided};
+  dispatch(rows.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    using A = Accumulate<T>;
+    const T* g = data<T>(rows);
+#ifdef WGAN_FAST_CUDA
+    if (rows.is_cuda()) {
+      const Segments segments = segments_cuda(rows.size(0), row_length(rows));
+      const Tensor workspace = at::empty({workspace_size_cuda(segments)}, options);
+      return gradient_norm_penalty_cuda(g, mutable_data<A>(workspace), mutable_data<A>(norms), mutable_data<A>(penalty),
+                                        segments, formula, c10::cuda::getCurrentCUDAStream().stream());
+    }
+#endif
+    const Segments segments = segments_cpu(rows.size(0), row_length(rows));
+    // Where a row is one segment, its sum and its norm can share their place.
+    const Tensor sums = segments.per_row == 1 ? norms : at::empty({segments.count()}, options);
+    const int64_t elements_each = std::min(segments.length, segments.segment_length);
+    at::parallel_for(0, segments.count(), GRAIN / elements_each + 1, [&](int64_t begin, int64_t end) {
+      sums_of_squares_cpu(g, mutable_data<A>(sums), segments, begin, end);
+    });
+    norm_penalty_cpu(data<A>(sums), mutable_data<A>(norms), mutable_data<A>(penalty), segments, formula);
+  });
+  return {penalty, norms};
+}
+
+Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms, double weight,
+                        double target, bool one_sided) {
+  check_batch(gradient, "gradient");
+  check_row_values(norms, "norms", gradient, "gradient");
+  TORCH_CHECK_VALUE(grad_penalty.dim() == 0 && grad_penalty.device() == gradient.device() &&
+                        grad_penalty.scalar_type() == norms.scalar_type(),
+                    "grad_penalty: expected a scalar of the device and type of norms");
+  const c10::DeviceGuard guard(gradient.device());
+  const Tensor rows = dense_rows(gradient);
+  const Tensor norms_dense = norms.contiguous();
+  const Tensor out = at::empty_like(rows);
+  if (out.numel() == 0) return out;
+  const NormPenalty formula{weight, target, one_sided};
+  const int64_t length = row_length(rows);
+  dispatch(rows.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    using A = Accumulate<T>;
+    const A* grad = data<A>(grad_penalty);
+    const T* g = data<T>(rows);
+    const A* n = data<A>(norms_dense);
+    T* result = mutable_data<T>(out);
+#ifdef WGAN_FAST_CUDA
+    if (rows.is_cuda()) {
+      return gradient_norm_penalty_backward_cuda(grad, g, n, result, rows.size(0), length, formula,
+                                                 c10::cuda::getCurrentCUDAStream().stream());
+    }
+#endif
+    at::parallel_for(0, rows.numel(), GRAIN, [&](int64_t begin, int64_t end) {
+      gradient_norm_penalty_backward_cpu(grad, g, n, result, rows.size(0), length, formula, begin, end);
+    });
+  });
+  return out;
+}
+
+// grad_gradient = grad_penalty * weight / B * s(n) * gradient, with s(n) = 2 (n - target) / n.
+class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& grad_penalty, const Tensor& gradient,
+                        const Tensor& norms, double weight, double target, bool one_sided) {
+    static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, const Tensor&, double, double, bool)>(
+        "wgan_fast::gradient_norm_penalty_backward");
+    const at::AutoDispatchBelowADInplaceOrView below;
+    context->save_for_backward({grad_penalty, gradient});
+    context->saved_data["weight"] = weight;
+    context->saved_data["target"] = target;
+    context->saved_data["one_sided"] = one_sided;
+    return op.call(grad_penalty, gradient, norms, weight, target, one_sided);
+  }
+
+  // In PyTorch's own operators, hence differentiable again, any number of times. With v the incoming gradient,
+  //   grad_penalty receives  weight/B * sum_i s(n_i) <g_i, v_i>
+  //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i)/n_i <g_i, v_i> g_i),  s'(n) = 2 target/n^2
+  // and 0 from rows where the penalty is flat: n_i = 0, or n_i <= target when one-sided.
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const Tensor& grad_penalty = saved[0];
+    const Tensor& gradient = saved[1];
+    const double weight = context->saved_data["weight"].toDouble();
+    const double target = context->saved_data["target"].toDouble();
+    const bool one_sided = context->saved_data["one_sided"].toBool();
+
+    const auto batch = gradient.sym_size(0);
+    const Tensor g = gradient.reshape_symint({batch, -1}).to(grad_penalty.scalar_type());
+    const Tensor v = grads[0].reshape_symint({batch, -1}).to(grad_penalty.scalar_type());
+    const Tensor squares = (g * g).sum(1, /*keepdim=*/true);
+    const Tensor flat = squares <= (one_sided ? target * target : 0.0);
+    const Tensor norms = squares.masked_fill(flat, 1.0).sqrt();
+    const Tensor slope = (2 - 2 * target / norms).masked_fill(flat, 0.0);
+    const Tensor bend = (2 * target / norms.pow(3)).masked_fill(flat, 0.0);
+    const Tensor dot = (g * v).sum(1, /*keepdim=*/true);
+
+    const Tensor to_grad_penalty = weight * (slope * dot).mean();
+    const Tensor to_gradient = weight * (grad_penalty / at::Scalar(batch)) * (slope * v + bend * dot * g);
+    return {to_grad_penalty, to_gradient.to(gradient.scalar_type()).reshape_symint(gradient.sym_sizes()),
+            Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+Tensor penalty_backward_autograd(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms,
+                                 double weight, double target, bool one_sided) {
+  return PenaltyBackward::apply(grad_penalty, gradient, norms, weight, target, one_sided);
+}
+
+// The norms are kept for the backward and for whoever watches them; only the penalty is differentiable.
+class Penalty : public torch::autograd::Function<Penalty> {
+ public:
+  static variable_list forward(AutogradContext* context, const Tensor& gradient, double weight, double target,
+                               bool one_sided) {
+    static const auto op = find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, bool)>(
+        "wgan_fast::gradient_norm_penalty");
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto [penalty, norms] = op.call(gradient, weight, target, one_sided);
+    context->save_for_backward({gradient, norms});
+    context->mark_non_differentiable({norms});
+    context->saved_data["weight"] = weight;
+    context->saved_data["target"] = target;
+    context->saved_data["one_sided"] = one_sided;
+    return {penalty, norms};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, const Tensor&, double, double, bool)>(
+        "wgan_fast::gradient_norm_penalty_backward");
+    const auto saved = context->get_saved_variables();
+    return {op.call(grads[0], saved[0], saved[1], context->saved_data["weight"].toDouble(),
+                    context->saved_data["target"].toDouble(), context->saved_data["one_sided"].toBool()),
+            Tensor(), Tensor(), Tensor()};
+  }
+};
+
+std::tuple<Tensor, Tensor> penalty_autograd(const Tensor& gradient, double weight, double target, bool one_sided) {
+  const variable_list outputs = Penalty::apply(gradient, weight, target, one_sided);
+  return {outputs[0], outputs[1]};
+}
+
+void implement(torch::Library& library) {
+  library.impl("gradient_norm_penalty", penalty_forward);
+  library.impl("gradient_norm_penalty_backward", penalty_backward);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }
+#ifdef WGAN_FAST_CUDA
+TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { implement(library); }
+#endif
+TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) {
+  library.impl("gradient_norm_penalty", penalty_autograd);
+  library.impl("gradient_norm_penalty_backward", penalty_backward_autograd);
+}
+
+}  // namespace wgan_fast

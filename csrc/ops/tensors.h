@@ -1,0 +1,98 @@
+// What the operators share: checks that name the argument, dispatch on the element type, layout, threads.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/DeviceGuard.h>
+#ifdef WGAN_FAST_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include "kernels/scalar.h"
+
+namespace wgan_fast {
+
+using at::Tensor;
+
+inline bool is_supported(at::ScalarType type) {
+  return type == at::kHalf || type == at::kBFloat16 || type == at::kFloat || type == at::kDouble;
+}
+
+// float32 for the 16-bit types, else the type itself.
+inline at::ScalarType accumulate_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
+
+// A batch: a dense floating-point tensor with a batch dimension.
+inline void check_batch(const Tensor& tensor, const char* name) {
+  TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name,
+                   ": expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
+  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name, ": expected a dense tensor, got layout ", tensor.layout());
+  TORCH_CHECK_VALUE(tensor.dim() >= 1, name, ": expected a batch dimension, got a scalar");
+}
+
+inline void check_same(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " is on ", tensor.device(), " and ", other_name, " on ",
+                    other.device());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), name, " is ", tensor.scalar_type(), " and ",
+                   other_name, " ", other.scalar_type());
+  TORCH_CHECK_VALUE(tensor.sizes() == other.sizes(), name, " has shape ", tensor.sizes(), " and ", other_name, " ",
+                    other.sizes());
+}
+
+// One value per row, in the arithmetic's type.
+inline void check_row_values(const Tensor& values, const char* name, const Tensor& batch, const char* batch_name) {
+  const at::ScalarType type = accumulate_type(batch.scalar_type());
+  TORCH_CHECK_VALUE(values.device() == batch.device(), name, " is on ", values.device(), " and ", batch_name, " on ",
+                    batch.device());
+  TORCH_CHECK_TYPE(values.scalar_type() == type, name, ": expected ", type, ", got ", values.scalar_type());
+  TORCH_CHECK_VALUE(values.dim() == 1 && values.size(0) == batch.size(0), name, ": expected shape [", batch.size(0),
+                    "], got ", values.sizes());
+}
+
+// The kernels see a batch as [rows, length] in memory: any format will do whose rows are dense and follow each other.
+inline Tensor dense_rows(const Tensor& tensor) {
+  const bool rows_follow =
+      tensor.size(0) <= 1 || tensor.stride(0) == tensor.numel() / std::max<int64_t>(tensor.size(0), 1);
+  return tensor.is_non_overlapping_and_dense() && rows_follow ? tensor
+                                                              : tensor.contiguous(tensor.suggest_memory_format());
+}
+
+inline int64_t row_length(const Tensor& tensor) { return tensor.numel() / tensor.size(0); }
+
+// Calls f(T{}), T the kernels' type for the tensor's elements.
+template <class F>
+void dispatch(at::ScalarType type, F&& f) {
+  switch (type) {
+    case at::kHalf:
+      return f(Half{});
+    case at::kBFloat16:
+      return f(BFloat16{});
+    case at::kFloat:
+      return f(float{});
+    case at::kDouble:
+      return f(double{});
+    default:
+      TORCH_CHECK_TYPE(false, "expected float16, bfloat16, float32 or float64, got ", type);
+  }
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <class T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// The operator of this library with that name, through the dispatcher.
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// Elements that one thread does at least: below it, waking another costs more than it brings.
+constexpr int64_t GRAIN = 32768;
+
+}  // namespace wgan_fast

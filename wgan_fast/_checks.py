@@ -1,0 +1,80 @@
+"""Checks of what users pass: each names the argument, what was given and what is wanted."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of the arithmetic: float32 for the 16-bit types, else the type itself."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """A dense floating-point tensor with at least one element."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOATING:
+        raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {value.dtype}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
+    if value.numel() == 0:
+        raise ValueError(f"{name}: expected at least one element, got shape {tuple(value.shape)}")
+
+
+def check_batch(name: str, value: Any) -> None:
+    """A tensor whose first dimension is the batch."""
+    check_tensor(name, value)
+    if value.dim() == 0:
+        raise ValueError(f"{name}: expected a batch of shape (B, ...), got a scalar")
+
+
+def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(f"{name}: expected device {other.device} as of {other_name}, got {value.device}")
+
+
+def check_number(name: str, value: Any, *, minimum: float | None = None) -> None:
+    """A finite real number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name}: expected a number >= {minimum:g}, got {value}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+
+
+def check_scores(name: str, value: Any) -> None:
+    """What a critic returned: a tensor of scores, of any shape."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a Tensor of scores, got {type(value).__name__}")
+    check_tensor(name, value)
+
+
+def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
+    """Tensors that can be clipped in place. The compiled operator makes the same checks itself."""
+    for i, tensor in enumerate(tensors):
+        if tensor.dtype not in FLOATING:
+            raise TypeError(f"{name}[{i}]: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name}[{i}]: expected a dense tensor, got layout {tensor.layout}")
+        if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+            raise ValueError(
+                f"{name}[{i}]: several of its elements share one place in memory; "
+                "clip the tensor that it was expanded from"
+            )
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()"
+            )

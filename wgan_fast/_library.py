@@ -1,0 +1,81 @@
+"""Loads the compiled extension ``_C``, which registers the operators ``torch.ops.wgan_fast``, and picks, for a device, who
+computes: they or the reference.
+"""
+
+import importlib
+import warnings
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast import reference
+from wgan_fast._checks import accumulate_dtype
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    try:
+        return importlib.import_module("wgan_fast._C"), None
+    except ImportError as error:
+        recorded = Path(__file__).with_name("_build_failure.txt")
+        if recorded.exists():
+            return None, f"it was not compiled when wgan_fast was installed: {recorded.read_text().strip()}"
+        if isinstance(error, ModuleNotFoundError):
+            return None, f"{Path(__file__).parent} holds no compiled extension"
+        return None, f"it was compiled for another PyTorch than {torch.__version__}, or is damaged: {error}"
+
+
+#: The module ``_C``, or None; and then why.
+extension, failure = _load()
+
+
+@cache
+def _announce(reason: str) -> None:
+    warnings.warn(
+        f"wgan_fast computes with its slower plain-PyTorch reference: {reason}. `wgan-fast doctor` says what to do.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def operators(*devices: torch.device) -> Any:
+    """Who computes for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`, announced once.
+
+    Inside ``torch.func`` transforms it is the reference, since they refuse C++ autograd functions.
+    """
+    if extension is None:
+        _announce(f"its extension is missing, {failure}")
+        return reference
+    for device in devices:
+        if device.type == "cuda" and extension.build_info()["cuda"] is None:
+            _announce("its extension was built without CUDA")
+            return reference
+        if device.type not in ("cpu", "cuda", "meta"):
+            _announce(f"it has no kernels for the device type {device.type}")
+            return reference
+    return reference if torch._C._are_functorch_transforms_active() else torch.ops.wgan_fast
+
+
+if extension is not None:
+
+    @torch.library.register_fake("wgan_fast::interpolate")
+    def _(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+        return torch.empty_like(real)
+
+    @torch.library.register_fake("wgan_fast::gradient_norm_penalty")
+    def _(gradient: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
+        dtype = accumulate_dtype(gradient.dtype)
+        return gradient.new_empty((), dtype=dtype), gradient.new_empty(gradient.shape[0], dtype=dtype)
+
+    @torch.library.register_fake("wgan_fast::gradient_norm_penalty_backward")
+    def _(
+        grad_penalty: Tensor, gradient: Tensor, norms: Tensor, weight: float, target: float, one_sided: bool
+    ) -> Tensor:
+        return torch.empty_like(gradient)
+
+    @torch.library.register_fake("wgan_fast::clip_weights_")
+    def _(tensors: list[Tensor], bound: float) -> None:
+        pass

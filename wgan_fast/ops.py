@@ -1,0 +1,169 @@
+"""The operators. Each computes on the CPU and on CUDA in one pass over memory."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast import reference
+from wgan_fast._checks import (
+    accumulate_dtype,
+    check_batch,
+    check_flag,
+    check_number,
+    check_same_device,
+    check_tensor,
+    check_weights,
+)
+from wgan_fast._library import operators
+
+
+class NormPenalty(NamedTuple):
+    """What :func:`gradient_norm_penalty` returns."""
+
+    penalty: Tensor  #: scalar
+    norms: Tensor  #: shape (B,), not differentiable
+
+
+def interpolate(real: Tensor, fake: Tensor, t: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    r"""Random points between real and fake samples, one random number for each sample.
+
+    .. math:: \hat{x}_i = t_i \tilde{x}_i + (1 - t_i) x_i, \qquad t_i \sim U(0, 1)
+
+    Args:
+        real: the samples :math:`x`, of shape (B, ...).
+        fake: the samples :math:`\tilde{x}`, of the same shape, type and device. Under autocast its type may differ; it
+            is converted to that of ``real``.
+        t: None, or B numbers of shape (B,) or (B, 1, ..., 1). None draws them on the device of ``real``.
+        generator: draws ``t``, where that is None; PyTorch's default generator of the device if None.
+
+    Returns:
+        The points, of the shape, type and memory format of ``real``. 16-bit types are computed in float32.
+
+    Differentiable any number of times with respect to ``real``, ``fake`` and ``t``.
+
+    Raises:
+        TypeError: an argument is no tensor, or not of float16, bfloat16, float32 or float64, or the types differ.
+        ValueError: shapes or devices differ, a batch is empty, or ``t`` does not hold one number per sample.
+
+    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1, line 6. There :math:`t` weighs
+    the real sample; as it is uniform, the distribution is the same.
+    """
+    check_batch("real", real)
+    check_batch("fake", fake)
+    if fake.shape != real.shape:
+        raise ValueError(f"fake: expected shape {tuple(real.shape)} as of real, got {tuple(fake.shape)}")
+    check_same_device("fake", fake, "real", real)
+    if fake.dtype != real.dtype:
+        if not torch.is_autocast_enabled(real.device.type):
+            raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
+        fake = fake.to(real.dtype)
+    t = _draw(real, generator) if t is None else _one_per_sample(t, real)
+    return operators(real.device).interpolate(real, fake, t)
+
+
+def _draw(real: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+        if generator.device.type != real.device.type:
+            raise ValueError(f"generator: expected one of device {real.device} as of real, got {generator.device}")
+    return torch.rand(real.shape[0], dtype=accumulate_dtype(real.dtype), device=real.device, generator=generator)
+
+
+def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
+    check_tensor("t", t)
+    check_same_device("t", t, "real", real)
+    if t.dim() == 0 or t.shape[0] != real.shape[0] or t.numel() != t.shape[0]:
+        raise ValueError(
+            f"t: expected shape ({real.shape[0]},) or ({real.shape[0]}, 1, ..., 1), one number per sample, "
+            f"got {tuple(t.shape)}"
+        )
+    return t.reshape(-1).to(accumulate_dtype(real.dtype))
+
+
+def gradient_norm_penalty(
+    gradient: Tensor, *, weight: float = 10.0, target: float = 1.0, one_sided: bool = False
+) -> NormPenalty:
+    r"""The penalty on the norms of the critic's gradients.
+
+    .. math:: \mathrm{weight} \cdot \frac{1}{B} \sum_i (n_i - \mathrm{target})^2, \qquad
+              n_i = \lVert \mathrm{gradient}_i \rVert_2
+
+    One-sided, it is :math:`\max(0, n_i - \mathrm{target})^2`. The norm is over all dimensions but the first.
+
+    Args:
+        gradient: of shape (B, ...).
+        weight: factor of the mean, at least 0.
+        target: the norm that costs nothing, at least 0.
+        one_sided: whether norms below the target cost nothing either.
+
+    Returns:
+        The scalar penalty, and the norms of shape (B,), for watching. Both are float32 for 16-bit gradients, whose
+        squares are summed in float32 too, else of the gradient's type.
+
+    The penalty is differentiable any number of times with respect to ``gradient``; where a norm is 0 its derivative is
+    the subgradient 0. Sums have a fixed order: the same input gives the same bits.
+
+    Raises:
+        TypeError: ``gradient`` is no tensor of float16, bfloat16, float32 or float64, or a number is none.
+        ValueError: ``gradient`` is empty or a scalar, or a number is negative, infinite or NaN.
+
+    Source: Gulrajani et al. 2017, equation 3; one-sided: Petzka et al., "On the regularization of Wasserstein GANs",
+    2018, equation 8.
+    """
+    check_batch("gradient", gradient)
+    check_penalty(weight, target, one_sided)
+    return NormPenalty(*operators(gradient.device).gradient_norm_penalty(gradient, weight, target, one_sided))
+
+
+def check_penalty(weight: Any, target: Any, one_sided: Any) -> None:
+    check_number("weight", weight, minimum=0.0)
+    check_number("target", target, minimum=0.0)
+    check_flag("one_sided", one_sided)
+
+
+def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float = 0.01) -> None:
+    r"""Clips weights in place, all of them in one pass: :math:`w \leftarrow \min(\max(w, -\mathrm{bound}), \mathrm{bound})`.
+
+    Args:
+        module_or_tensors: a Module, all of whose parameters are clipped, or an iterable of tensors, of any mix of
+            shapes, strides, types (float16, bfloat16, float32, float64) and devices. One launch serves each device.
+        bound: at least 0; rounded to the type of each tensor.
+
+    NaN stays NaN. Not recorded by autograd; version counters are bumped, so that a backward which still needs the old
+    values raises an error instead of using the new ones.
+
+    Raises:
+        TypeError: it is neither Module nor iterable, or an element is no floating-point dense tensor.
+        ValueError: there is nothing to clip (an iterator that is used up, say), ``bound`` is negative or not finite, or
+            the elements of a tensor share memory. Nothing has been changed then.
+
+    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, line 7.
+    """
+    check_number("bound", bound, minimum=0.0)
+    tensors = _tensors(module_or_tensors)
+    if not tensors:
+        raise ValueError("module_or_tensors: expected at least one tensor, got none")
+    compute = operators(*{tensor.device for tensor in tensors})
+    if compute is reference:
+        check_weights("module_or_tensors", tensors)
+    compute.clip_weights_(tensors, bound)
+
+
+def _tensors(module_or_tensors: Any) -> list[Tensor]:
+    if isinstance(module_or_tensors, nn.Module):
+        return list(module_or_tensors.parameters())
+    if isinstance(module_or_tensors, Tensor):
+        return [module_or_tensors]
+    try:
+        tensors = list(module_or_tensors)
+    except TypeError:
+        raise TypeError(
+            f"module_or_tensors: expected a Module or an iterable of tensors, got {type(module_or_tensors).__name__}"
+        ) from None
+    for i, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"module_or_tensors[{i}]: expected a Tensor, got {type(tensor).__name__}")
+    return tensors

@@ -1,0 +1,61 @@
+"""Every operator in plain PyTorch: the specification, the fallback where nothing is compiled, the oracle of the tests and
+the baseline of the benchmarks. The operators' signatures are those of ``torch.ops.wgan_fast``; arguments are checked in
+:mod:`wgan_fast.ops`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast._checks import accumulate_dtype
+
+
+def interpolate(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    """``t_i fake_i + (1 - t_i) real_i`` with one ``t_i`` per sample; ``t`` has shape (B,)."""
+    t = t.reshape(-1, *[1] * (real.dim() - 1))
+    return (t * fake + (1 - t) * real).to(real.dtype)
+
+
+def gradient_norm_penalty(gradient: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
+    """``weight * mean_i (n_i - target)^2`` and the norms ``n_i = ||gradient_i||_2``, of shape (B,)."""
+    rows = gradient.reshape(gradient.shape[0], -1).to(accumulate_dtype(gradient.dtype))
+    squares = (rows * rows).sum(dim=1)
+    zero = squares == 0
+    # At a zero norm the subgradient is 0: the root is kept away from its pole, then the norm is put back.
+    norms = squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+    excess = norms - target
+    if one_sided:
+        excess = excess.clamp(min=0.0)
+    return weight * (excess * excess).mean(), norms.detach()
+
+
+def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
+    """``w <- min(max(w, -bound), bound)`` in place."""
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.clamp_(-bound, bound)
+
+
+def gradient_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    *args: Any,
+    weight: float = 10.0,
+    target: float = 1.0,
+    one_sided: bool = False,
+    t: Tensor | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """The textbook gradient penalty, as it is copied from repository to repository, without its usual mistakes."""
+    real, fake = real.detach(), fake.detach()
+    if t is None:
+        t = torch.rand(real.shape[0], device=real.device, dtype=accumulate_dtype(real.dtype))
+    points = interpolate(real, fake, t.reshape(-1)).requires_grad_()
+    scores = critic(points, *args, **kwargs)
+    (gradient,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=True)
+    norms = gradient.flatten(1).norm(2, dim=1)
+    excess = (norms - target).clamp(min=0.0) if one_sided else norms - target
+    return weight * (excess**2).mean()
