@@ -67,8 +67,6 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
     for i, tensor in enumerate(tensors):
         if tensor.dtype not in FLOATING:
             raise TypeError(f"{name}[{i}]: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
-        if tensor.layout != torch.strided:
-            raise TypeError(f"{name}[{i}]: expected a dense tensor, got layout {tensor.layout}")
         if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
             raise ValueError(
                 f"{name}[{i}]: several of its elements share one place in memory; "

@@ -61,9 +61,12 @@ def operators(*devices: torch.device) -> Any:
 
 if extension is not None:
 
+    def _empty_rows(batch: Tensor) -> Tensor:
+        return torch.empty_like(batch, memory_format=torch._prims_common.suggest_memory_format(batch))
+
     @torch.library.register_fake("wgan_fast::interpolate")
     def _(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-        return torch.empty_like(real)
+        return _empty_rows(real)
 
     @torch.library.register_fake("wgan_fast::gradient_norm_penalty")
     def _(gradient: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
@@ -74,7 +77,7 @@ if extension is not None:
     def _(
         grad_penalty: Tensor, gradient: Tensor, norms: Tensor, weight: float, target: float, one_sided: bool
     ) -> Tensor:
-        return torch.empty_like(gradient)
+        return _empty_rows(gradient)
 
     @torch.library.register_fake("wgan_fast::clip_weights_")
     def _(tensors: list[Tensor], bound: float) -> None:

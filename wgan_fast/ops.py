@@ -166,4 +166,6 @@ def _tensors(module_or_tensors: Any) -> list[Tensor]:
     for i, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"module_or_tensors[{i}]: expected a Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"module_or_tensors[{i}]: expected a dense tensor, got layout {tensor.layout}")
     return tensors

@@ -9,12 +9,12 @@ namespace wgan_fast {
 namespace {
 
 template <class T>
-INSTRUCTION_SET_CLONES void clip_dense(T* __restrict data, Accumulate<T> bound, int64_t begin, int64_t end) {
+INSTRUCTION_SET_CLONES void clip_dense(T* __restrict data, T bound, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) data[i] = clip(data[i], bound);
 }
 
 template <class T>
-void clip_strided(T* data, const Layout& layout, Accumulate<T> bound, int64_t begin, int64_t end) {
+void clip_strided(T* data, const Layout& layout, T bound, int64_t begin, int64_t end) {
   const int64_t width = layout.size[layout.dims - 1];
   const int64_t stride = layout.stride[layout.dims - 1];
   for (int64_t i = begin; i < end;) {
@@ -28,7 +28,7 @@ void clip_strided(T* data, const Layout& layout, Accumulate<T> bound, int64_t be
 template <class T>
 void clip_range(const Weights& weights, double bound, int64_t begin, int64_t end) {
   T* data = static_cast<T*>(weights.data);
-  const Accumulate<T> stored_bound = widen(narrow<T>(static_cast<Accumulate<T>>(bound)));
+  const T stored_bound = narrow<T>(static_cast<Accumulate<T>>(bound));
   if (weights.layout.dense()) {
     clip_dense(data, stored_bound, begin, end);
   } else {

@@ -26,7 +26,7 @@ constexpr int MANY = 1024;
 static_assert(sizeof(List<MANY>) + sizeof(double) <= 32764, "a kernel's arguments are limited");
 
 template <int WIDTH, class T>
-__device__ void clip_dense(T* data, Accumulate<T> bound, int64_t begin, int64_t end) {
+__device__ void clip_dense(T* data, T bound, int64_t begin, int64_t end) {
   for (int64_t i = begin + threadIdx.x * WIDTH; i < end; i += BLOCK * WIDTH) {
     auto weights = load<WIDTH>(data, i, end);
     for (int k = 0; k < WIDTH; ++k) weights.at[k] = clip(weights.at[k], bound);
@@ -37,7 +37,7 @@ __device__ void clip_dense(T* data, Accumulate<T> bound, int64_t begin, int64_t 
 template <class T>
 __device__ void clip_chunk(void* pointer, const Layout* layout, double bound, int64_t begin, int64_t end) {
   T* data = static_cast<T*>(pointer);
-  const Accumulate<T> stored_bound = widen(narrow<T>(static_cast<Accumulate<T>>(bound)));
+  const T stored_bound = narrow<T>(static_cast<Accumulate<T>>(bound));
   if (layout) {
     for (int64_t i = begin + threadIdx.x; i < end; i += BLOCK) {
       T* weight = data + layout->offset(i);

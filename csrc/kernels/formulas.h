@@ -34,9 +34,18 @@ HOST_DEVICE inline A norm_penalty_slope(A norm, A target, bool one_sided) {
 
 // w <- min(max(w, -bound), bound). NaN compares false and is kept, bit for bit.
 template <class T>
-HOST_DEVICE inline T clip(T weight, Accumulate<T> bound) {
-  const Accumulate<T> value = widen(weight);
-  return value < -bound ? narrow<T>(-bound) : value > bound ? narrow<T>(bound) : weight;
+HOST_DEVICE inline T clip(T weight, T bound) {
+  return weight < -bound ? -bound : weight > bound ? bound : weight;
 }
+
+// The 16-bit types order by magnitude as their bits do, infinity last and NaN behind it: no arithmetic is needed.
+template <class T>
+HOST_DEVICE inline T clip_bits(T weight, T bound, uint16_t infinity) {
+  const uint16_t magnitude = weight.bits & 0x7fffu;
+  const bool beyond = magnitude > bound.bits && magnitude <= infinity;
+  return {static_cast<uint16_t>(beyond ? (weight.bits & 0x8000u) | bound.bits : weight.bits)};
+}
+HOST_DEVICE inline Half clip(Half weight, Half bound) { return clip_bits(weight, bound, 0x7c00u); }
+HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_bits(weight, bound, 0x7f80u); }
 
 }  // namespace wgan_fast

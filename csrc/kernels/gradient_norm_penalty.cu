@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "formulas.h"
 #include "gradient_norm_penalty.h"
 #include "launch.cuh"
@@ -42,7 +44,7 @@ __global__ void __launch_bounds__(BLOCK)
   // The bound is the same for the whole block, because every thread takes part in the reductions.
   for (int64_t first = int64_t{blockIdx.x} * ROWS_PER_BLOCK; first < rows; first += int64_t{gridDim.x} * ROWS_PER_BLOCK) {
     const int64_t row = first + threadIdx.x / LANES;
-    const A norm = sqrt(row_sum_of_squares<LANES, WIDTH>(gradient + row * length, row < rows ? length : 0));
+    const A norm = std::sqrt(row_sum_of_squares<LANES, WIDTH>(gradient + row * length, row < rows ? length : 0));
     if (row < rows && threadIdx.x % LANES == 0) {
       norms[row] = norm;
       sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);
@@ -86,7 +88,7 @@ __global__ void __launch_bounds__(BLOCK)
   for (int64_t row = threadIdx.x / WARP; row < segments.rows; row += BLOCK / WARP) {
     A row_sum = 0;
     for (int64_t i = threadIdx.x % WARP; i < segments.per_row; i += WARP) row_sum += sums[row * segments.per_row + i];
-    const A norm = sqrt(group_sum<WARP>(row_sum));
+    const A norm = std::sqrt(group_sum<WARP>(row_sum));
     if (threadIdx.x % WARP == 0) {
       norms[row] = norm;
       sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);

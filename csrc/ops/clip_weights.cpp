@@ -50,8 +50,6 @@ void check(const Tensor& tensor, size_t index) {
                     tensor.device());
   TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), ARGUMENT, "[", index,
                    "]: expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
-  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, ARGUMENT, "[", index, "]: expected a dense tensor, got layout ",
-                   tensor.layout());
   TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, ARGUMENT, "[", index,
                     "]: several of its elements share one place in memory; clip the tensor that it was expanded from");
   TORCH_CHECK_VALUE(!tensor.is_inference() || c10::InferenceMode::is_enabled(), ARGUMENT, "[", index,

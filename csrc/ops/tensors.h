@@ -49,13 +49,8 @@ inline void check_row_values(const Tensor& values, const char* name, const Tenso
                     "], got ", values.sizes());
 }
 
-// The kernels see a batch as [rows, length] in memory: any format will do whose rows are dense and follow each other.
-inline Tensor dense_rows(const Tensor& tensor) {
-  const bool rows_follow =
-      tensor.size(0) <= 1 || tensor.stride(0) == tensor.numel() / std::max<int64_t>(tensor.size(0), 1);
-  return tensor.is_non_overlapping_and_dense() && rows_follow ? tensor
-                                                              : tensor.contiguous(tensor.suggest_memory_format());
-}
+// The kernels see a batch as [rows, length] in memory. Contiguous and channels-last batches are that already.
+inline Tensor dense_rows(const Tensor& tensor) { return tensor.contiguous(tensor.suggest_memory_format()); }
 
 inline int64_t row_length(const Tensor& tensor) { return tensor.numel() / tensor.size(0); }
 

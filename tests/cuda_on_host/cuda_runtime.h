@@ -1,0 +1,99 @@
+// Stands in for the CUDA runtime, so that a C++ compiler builds csrc/kernels/*.cu for the CPU and its sanitizers watch
+// them run. Blocks run one after the other; the threads of a block are real threads that meet at barriers, shared memory
+// is static storage, and a shuffle exchanges values through one slot per thread. Small and slow: it is a test.
+#pragma once
+
+#include <barrier>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __grid_constant__
+#define __launch_bounds__(threads)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+using cudaStream_t = struct CUstream_st*;
+enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+inline thread_local dim3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+
+namespace cuda_on_host {
+
+constexpr unsigned WARP = 32;
+
+struct Block {
+  explicit Block(unsigned threads) : threads(threads), finished(threads), syncthreads(threads), slots(threads) {
+    for (unsigned warp = 0; warp < threads / WARP; ++warp) warps.emplace_back(new std::barrier<>(WARP));
+  }
+  ~Block() {
+    for (auto* warp : warps) delete warp;
+  }
+
+  unsigned threads;
+  std::barrier<> finished;     // the whole block, before the next one begins
+  std::barrier<> syncthreads;  // another one: a thread that left early must not pass for one that waits
+  std::vector<std::barrier<>*> warps;
+  struct Slot {
+    alignas(16) std::byte bytes[16];
+  };
+  std::vector<Slot> slots;
+};
+
+inline Block* block = nullptr;
+
+}  // namespace cuda_on_host
+
+inline void __syncthreads() { cuda_on_host::block->syncthreads.arrive_and_wait(); }
+
+template <class T>
+T __shfl_xor_sync(unsigned /*mask: all take part*/, T value, int lane_mask) {
+  static_assert(sizeof(T) <= 16);
+  auto* block = cuda_on_host::block;
+  auto& warp = *block->warps[threadIdx.x / cuda_on_host::WARP];
+  std::memcpy(block->slots[threadIdx.x].bytes, &value, sizeof value);
+  warp.arrive_and_wait();
+  std::memcpy(&value, block->slots[threadIdx.x ^ static_cast<unsigned>(lane_mask)].bytes, sizeof value);
+  warp.arrive_and_wait();
+  return value;
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  if (config->gridDim.x == 0 || config->blockDim.x % cuda_on_host::WARP != 0) return cudaErrorInvalidConfiguration;
+  blockDim = config->blockDim;
+  gridDim = config->gridDim;
+  cuda_on_host::Block block(blockDim.x);
+  cuda_on_host::block = &block;
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < blockDim.x; ++i) {
+    threads.emplace_back([&, i] {
+      threadIdx.x = i;
+      for (unsigned b = 0; b < gridDim.x; ++b) {
+        blockIdx.x = b;
+        kernel(arguments...);
+        block.finished.arrive_and_wait();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  return cudaSuccess;
+}
