@@ -45,7 +45,7 @@ def gradient_penalty(
     Returns:
         A scalar, already times ``weight``; float32 for 16-bit samples, else of their type. Its gradient reaches the
         critic's parameters. ``real`` and ``fake`` are constants: nothing reaches the generator. Inside
-        ``torch.no_grad()`` it is the value alone.
+        ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
 
     Raises:
         TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
@@ -64,7 +64,7 @@ def gradient_penalty(
     """
     _check_critic(critic)
     check_penalty(weight, target, one_sided)
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         points = interpolate(real, fake, t, generator=generator)
     gradient = _input_gradient(critic, points, args, kwargs)
     return gradient_norm_penalty(gradient, weight=weight, target=target, one_sided=one_sided).penalty
@@ -73,7 +73,7 @@ def gradient_penalty(
 def _input_gradient(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled."""
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         points.requires_grad_()
         scores = critic(points, *args, **kwargs)
         check_scores("critic", scores)

@@ -1,0 +1,69 @@
+"""One warm call of each operator against its plain-PyTorch reference and against the strongest other form of it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Comparison
+from wgan_fast import clip_weights_, interpolate, reference
+from wgan_fast.ops import gradient_norm_penalty
+
+SHAPES = {
+    "toy": (256, 2),
+    "tabular": (500, 300),
+    "mnist": (64, 1, 28, 28),
+    "image": (64, 3, 64, 64),
+    "few long rows": (4, 1_000_000),
+    "many short rows": (1_000_000, 2),
+}
+DTYPES = (torch.float32, torch.bfloat16)
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@shapes
+@dtypes
+def bench_interpolate(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    real, fake = torch.randn(2, *shape).to(compare.device, dtype)
+    t = torch.rand(shape[0], device=compare.device)
+    t_rows = t.to(dtype).view(-1, *[1] * (len(shape) - 1))
+    compare(
+        lambda: interpolate(real, fake, t),
+        reference=lambda: reference.interpolate(real, fake, t),
+        lerp=lambda: torch.lerp(real, fake, t_rows),
+    )
+
+
+@shapes
+@dtypes
+def bench_gradient_norm_penalty(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The penalty and its derivative."""
+    gradient = torch.randn(shape).to(compare.device, dtype).requires_grad_()
+
+    def textbook() -> Tensor:
+        return 10.0 * ((gradient.flatten(1).norm(2, dim=1) - 1.0) ** 2).mean()
+
+    def derivative(penalty: Tensor) -> Tensor:
+        return torch.autograd.grad(penalty, gradient)[0]
+
+    compare(
+        lambda: derivative(gradient_norm_penalty(gradient).penalty),
+        reference=lambda: derivative(reference.gradient_norm_penalty(gradient, 10.0, 1.0, False)[0]),
+        textbook=lambda: derivative(textbook()),
+    )
+
+
+@dtypes
+@pytest.mark.parametrize(("count", "size"), [(60, 20_000), (8, 500), (4, 2_000_000)])
+def bench_clip_weights_(compare: Comparison, count: int, size: int, dtype: torch.dtype) -> None:
+    weights = [torch.randn(size).to(compare.device, dtype) for _ in range(count)]
+
+    def foreach() -> None:
+        torch._foreach_clamp_min_(weights, -0.01)
+        torch._foreach_clamp_max_(weights, 0.01)
+
+    compare(
+        lambda: clip_weights_(weights, 0.01),
+        reference=lambda: reference.clip_weights_(weights, 0.01),
+        foreach=foreach,
+    )

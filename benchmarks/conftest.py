@@ -1,0 +1,66 @@
+"""Timing: ours and the baseline in turn, round by round, so that a machine whose speed drifts cannot favour either."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+ROUNDS = 60
+
+
+class Comparison:
+    """Times a function against a baseline; both medians and their ratio go to the result file and to the summary."""
+
+    def __init__(self, benchmark: Any, device: torch.device) -> None:
+        self.benchmark = benchmark
+        self.device = device
+
+    def __call__(self, ours: Callable[[], object], **baselines: Callable[[], object]) -> None:
+        times: dict[str, list[float]] = {name: [] for name in baselines}
+
+        def time_baselines() -> None:
+            for name, baseline in baselines.items():
+                start = time.perf_counter()
+                self._finished(baseline)
+                times[name].append(time.perf_counter() - start)
+
+        self.benchmark.pedantic(
+            self._finished, args=(ours,), setup=time_baselines, rounds=ROUNDS, warmup_rounds=5, iterations=1
+        )
+        median = self.benchmark.stats.stats.median
+        for name, seconds in times.items():
+            baseline_median = statistics.median(seconds[-ROUNDS:])
+            self.benchmark.extra_info[f"{name}_median"] = baseline_median
+            self.benchmark.extra_info[f"{name}_ratio"] = baseline_median / median
+        self.benchmark.extra_info["device"] = str(self.device)
+
+    def _finished(self, function: Callable[[], object]) -> None:
+        function()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def compare(benchmark: Any, device: torch.device) -> Comparison:
+    torch.manual_seed(0)
+    return Comparison(benchmark, device)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    session = getattr(config, "_benchmarksession", None)
+    if session is None or not session.benchmarks:
+        return
+    terminalreporter.section("how many times faster than the baseline (medians, one run, in turn)")
+    for result in session.benchmarks:
+        ratios = [f"{key.removesuffix('_ratio')} {value:.2f}" for key, value in result.extra_info.items() if "ratio" in key]
+        terminalreporter.write_line(f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}")

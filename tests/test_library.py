@@ -1,0 +1,84 @@
+"""Who computes: the extension, or the reference, which is announced."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+import torch
+
+from wgan_fast import _library, clip_weights_, interpolate, ops, reference
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120)
+
+
+def test_fallback_is_announced_once_and_right() -> None:
+    result = run("""
+        import sys, warnings
+        sys.modules["wgan_fast._C"] = None  # as if it had never been compiled
+        import torch
+        from wgan_fast import clip_weights_, gradient_penalty, interpolate, reference
+        critic = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
+        real, fake, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.rand(4).double()
+        expected = reference.gradient_penalty(critic, real, fake, t=t)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            penalty = gradient_penalty(critic, real, fake, t=t)
+            gradient_penalty(critic, real, fake, t=t)
+            interpolate(real, fake)
+            clip_weights_(critic, 0.1)
+        assert len(caught) == 1 and caught[0].category is RuntimeWarning, caught
+        assert "reference" in str(caught[0].message) and "wgan-fast doctor" in str(caught[0].message)
+        torch.testing.assert_close(penalty, expected)
+        assert max(p.abs().max().item() for p in critic.parameters()) <= 0.1
+        try:
+            clip_weights_([torch.ones(2), torch.ones(1).expand(2)])
+        except ValueError as error:
+            assert "module_or_tensors[1]" in str(error)
+        else:
+            raise AssertionError("overlapping weights were accepted")
+        print("right")
+    """)
+    assert result.stdout == "right\n", result.stderr
+
+
+def test_import_alone_says_nothing() -> None:
+    result = run("import sys; sys.modules['wgan_fast._C'] = None; import wgan_fast; print(wgan_fast.__version__)")
+    assert result.returncode == 0 and result.stderr == ""
+
+
+def test_core_needs_no_trainer() -> None:
+    result = run("import sys, wgan_fast; print(*sorted(name for name in sys.modules if name.startswith('wgan_fast')))")
+    assert "wgan_fast.train" not in result.stdout
+
+
+def test_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    _library._announce.cache_clear()
+    with pytest.warns(RuntimeWarning, match="no kernels for the device type xpu"):
+        assert _library.operators(torch.device("xpu")) is reference
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _library.operators(torch.device("xpu")) is reference
+        assert _library.operators(torch.device("cpu")) is torch.ops.wgan_fast
+
+
+def test_function_transforms_use_the_reference() -> None:
+    real, fake, t = torch.randn(5, 3), torch.randn(5, 3), torch.rand(5)
+    per_sample = torch.func.vmap(lambda r, f, s: interpolate(r[None], f[None], s[None])[0])(real, fake, t)
+    torch.testing.assert_close(per_sample, reference.interpolate(real, fake, t))
+    gradient = torch.func.grad(lambda g: ops.gradient_norm_penalty(g).penalty)(real)
+    expected = torch.autograd.grad(ops.gradient_norm_penalty(real.requires_grad_()).penalty, real)[0]
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_inference_mode() -> None:
+    with torch.inference_mode():
+        weights = torch.ones(3)
+        clip_weights_([weights], 0.5)
+        assert weights.tolist() == [0.5] * 3
+        interpolate(torch.ones(2, 2), torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"^module_or_tensors\[0\]: an inference tensor"):
+        clip_weights_([weights], 0.1)

@@ -1,0 +1,368 @@
+"""gradient_penalty against closed forms and the textbook, for critics of many kinds; what it leaves alone; its errors."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from conftest import TOLERANCE
+from wgan_fast import critic_loss, generator_loss, gradient_penalty, reference
+
+BATCH = 6
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(48, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.leaky_relu_(self.first(x), 0.2))
+        return self.last(F.relu(x + hidden).flatten(1))
+
+
+class Projection(nn.Module):
+    """Conditional: the label's embedding is projected on the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.embedding = nn.Linear(12, 8), nn.Linear(8, 1), nn.Embedding(4, 8)
+
+    def forward(self, x: Tensor, labels: Tensor, *, scale: float = 1.0) -> Tensor:
+        features = torch.tanh(self.body(x))
+        return self.head(features).squeeze(1) + scale * (self.embedding(labels) * features).sum(1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0])  # a score for each step
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = (self.query(x) @ self.key(x).mT / 2).softmax(-1)
+        return (weights @ self.value(x)).mean((1, 2))
+
+
+def convolutional(normalisation: Callable[[int], nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        normalisation(4),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    )
+
+
+CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(12, 1), (12,)),
+    "mlp": (lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Linear(16, 1)), (12,)),
+    "smooth": (lambda: nn.Sequential(nn.Linear(12, 16), nn.SiLU(), nn.Linear(16, 3)), (12,)),
+    "prelu": (lambda: nn.Sequential(nn.Linear(12, 16), nn.PReLU(), nn.Linear(16, 1)), (12,)),
+    "sequence": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ELU(), nn.Flatten(), nn.Linear(24, 1)), (3, 8)),
+    "instance norm": (lambda: convolutional(nn.InstanceNorm2d), (3, 4, 4)),
+    "group norm": (lambda: convolutional(lambda channels: nn.GroupNorm(2, channels)), (3, 4, 4)),
+    "layer norm": (lambda: nn.Sequential(nn.Linear(12, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 1)), (12,)),
+    "max pool": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 1)), (3, 4, 4)),
+    "volume": (lambda: nn.Sequential(nn.Conv3d(2, 3, 2), nn.Softplus(), nn.Flatten(), nn.Linear(24, 1)), (2, 3, 3, 3)),
+    "five dimensions": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.Tanh(), nn.Linear(4, 1)), (2,) * 5),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(12, 1)).eval(), (12,)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(12, 1)), (12,)),
+    "residual": (Residual, (3, 4, 4)),
+    "recurrent": (Recurrent, (3, 4)),
+    "attention": (Attention, (3, 4)),
+}
+
+
+def samples(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    real, fake = torch.randn(2, BATCH, *shape, dtype=dtype)
+    return real, fake, torch.rand(BATCH, dtype=dtype)
+
+
+def gradients(penalty: Tensor, critic: nn.Module) -> list[Tensor | None]:
+    critic.zero_grad()
+    penalty.backward()
+    return [None if parameter.grad is None else parameter.grad.clone() for parameter in critic.parameters()]
+
+
+class TestClosedForms:
+    """f(x) = w.x has the gradient w everywhere."""
+
+    @pytest.mark.parametrize("shape", [(4,), (3, 5), (2, 3, 4), (2, 3, 4, 5), (2, 1, 3, 2, 2)])
+    def test_linear_critic(self, device: torch.device, shape: tuple[int, ...]) -> None:
+        weights = torch.randn(shape, dtype=torch.float64).to(device).requires_grad_()
+        real, fake = torch.randn(2, 7, *shape, dtype=torch.float64).to(device)
+        penalty = gradient_penalty(lambda x: (x * weights).flatten(1).sum(1), real, fake)
+        norm = weights.detach().norm()
+        assert penalty.item() == pytest.approx(10 * (norm.item() - 1) ** 2, rel=1e-12)
+        (derivative,) = torch.autograd.grad(penalty, weights)
+        torch.testing.assert_close(derivative, 20 * (norm - 1) / norm * weights.detach(), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize(("dimensions", "expected"), [(1, 1.0), (4, 9.0)])
+    def test_doubling(self, device: torch.device, dimensions: int, expected: float) -> None:
+        # In one dimension the norm of the gradient of 2 x is 2; where every coordinate is doubled in four, it is 4.
+        real, fake = torch.randn(2, 5, dimensions).to(device)
+        assert gradient_penalty(lambda x: 2 * x, real, fake, weight=1.0).item() == pytest.approx(expected)
+
+    def test_one_sided_and_target(self) -> None:
+        real, fake = torch.randn(2, 5, 1)
+        assert gradient_penalty(lambda x: 0.5 * x, real, fake, one_sided=True).item() == 0.0
+        assert gradient_penalty(lambda x: 3 * x, real, fake, one_sided=True, weight=1.0).item() == pytest.approx(4.0)
+        assert gradient_penalty(lambda x: 3 * x, real, fake, target=3.0).item() == pytest.approx(0.0)
+        assert gradient_penalty(lambda x: 3 * x, real, fake, weight=0).item() == 0.0
+
+    def test_points(self) -> None:
+        # f(x) = x^2 / 2 has the gradient x: the norms are the points themselves.
+        real, fake, t = torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]]), torch.tensor([0.25, 0.5])
+        penalty = gradient_penalty(lambda x: x**2 / 2, real, fake, t=t, weight=1.0)
+        assert penalty.item() == pytest.approx(((1 - 1) ** 2 + (4 - 1) ** 2) / 2)
+
+
+class TestAgainstTextbook:
+    @pytest.mark.parametrize("name", CRITICS)
+    @pytest.mark.parametrize("one_sided", [False, True])
+    def test_value_and_gradients(self, device: torch.device, name: str, one_sided: bool) -> None:
+        make, shape = CRITICS[name]
+        if name == "recurrent" and device.type == "cuda":
+            pytest.skip("cuDNN's recurrent networks have no double backward")
+        critic = make().to(device, torch.float64)
+        real, fake, t = (value.to(device) for value in samples(shape))
+        options = {"weight": 3.0, "target": 0.2, "one_sided": one_sided, "t": t}
+        expected = reference.gradient_penalty(critic, real, fake, **options)
+        penalty = gradient_penalty(critic, real, fake, **options)
+        torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=1e-12)
+        for ours, textbook in zip(gradients(penalty, critic), gradients(expected, critic), strict=True):
+            assert (ours is None) == (textbook is None)
+            if ours is not None:
+                torch.testing.assert_close(ours, textbook, rtol=1e-10, atol=1e-12)
+
+    def test_conditional_critic(self) -> None:
+        critic = Projection().double()
+        real, fake, t = samples((12,))
+        labels = torch.arange(BATCH) % 4
+        expected = reference.gradient_penalty(critic, real, fake, labels, t=t, scale=0.5)
+        penalty = gradient_penalty(critic, real, fake, labels, t=t, scale=0.5)
+        torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+    def test_types(self, device: torch.device, dtype: torch.dtype) -> None:
+        critic = nn.Sequential(nn.Linear(12, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1)).to(device, dtype)
+        real, fake, t = (value.to(device) for value in samples((12,)))
+        penalty = gradient_penalty(critic, real.to(dtype), fake.to(dtype), t=t)
+        exact = copy.deepcopy(critic).double()
+        expected = reference.gradient_penalty(exact, real.to(dtype).double(), fake.to(dtype).double(), t=t)
+        assert penalty.dtype == torch.float32
+        assert penalty.item() == pytest.approx(expected.item(), rel=20 * TOLERANCE[dtype])
+        ours, textbook = gradients(penalty, critic), gradients(expected, exact)
+        torch.testing.assert_close(
+            ours[0].double(), textbook[0], rtol=20 * TOLERANCE[dtype], atol=20 * TOLERANCE[dtype]
+        )
+
+    def test_channels_last(self) -> None:
+        critic = convolutional(nn.InstanceNorm2d).double().to(memory_format=torch.channels_last)
+        real, fake, t = samples((3, 4, 4))
+        expected = gradient_penalty(critic, real, fake, t=t)
+        real, fake = (value.to(memory_format=torch.channels_last) for value in (real, fake))
+        seen = []
+        critic.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        torch.testing.assert_close(gradient_penalty(critic, real, fake, t=t), expected, rtol=1e-10, atol=0)
+        assert seen == [True]
+
+    def test_non_contiguous(self) -> None:
+        critic = nn.Linear(12, 1).double()
+        real, fake, t = samples((24,))
+        real, fake = real[:, ::2], fake[:, 1::2]
+        expected = gradient_penalty(critic, real.contiguous(), fake.contiguous(), t=t)
+        torch.testing.assert_close(gradient_penalty(critic, real, fake, t=t), expected, rtol=1e-12, atol=0)
+
+
+class TestBehaviour:
+    def test_nothing_reaches_the_generator(self) -> None:
+        critic, generator = nn.Linear(4, 1), nn.Linear(2, 4)
+        real = torch.randn(3, 4, requires_grad=True)
+        fake = generator(torch.randn(3, 2))
+        gradient_penalty(critic, real, fake).backward()
+        assert real.grad is None and all(parameter.grad is None for parameter in generator.parameters())
+        assert critic.weight.grad is not None
+        assert fake.requires_grad and fake.grad_fn is not None
+
+    @pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+    def test_value_alone(self, without_gradients: Callable) -> None:
+        critic, (real, fake, t) = nn.Linear(4, 1).double(), samples((4,))
+        expected = gradient_penalty(critic, real, fake, t=t)
+        with without_gradients():
+            real, fake = real + 0, fake + 0
+            penalty = gradient_penalty(critic, real, fake, t=t)
+        assert not penalty.requires_grad and torch.equal(penalty, expected.detach())
+
+    def test_frozen_critic(self) -> None:
+        critic, (real, fake, t) = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double(), samples((4,))
+        expected = gradient_penalty(critic, real, fake, t=t).item()
+        critic.requires_grad_(False)
+        assert gradient_penalty(critic, real, fake, t=t).item() == pytest.approx(expected, rel=1e-12)
+        assert all(parameter.grad is None for parameter in critic.parameters())
+
+    def test_hooks_run(self) -> None:
+        critic, calls = nn.Linear(4, 1), []
+        critic.register_forward_hook(lambda *_: calls.append("forward"))
+        critic.register_full_backward_hook(lambda *_: calls.append("backward"))
+        gradient_penalty(critic, *torch.randn(2, 3, 4))
+        assert calls == ["forward", "backward"]
+
+    def test_accumulates_no_gradient_by_itself(self) -> None:
+        critic = nn.Linear(4, 1)
+        gradient_penalty(critic, *torch.randn(2, 3, 4))
+        assert critic.weight.grad is None
+
+    def test_seeds(self, device: torch.device) -> None:
+        critic = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).to(device)
+        real, fake = torch.randn(2, 5, 4).to(device)
+
+        def penalty(seed: int) -> Tensor:
+            return gradient_penalty(critic, real, fake, generator=torch.Generator(device).manual_seed(seed))
+
+        assert torch.equal(penalty(1), penalty(1)) and not torch.equal(penalty(1), penalty(2))
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_autocast(self, device: torch.device, inside: bool) -> None:
+        critic = nn.Sequential(nn.Linear(12, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1)).to(device)
+        real, fake, t = (value.to(device) for value in samples((12,), torch.float32))
+        expected = gradient_penalty(critic, real, fake, t=t)
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16)
+        if inside:
+            with autocast:
+                penalty = gradient_penalty(critic, real, fake, t=t)
+        else:
+            penalty = gradient_penalty(autocast(critic), real, fake, t=t)
+        assert penalty.dtype == torch.float32
+        torch.testing.assert_close(penalty, expected, rtol=0.05, atol=0.05)
+        for lower, full in zip(gradients(penalty, critic), gradients(expected, critic), strict=True):
+            if full is not None:
+                torch.testing.assert_close(lower, full, rtol=0.1, atol=0.1)
+
+    def test_grad_scaler(self) -> None:
+        scaled, plain = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)) for _ in range(2))
+        plain.load_state_dict(scaled.state_dict())
+        real, fake = torch.randn(2, 5, 4)
+        t = torch.rand(5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaler.scale(gradient_penalty(scaled, real, fake, t=t)).backward()
+        scaler.step(torch.optim.SGD(scaled.parameters(), lr=0.1))
+        gradient_penalty(plain, real, fake, t=t).backward()
+        torch.optim.SGD(plain.parameters(), lr=0.1).step()
+        torch.testing.assert_close(scaled[0].weight, plain[0].weight)
+
+    def test_learns_to_be_one_lipschitz(self) -> None:
+        critic = nn.Linear(4, 1)
+        optimizer = torch.optim.Adam(critic.parameters(), lr=0.05)
+        for _ in range(200):
+            optimizer.zero_grad()
+            gradient_penalty(critic, *torch.randn(2, 16, 4)).backward()
+            optimizer.step()
+        assert critic.weight.norm().item() == pytest.approx(1.0, abs=1e-3)
+
+    def test_batch_normalisation_is_warned_about_once(self) -> None:
+        critic = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        real, fake = torch.randn(2, 5, 4)
+        with pytest.warns(UserWarning, match="critic: 1 is a BatchNorm1d") as caught:
+            gradient_penalty(critic, real, fake)
+        assert caught[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gradient_penalty(critic, real, fake)
+            gradient_penalty(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval(), real, fake)
+
+
+def detached(x: Tensor) -> Tensor:
+    return x.detach().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "change"),
+    [
+        (TypeError, "critic", {"critic": "critic"}),
+        (TypeError, "critic", {"critic": lambda x: (x, x)}),
+        (TypeError, "critic", {"critic": lambda x: 1.0}),
+        (TypeError, "critic", {"critic": lambda x: x.argmax(1)}),
+        (ValueError, "critic", {"critic": detached}),
+        (ValueError, "critic", {"critic": lambda x: torch.ones(4, 1)}),
+        (ValueError, "critic", {"critic": lambda x: torch.ones(4, 1, requires_grad=True)}),
+        (ValueError, "critic", {"critic": lambda x: x[:0]}),
+        (TypeError, "real", {"real": [[1.0]]}),
+        (TypeError, "real", {"real": torch.ones(4, 3, dtype=torch.uint8)}),
+        (TypeError, "fake", {"fake": torch.ones(4, 3).double()}),
+        (TypeError, "fake", {"fake": None}),
+        (ValueError, "fake", {"fake": torch.ones(5, 3)}),
+        (ValueError, "fake", {"fake": torch.ones(4, 3, device="meta")}),
+        (ValueError, "real", {"real": torch.ones(0, 3), "fake": torch.ones(0, 3)}),
+        (ValueError, "real", {"real": torch.ones(4, 0), "fake": torch.ones(4, 0)}),
+        (ValueError, "real", {"real": torch.tensor(1.0), "fake": torch.tensor(1.0)}),
+        (ValueError, "t", {"t": torch.rand(1)}),
+        (TypeError, "t", {"t": 0.5}),
+        (TypeError, "generator", {"generator": 7}),
+        (TypeError, "weight", {"weight": None}),
+        (TypeError, "weight", {"weight": torch.tensor(1.0)}),
+        (ValueError, "weight", {"weight": math.nan}),
+        (ValueError, "weight", {"weight": -10.0}),
+        (ValueError, "target", {"target": -1.0}),
+        (TypeError, "one_sided", {"one_sided": None}),
+    ],
+)
+def test_errors_name_the_argument(error: type, argument: str, change: dict) -> None:
+    critic = nn.Linear(3, 1)
+    arguments = {"critic": critic, "real": torch.ones(4, 3), "fake": torch.zeros(4, 3)} | change
+    state = torch.get_rng_state()
+    with pytest.raises(error, match=f"^{argument}:"):
+        gradient_penalty(**arguments)
+    assert argument == "critic" or torch.equal(state, torch.get_rng_state())
+    if isinstance(arguments["real"], Tensor):
+        assert not arguments["real"].requires_grad and (arguments["real"] == 1).all()
+    assert critic.weight.grad is None
+
+
+class TestLosses:
+    def test_formulas(self, device: torch.device) -> None:
+        real, fake = torch.tensor([1.0, 3.0], device=device), torch.tensor([[4.0], [6.0], [8.0]], device=device)
+        assert critic_loss(real, fake).item() == 4.0
+        assert generator_loss(fake).item() == -6.0
+
+    def test_gradients(self) -> None:
+        real, fake = torch.randn(3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+        assert torch.autograd.gradcheck(critic_loss, (real.requires_grad_(), fake.requires_grad_()))
+        assert torch.autograd.gradcheck(generator_loss, fake)
+
+    def test_sixteen_bit_scores(self) -> None:
+        real, fake = torch.full((2000,), 1000.0).bfloat16(), torch.full((2000,), 1004.0).bfloat16()
+        loss = critic_loss(real, fake)
+        assert loss.dtype == torch.float32 and loss.item() == 4.0
+
+    @pytest.mark.parametrize(
+        ("error", "argument", "scores"),
+        [
+            (TypeError, "real_scores", (1.0, torch.ones(2))),
+            (TypeError, "fake_scores", (torch.ones(2), torch.ones(2).int())),
+            (ValueError, "fake_scores", (torch.ones(2), torch.ones(0))),
+            (ValueError, "fake_scores", (torch.ones(2), torch.ones(2, device="meta"))),
+        ],
+    )
+    def test_errors_name_the_argument(self, error: type, argument: str, scores: tuple) -> None:
+        with pytest.raises(error, match=f"^{argument}: expected"):
+            critic_loss(*scores)
+        if argument == "fake_scores" and scores[1].device.type == "cpu":
+            with pytest.raises(error, match="^fake_scores: expected"):
+                generator_loss(scores[1])

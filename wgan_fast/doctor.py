@@ -1,0 +1,194 @@
+"""What is installed, what was built, and how to mend what does not match: ``wgan-fast doctor``.
+
+:func:`diagnose` decides from :class:`Facts` alone, so that it can be tested on machines that no test runs on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import torch
+
+import wgan_fast
+from wgan_fast import _library
+
+__all__ = ["Facts", "Finding", "collect", "diagnose", "main", "report"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that :func:`diagnose` looks at."""
+
+    torch: str  #: its version, such as 2.13.0+cpu
+    torch_cuda: str | None  #: the CUDA version that torch was built with
+    gpus: tuple[tuple[str, str], ...]  #: name and compute capability of each that is visible
+    package: str  #: the folder that wgan_fast was imported from
+    build: dict[str, Any] | None  #: what ``_C.build_info()`` says, or None without the extension
+    failure: str | None = None  #: why the extension could not be loaded
+    build_failure: str | None = None  #: why it could not be compiled, kept by setup.py
+    cuda_left_out: str | None = None  #: why the CUDA kernels were not compiled, kept by setup.py
+    elsewhere: str | None = None  #: another folder on the path where wgan_fast has its extension
+    driver: str | None = None  #: the version of the GPU driver
+    reinstall: str = "pip install --force-reinstall --no-deps wgan_fast"  #: the command that builds it anew
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth saying; ``remedy`` is None where nothing needs mending."""
+
+    problem: str
+    remedy: str | None = None
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _runs_on(architectures: list[str], capability: str) -> bool:
+    """Machine code serves later minors of its major version, intermediate code (PTX) every later GPU."""
+    gpu = _minor(capability)
+    for name in architectures:
+        if re.fullmatch(r"\d+\.\d+(\+PTX)?", name):
+            built = _minor(name)
+            if built <= gpu and (built[0] == gpu[0] or name.endswith("+PTX")):
+                return True
+        elif re.fullmatch(r"\d+\.\d+[af]", name) and _minor(name) == gpu:  # 9.0a runs on 9.0 and nothing else
+            return True
+    return False
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """What does not match, and what to do about it."""
+    build = facts.build
+    rebuild = f"build it for this PyTorch: {facts.reinstall}"
+    if build is None:
+        if facts.elsewhere:
+            return [
+                Finding(
+                    f"wgan_fast is imported from {facts.package}, which holds no extension; the one with the extension "
+                    f"is {facts.elsewhere}",
+                    "run Python from another folder, or build in place: pip install -e .",
+                )
+            ]
+        if facts.build_failure:
+            return [
+                Finding(
+                    f"the extension was not compiled: {facts.build_failure}",
+                    f"mend that (a C++ compiler such as g++ must be installed), then {facts.reinstall}",
+                )
+            ]
+        return [Finding(f"the extension could not be loaded: {facts.failure}", rebuild)]
+    findings = []
+    if _minor(build["torch"]) != _minor(facts.torch):
+        findings.append(Finding(f"the extension was built for torch {build['torch']}, and this is {facts.torch}", rebuild))
+    if build["cuda"] is None:
+        why = facts.cuda_left_out or "the CUDA kernels were not built"
+        if facts.gpus and "WGAN_FAST_CUDA=0" not in why:
+            remedy = f"install a CUDA toolkit with nvcc for CUDA {facts.torch_cuda}, then WGAN_FAST_CUDA=1 {facts.reinstall}"
+            findings.append(Finding(f"a GPU is here, but only the CPU kernels are: {why}", remedy))
+        elif facts.torch_cuda:
+            findings.append(Finding(f"CPU kernels only: {why}"))
+        return findings
+    if facts.torch_cuda is None or _minor(build["cuda"])[0] != _minor(facts.torch_cuda)[0]:
+        this = f"a build for CUDA {facts.torch_cuda}" if facts.torch_cuda else "a build without CUDA"
+        findings.append(Finding(f"the kernels were built with CUDA {build['cuda']}, and this torch is {this}", rebuild))
+    for name, capability in facts.gpus:
+        if not _runs_on(build["cuda_architectures"], capability):
+            built_for = ", ".join(build["cuda_architectures"])
+            remedy = f'TORCH_CUDA_ARCH_LIST="{capability}" {facts.reinstall}'
+            findings.append(Finding(f"the kernels were built for {built_for}, and {name} is {capability}", remedy))
+    if not facts.gpus:
+        findings.append(Finding("the CUDA kernels are built, and no GPU is visible"))
+    return findings
+
+
+def _reinstall_command() -> str:
+    """The command that repeats this installation, from the place that the installer noted (PEP 610)."""
+    with_pip = importlib.util.find_spec("pip") is not None
+    install = f"{sys.executable} -m pip install" if with_pip else f"uv pip install --python {sys.executable}"
+    try:
+        noted = json.loads(importlib.metadata.distribution("wgan_fast").read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:
+        noted = {}
+    source = "wgan_fast"
+    if url := noted.get("url"):
+        source = unquote(urlparse(url).path) if url.startswith("file:") else url
+        source = f"-e {source}" if noted.get("dir_info", {}).get("editable") else source
+    return f"{install} --force-reinstall --no-deps --no-cache-dir {source}"
+
+
+def _driver() -> str | None:
+    if (query := shutil.which("nvidia-smi")) is None:
+        return None
+    asked = [query, "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    return answer[0] if answer else None
+
+
+def collect() -> Facts:
+    """The facts of this machine."""
+    package = Path(wgan_fast.__file__).parent
+
+    def note(name: str) -> str | None:
+        file = package / f"{name}.txt"
+        return file.read_text().strip() if file.exists() else None
+
+    others = (Path(entry).resolve() / "wgan_fast" for entry in sys.path)
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return Facts(
+        torch=torch.__version__,
+        torch_cuda=torch.version.cuda,
+        gpus=tuple((gpu.name, f"{gpu.major}.{gpu.minor}") for gpu in gpus),
+        package=str(package),
+        build=_library.extension.build_info() if _library.extension else None,
+        failure=_library.failure,
+        build_failure=note("_build_failure"),
+        cuda_left_out=note("_cuda_left_out"),
+        elsewhere=next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
+        driver=_driver(),
+        reinstall=_reinstall_command(),
+    )
+
+
+def report(facts: Facts) -> str:
+    """The facts and what :func:`diagnose` finds in them, to read."""
+    build = facts.build or {}
+    rows = {
+        "wgan_fast": f"{wgan_fast.__version__} in {facts.package}",
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": f"{facts.torch} (CUDA {facts.torch_cuda})" if facts.torch_cuda else f"{facts.torch} (no CUDA)",
+        "GPUs": ", ".join(f"{name} ({capability})" for name, capability in facts.gpus) or "none visible",
+        "driver": facts.driver,
+        "extension": f"{build['version']}, for torch {build['torch']}, compiler {build['compiler']}" if build else "none",
+        "CPU kernels": f"chose {build['instruction_set']}" if build else "the plain-PyTorch reference serves instead",
+        "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}" if build.get("cuda") else "none",
+    }
+    lines = [f"{name:<13} {value}" for name, value in rows.items() if value]
+    for finding in diagnose(facts):
+        lines += ["", f"{'! ' if finding.remedy else ''}{finding.problem}"]
+        lines += [f"  -> {finding.remedy}"] if finding.remedy else []
+    if not any(finding.remedy for finding in diagnose(facts)):
+        lines += ["", "Nothing needs mending."]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the report; 1 where something needs mending, else 0."""
+    facts = collect()
+    print(report(facts))
+    return int(any(finding.remedy for finding in diagnose(facts)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
