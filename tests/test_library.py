@@ -55,9 +55,9 @@ def test_core_needs_no_trainer() -> None:
     assert "wgan_fast.train" not in result.stdout
 
 
-def test_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_without_kernels() -> None:
     _library._announce.cache_clear()
-    with pytest.warns(RuntimeWarning, match="no kernels for the device type xpu"):
+    with pytest.warns(RuntimeWarning, match="without kernels for the device type xpu"):
         assert _library.operators(torch.device("xpu")) is reference
     with warnings.catch_warnings():
         warnings.simplefilter("error")

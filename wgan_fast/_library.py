@@ -30,6 +30,9 @@ def _load() -> tuple[ModuleType | None, str | None]:
 
 #: The module ``_C``, or None; and then why.
 extension, failure = _load()
+_device_types = {"cpu", "meta"}
+if extension is not None and extension.build_info()["cuda"] is not None:
+    _device_types.add("cuda")
 
 
 @cache
@@ -50,11 +53,8 @@ def operators(*devices: torch.device) -> Any:
         _announce(f"its extension is missing, {failure}")
         return reference
     for device in devices:
-        if device.type == "cuda" and extension.build_info()["cuda"] is None:
-            _announce("its extension was built without CUDA")
-            return reference
-        if device.type not in ("cpu", "cuda", "meta"):
-            _announce(f"it has no kernels for the device type {device.type}")
+        if device.type not in _device_types:
+            _announce(f"its extension was built without kernels for the device type {device.type}")
             return reference
     return reference if torch._C._are_functorch_transforms_active() else torch.ops.wgan_fast
 

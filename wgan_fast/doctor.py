@@ -91,11 +91,15 @@ def diagnose(facts: Facts) -> list[Finding]:
         return [Finding(f"the extension could not be loaded: {facts.failure}", rebuild)]
     findings = []
     if _minor(build["torch"]) != _minor(facts.torch):
-        findings.append(Finding(f"the extension was built for torch {build['torch']}, and this is {facts.torch}", rebuild))
+        findings.append(
+            Finding(f"the extension was built for torch {build['torch']}, and this is {facts.torch}", rebuild)
+        )
     if build["cuda"] is None:
         why = facts.cuda_left_out or "the CUDA kernels were not built"
         if facts.gpus and "WGAN_FAST_CUDA=0" not in why:
-            remedy = f"install a CUDA toolkit with nvcc for CUDA {facts.torch_cuda}, then WGAN_FAST_CUDA=1 {facts.reinstall}"
+            remedy = (
+                f"install a CUDA toolkit with nvcc for CUDA {facts.torch_cuda}, then WGAN_FAST_CUDA=1 {facts.reinstall}"
+            )
             findings.append(Finding(f"a GPU is here, but only the CPU kernels are: {why}", remedy))
         elif facts.torch_cuda:
             findings.append(Finding(f"CPU kernels only: {why}"))
@@ -170,9 +174,13 @@ def report(facts: Facts) -> str:
         "torch": f"{facts.torch} (CUDA {facts.torch_cuda})" if facts.torch_cuda else f"{facts.torch} (no CUDA)",
         "GPUs": ", ".join(f"{name} ({capability})" for name, capability in facts.gpus) or "none visible",
         "driver": facts.driver,
-        "extension": f"{build['version']}, for torch {build['torch']}, compiler {build['compiler']}" if build else "none",
+        "extension": f"{build['version']}, for torch {build['torch']}, compiler {build['compiler']}"
+        if build
+        else "none",
         "CPU kernels": f"chose {build['instruction_set']}" if build else "the plain-PyTorch reference serves instead",
-        "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}" if build.get("cuda") else "none",
+        "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}"
+        if build.get("cuda")
+        else "none",
     }
     lines = [f"{name:<13} {value}" for name, value in rows.items() if value]
     for finding in diagnose(facts):

@@ -80,7 +80,8 @@ def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
             f"t: expected shape ({real.shape[0]},) or ({real.shape[0]}, 1, ..., 1), one number per sample, "
             f"got {tuple(t.shape)}"
         )
-    return t.reshape(-1).to(accumulate_dtype(real.dtype))
+    dtype = accumulate_dtype(real.dtype)
+    return t if t.dim() == 1 and t.dtype == dtype else t.reshape(-1).to(dtype)
 
 
 def gradient_norm_penalty(
