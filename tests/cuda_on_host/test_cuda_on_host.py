@@ -1,0 +1,159 @@
+"""The CUDA kernels' own source, compiled for the CPU, against the reference: under the address and undefined-behaviour
+sanitizers, and a few cases under the thread sanitizer, which sees a missing barrier.
+"""
+
+import itertools
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import FLOATING, assert_close
+from sample_inputs import with_layout
+from wgan_fast import reference
+from wgan_fast._checks import accumulate_dtype
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parents[1] / "csrc"
+SANITIZERS = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "thread": ["-fsanitize=thread"]}
+NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
+
+
+def build(folder: Path, sanitizer: str) -> Path:
+    program = folder / f"kernels-{sanitizer}"
+    kernels = sorted((KERNELS / "kernels").glob("*.cu"))
+    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *SANITIZERS[sanitizer]]
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run(
+        [compiler, *flags, f"-I{HERE}", f"-I{KERNELS}", "-xc++", *kernels, HERE / "main.cpp", "-o", program],
+        check=True,
+        timeout=300,
+    )
+    return program
+
+
+@pytest.fixture(scope="session")
+def address_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("cuda_on_host"), "address")
+
+
+@pytest.fixture(scope="session")
+def thread_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("cuda_on_host"), "thread")
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def run(program: Path, *arguments: object, tensors: list[Tensor]) -> bytearray:
+    result = subprocess.run(
+        [program, *map(str, arguments)],
+        input=b"".join(map(to_bytes, tensors)),
+        capture_output=True,
+        timeout=120,  # threads that part ways at a barrier never end
+        env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"},
+    )
+    assert result.returncode == 0, result.stderr.decode()[-4000:]
+    return bytearray(result.stdout)
+
+
+def split(data: bytearray, *parts: tuple[torch.dtype, int]) -> list[Tensor]:
+    tensors, start = [], 0
+    for dtype, count in parts:
+        stop = start + count * dtype.itemsize
+        tensors.append(torch.frombuffer(data[start:stop], dtype=dtype))
+        start = stop
+    assert start == len(data)
+    return tensors
+
+
+def check_interpolate(program: Path, dtype: torch.dtype, rows: int, length: int, offset: int) -> None:
+    real, fake = torch.randn(2, rows, length).to(dtype)
+    t = torch.rand(rows, dtype=accumulate_dtype(dtype))
+    data = run(program, "interpolate", NAMES[dtype], rows, length, offset, tensors=[real, fake, t])
+    (points,) = split(data, (dtype, rows * length))
+    assert_close(points.view(rows, length), reference.interpolate(real.double(), fake.double(), t.double()), dtype)
+
+
+def check_penalty(program: Path, dtype: torch.dtype, rows: int, length: int, offset: int, one_sided: bool) -> None:
+    gradient = torch.randn(rows, length).to(dtype)
+    gradient[0] = 0.0
+    arithmetic = accumulate_dtype(dtype)
+    grad_penalty = torch.tensor([1.5], dtype=arithmetic)
+    target = length**0.5  # some norms on each side
+    data = run(
+        program,
+        *("gradient_norm_penalty", NAMES[dtype], rows, length, offset, 10.0, repr(target), int(one_sided)),
+        tensors=[gradient, grad_penalty],
+    )
+    penalty, norms, derivative = split(data, (arithmetic, 1), (arithmetic, rows), (dtype, rows * length))
+    exact = gradient.double().requires_grad_()
+    expected, expected_norms = reference.gradient_norm_penalty(exact, 10.0, target, one_sided)
+    (expected_derivative,) = torch.autograd.grad(1.5 * expected, exact)
+    assert_close(norms, expected_norms, arithmetic)
+    torch.testing.assert_close(penalty[0].double(), expected.detach(), rtol=1e-3, atol=1e-6)  # a difference of norms
+    assert_close(derivative.view(rows, length), expected_derivative, dtype)
+
+
+def check_clip_weights(program: Path, tensors: list[Tensor], bound: float) -> None:
+    memory = [tensor.new_empty(0).set_(tensor.untyped_storage()) for tensor in tensors]
+    arguments: list[object] = []
+    for tensor, place in zip(tensors, memory, strict=True):
+        start = tensor.storage_offset()
+        dense = tensor.is_contiguous()
+        sizes, strides = ([tensor.numel()], [1]) if dense else (tensor.shape, tensor.stride())
+        # The launcher is given the address of the first element, so what lies before it travels as the offset.
+        arguments += [FLOATING.index(tensor.dtype), start * tensor.element_size()]
+        arguments += [(place.numel() - start) * tensor.element_size(), tensor.numel(), len(sizes), *sizes, *strides]
+    starts = [place[tensor.storage_offset() :] for tensor, place in zip(tensors, memory, strict=True)]
+    expected = [tensor.clone().clamp_(-bound, bound) for tensor in tensors]
+    data = run(program, "clip_weights", bound, *arguments, tensors=starts)
+    results = split(data, *((start.dtype, start.numel()) for start in starts))
+    for tensor, wanted, start, result in zip(tensors, expected, starts, results, strict=True):
+        start.copy_(result)  # the tensor itself now shows what the kernel wrote
+        assert torch.equal(tensor.isnan(), wanted.isnan())
+        assert torch.equal(tensor.nan_to_num(), wanted.nan_to_num())
+
+
+SHAPES = [(1, 1), (1, 7), (3, 1), (5, 2), (2, 33), (70, 4), (3, 129), (9, 40), (2, 2049), (300, 3)]
+
+
+@pytest.mark.parametrize(("rows", "length"), SHAPES)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_interpolate(address_program: Path, dtype: torch.dtype, rows: int, length: int, offset: int) -> None:
+    check_interpolate(address_program, dtype, rows, length, offset)
+
+
+@pytest.mark.parametrize(("rows", "length"), [*SHAPES, (1, 32_768), (2, 33_001)])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_gradient_norm_penalty(address_program: Path, dtype: torch.dtype, rows: int, length: int, offset: int) -> None:
+    check_penalty(address_program, dtype, rows, length, offset, one_sided=(rows + length) % 2 == 0)
+
+
+def test_clip_weights(address_program: Path) -> None:
+    layouts = ["contiguous", "unaligned", "gaps", "row_gaps"]
+    shapes = [(1,), (17,), (3, 5), (2, 3, 4), (9, 1_001)]
+    tensors = [
+        with_layout(torch.randn(shape).to(dtype), layout)
+        for dtype, layout, shape in itertools.product(FLOATING, layouts, shapes)
+    ]
+    tensors[0].fill_(torch.nan)
+    check_clip_weights(address_program, tensors, 0.3)  # more tensors with gaps than one launch holds
+
+
+def test_clip_weights_of_a_long_list(address_program: Path) -> None:
+    check_clip_weights(address_program, [torch.randn(3) for _ in range(1_030)], 0.3)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(5, 2), (9, 40), (3, 2_100), (2, 33_000)])
+def test_threads_meet_at_barriers(thread_program: Path, rows: int, length: int) -> None:
+    check_penalty(thread_program, torch.float32, rows, length, 0, one_sided=False)
+
+
+def test_threads_write_apart(thread_program: Path) -> None:
+    check_interpolate(thread_program, torch.float32, 5, 203, 0)
+    check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
