@@ -62,5 +62,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("how many times faster than the baseline (medians, one run, in turn)")
     for result in session.benchmarks:
-        ratios = [f"{key.removesuffix('_ratio')} {value:.2f}" for key, value in result.extra_info.items() if "ratio" in key]
+        ratios = [
+            f"{key.removesuffix('_ratio')} {value:.2f}"
+            for key, value in result.extra_info.items()
+            if key.endswith("_ratio")
+        ]
         terminalreporter.write_line(f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}")

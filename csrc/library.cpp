@@ -29,6 +29,11 @@ PYBIND11_MODULE(_C, module) {
     info["torch"] = TORCH_VERSION;
     info["compiler"] = __VERSION__;
     info["instruction_set"] = wgan_fast::instruction_set();
+#ifdef _OPENMP
+    info["threads"] = true;  // at::parallel_for runs on PyTorch's threads; without OpenMP it is a plain loop
+#else
+    info["threads"] = false;
+#endif
 #ifdef WGAN_FAST_CUDA
     info["cuda"] = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
     info["cuda_architectures"] = py::str(WGAN_FAST_CUDA_ARCHITECTURES).attr("split")(";");

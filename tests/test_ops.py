@@ -192,7 +192,8 @@ class TestGradientNormPenalty:
             assert derivative.isnan().any(dim=1).tolist() == [False, False, True]
 
     def test_sixteen_bit_norms_do_not_overflow(self, device: torch.device) -> None:
-        gradient = torch.full((2, 10_000), 300.0, dtype=torch.float16, device=device)  # the square is infinite in float16
+        # The square of an element is infinite in float16.
+        gradient = torch.full((2, 10_000), 300.0, dtype=torch.float16, device=device)
         assert_close(gradient_norm_penalty(gradient).norms, torch.full((2,), 3e4, dtype=torch.float64), torch.float32)
 
     def test_same_bits_for_any_number_of_threads(self) -> None:

@@ -1,4 +1,4 @@
-"""gradient_penalty against closed forms and the textbook, for critics of many kinds; what it leaves alone; its errors."""
+"""The penalty against closed forms and the textbook, for critics of many kinds; the losses; what they refuse."""
 
 import copy
 import math
@@ -19,7 +19,9 @@ BATCH = 6
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(48, 1)
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
+        self.last = nn.Linear(48, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.second(F.leaky_relu_(self.first(x), 0.2))

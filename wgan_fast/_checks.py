@@ -73,6 +73,4 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
                 "clip the tensor that it was expanded from"
             )
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(
-                f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()"
-            )
+            raise ValueError(f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()")

@@ -1,5 +1,5 @@
-"""Loads the compiled extension ``_C``, which registers the operators ``torch.ops.wgan_fast``, and picks, for a device, who
-computes: they or the reference.
+"""Loads the compiled extension ``_C``, which registers the operators ``torch.ops.wgan_fast``, and picks who computes:
+they or the reference.
 """
 
 import importlib
@@ -45,9 +45,10 @@ def _announce(reason: str) -> None:
 
 
 def operators(*devices: torch.device) -> Any:
-    """Who computes for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`, announced once.
+    """Who computes for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`.
 
-    Inside ``torch.func`` transforms it is the reference, since they refuse C++ autograd functions.
+    That the reference must serve is announced once, with the reason. Inside ``torch.func`` transforms it serves too,
+    since they refuse C++ autograd functions.
     """
     if extension is None:
         _announce(f"its extension is missing, {failure}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import re
@@ -112,23 +111,21 @@ def diagnose(facts: Facts) -> list[Finding]:
             built_for = ", ".join(build["cuda_architectures"])
             remedy = f'TORCH_CUDA_ARCH_LIST="{capability}" {facts.reinstall}'
             findings.append(Finding(f"the kernels were built for {built_for}, and {name} is {capability}", remedy))
-    if not facts.gpus:
+    if not facts.gpus and not findings:
         findings.append(Finding("the CUDA kernels are built, and no GPU is visible"))
     return findings
 
 
 def _reinstall_command() -> str:
     """The command that repeats this installation, from the place that the installer noted (PEP 610)."""
-    with_pip = importlib.util.find_spec("pip") is not None
-    install = f"{sys.executable} -m pip install" if with_pip else f"uv pip install --python {sys.executable}"
-    try:
-        noted = json.loads(importlib.metadata.distribution("wgan_fast").read_text("direct_url.json") or "{}")
-    except importlib.metadata.PackageNotFoundError:
-        noted = {}
+    has_pip = any(importlib.metadata.distributions(name="pip"))
+    install = f"{sys.executable} -m pip install" if has_pip else f"uv pip install --python {sys.executable}"
     source = "wgan_fast"
-    if url := noted.get("url"):
-        source = unquote(urlparse(url).path) if url.startswith("file:") else url
-        source = f"-e {source}" if noted.get("dir_info", {}).get("editable") else source
+    for distribution in importlib.metadata.distributions(name="wgan_fast"):
+        if noted := json.loads(distribution.read_text("direct_url.json") or "{}"):
+            source = unquote(urlparse(noted["url"]).path) if noted["url"].startswith("file:") else noted["url"]
+            source = f"-e {source}" if noted.get("dir_info", {}).get("editable") else source
+            break
     return f"{install} --force-reinstall --no-deps --no-cache-dir {source}"
 
 

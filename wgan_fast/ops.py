@@ -26,7 +26,9 @@ class NormPenalty(NamedTuple):
     norms: Tensor  #: shape (B,), not differentiable
 
 
-def interpolate(real: Tensor, fake: Tensor, t: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+def interpolate(
+    real: Tensor, fake: Tensor, t: Tensor | None = None, *, generator: torch.Generator | None = None
+) -> Tensor:
     r"""Random points between real and fake samples, one random number for each sample.
 
     .. math:: \hat{x}_i = t_i \tilde{x}_i + (1 - t_i) x_i, \qquad t_i \sim U(0, 1)
@@ -126,7 +128,9 @@ def check_penalty(weight: Any, target: Any, one_sided: Any) -> None:
 
 
 def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float = 0.01) -> None:
-    r"""Clips weights in place, all of them in one pass: :math:`w \leftarrow \min(\max(w, -\mathrm{bound}), \mathrm{bound})`.
+    r"""Clips weights in place, all of them in one pass.
+
+    .. math:: w \leftarrow \min(\max(w, -\mathrm{bound}), \mathrm{bound})
 
     Args:
         module_or_tensors: a Module, all of whose parameters are clipped, or an iterable of tensors, of any mix of

@@ -54,8 +54,8 @@ def gradient_penalty(
 
     Under autocast the critic runs in the lower precision; the gradient, its norm and the penalty are float32.
 
-    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, equation 3; one-sided: Petzka et al., "On the
-    regularization of Wasserstein GANs", 2018, equation 8.
+    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, equation 3; one-sided: Petzka et al., "On
+    the regularization of Wasserstein GANs", 2018, equation 8.
 
     Example:
         >>> critic = torch.nn.Linear(2, 1, bias=False)
@@ -70,7 +70,9 @@ def gradient_penalty(
     return gradient_norm_penalty(gradient, weight=weight, target=target, one_sided=one_sided).penalty
 
 
-def _input_gradient(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def _input_gradient(
+    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
     """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled."""
     create_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():

@@ -1,6 +1,6 @@
-"""Every operator in plain PyTorch: the specification, the fallback where nothing is compiled, the oracle of the tests and
-the baseline of the benchmarks. The operators' signatures are those of ``torch.ops.wgan_fast``; arguments are checked in
-:mod:`wgan_fast.ops`.
+"""Every operator in plain PyTorch: specification, fallback, oracle of the tests and baseline of the benchmarks.
+
+The signatures are those of ``torch.ops.wgan_fast``; arguments are checked in :mod:`wgan_fast.ops`.
 """
 
 from collections.abc import Callable, Iterable

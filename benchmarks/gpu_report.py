@@ -1,0 +1,147 @@
+"""What a machine with a GPU says of this commit: build, GPU tests, memory checks, timings. `make gpu-report`.
+
+Works offline with the Python that holds torch, and installs into a temporary folder. Every step's outcome goes to
+benchmarks/results/<device>.json; a step that fails is recorded, does not stop the others, and makes the exit status 1.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+TAIL = 4000  # characters of a failed step's output that are kept
+TIME_LIMIT = 240  # seconds for one step; the build may take longer
+SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
+
+
+def operators() -> None:
+    """Every kernel once per type, over sizes that reach each tail and alignment: what the memory checkers watch."""
+    from wgan_fast import clip_weights_, gradient_penalty, interpolate
+
+    def batch(shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> torch.Tensor:
+        memory = torch.randn(offset + torch.Size(shape).numel(), device="cuda").to(dtype)
+        return memory[offset:].view(shape)
+
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for shape in ((1, 1), (3, 7), (65, 1023), (5, 3, 17, 19), (2, 300_001), (4000, 5)):
+            for offset in (0, 1):
+                real, fake = batch(shape, dtype, offset), batch(shape, dtype, offset)
+                interpolate(real, fake)
+                weight = batch(shape[1:], dtype, offset).requires_grad_()
+                gradient_penalty(lambda x, weight=weight: (x * weight).square(), real, fake).backward()
+                clip_weights_([real, fake, real.transpose(0, 1), weight])
+    torch.cuda.synchronize()
+
+
+class Report:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.steps: dict[str, Any] = {}
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # ninja may be there
+            "PYTHONPATH": f"{folder / 'site'}:{os.environ.get('PYTHONPATH', '')}",
+        }
+
+    def step(self, name: str, command: list[str], limit: int = TIME_LIMIT, **environment: str) -> bool:
+        """Runs outside of the checkout, so that the package that was built is the one that is imported."""
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        try:
+            result = subprocess.run(
+                command,
+                cwd=self.folder,
+                env={**self.environment, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+                text=True,
+                errors="replace",
+            )
+            passed, output = result.returncode == 0, result.stdout
+        except (OSError, subprocess.TimeoutExpired) as error:
+            partial = getattr(error, "stdout", None) or b""
+            passed, output = False, f"{partial.decode(errors='replace')}\n{error}"
+        seconds = time.monotonic() - start
+        closing = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+        self.steps[name] = {"passed": passed, "seconds": round(seconds, 1), "closing_line": closing}
+        if not passed:
+            self.steps[name]["output"] = output[-TAIL:]
+            print(output[-TAIL:])
+        print(f"== {name} {'passed' if passed else 'FAILED'} in {seconds:.0f} s: {closing}", flush=True)
+        return passed
+
+
+def commit() -> str | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+
+    name = git("rev-parse", "HEAD")
+    return f"{name}{'-modified' if git('status', '--porcelain') else ''}" if name else os.environ.get("COMMIT")
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("gpu-report: no GPU is visible to this Python's torch; nothing was run")
+        return 1
+    device = torch.cuda.get_device_properties(0)
+    python = [sys.executable]
+    pytest = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda"]
+    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    with tempfile.TemporaryDirectory() as name:
+        report = Report(Path(name))
+        timings = Path(name, "timings.json")
+        pip = [*python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
+        built = report.step(
+            "build",
+            [*pip, str(ROOT)],
+            limit=600,
+            WGAN_FAST_CUDA="1",
+            TORCH_CUDA_ARCH_LIST=f"{device.major}.{device.minor}",
+            MAX_JOBS=str(os.cpu_count()),
+        )
+        if built:
+            report.step("doctor", [*python, "-m", "wgan_fast.doctor"])
+            report.step("tests", [*pytest, str(ROOT / "tests")])
+            for tool in ("memcheck", "racecheck"):
+                exercise = [sanitizer, f"--tool={tool}", *SANITIZER, *python, __file__, "operators"]
+                report.step(tool, exercise, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+            report.step("benchmarks", [*pytest, str(ROOT / "benchmarks"), f"--benchmark-json={timings}"])
+        results = json.loads(timings.read_text())["benchmarks"] if timings.exists() else []
+    findings = {
+        "device": device.name,
+        "compute_capability": f"{device.major}.{device.minor}",
+        "memory_bytes": device.total_memory,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "commit": commit(),
+        "steps": report.steps,
+        "benchmarks": [
+            {
+                "name": result["name"],
+                **{key: result["stats"][key] for key in ("median", "iqr", "min", "rounds")},
+                **result["extra_info"],
+            }
+            for result in results
+        ],
+    }
+    file = ROOT / "benchmarks" / "results" / f"{re.sub(r'[^a-z0-9]+', '-', device.name.lower()).strip('-')}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(findings, indent=2) + "\n")
+    print(f"wrote {file.relative_to(ROOT)}")
+    return int(not all(step["passed"] for step in report.steps.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(operators() if sys.argv[1:] == ["operators"] else main())

@@ -1,0 +1,162 @@
+"""The training loop, thin enough to read in one sitting. It knows nothing of the networks or of the data."""
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wgan_fast import critic_loss, generator_loss, gradient_penalty
+from wgan_fast.train import plots
+from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.data import make_data
+from wgan_fast.train.metrics import evaluate
+from wgan_fast.train.models import make_models
+from wgan_fast.train.progress import ProgressDisplay
+from wgan_fast.train.run_folder import History, claim_run_folder, save_checkpoint
+
+#: Generated and real samples that the evaluation compares; the field's number for counting modes.
+EVALUATION_SAMPLES = 2500
+
+
+class Trainer:
+    """Trains a GAN, once, and leaves everything about it in a folder.
+
+    Args:
+        config: the settings.
+
+    Attributes:
+        generator: the generator that is trained.
+        averaged_generator: the exponential moving average of its weights; samples are drawn from it.
+        critic: the critic.
+        folder: the run folder, once :meth:`run` has begun.
+
+    The same configuration gives the same weights on the same machine. PyTorch's global random state is left as it was.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.folder: Path | None = None
+        seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
+        weights_seed, training_seed, self.evaluation_seed = seeds
+        device = torch.device(config.device)
+        self.random = torch.Generator(device).manual_seed(training_seed)
+        self.data = make_data(config.data, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(weights_seed)
+            models = make_models(config.model, self.data.dimension, config.latent_dimension, config.width, config.depth)
+        self.generator = models.generator.to(device)
+        self.critic = models.critic.to(device)
+        self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False).eval()
+        self.optimizers = [
+            torch.optim.Adam(
+                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
+            )
+            for network in (self.generator, self.critic)
+        ]
+        self.generator_optimizer, self.critic_optimizer = self.optimizers
+
+    def run(self) -> dict[str, Any]:
+        """Trains, evaluates, writes the run folder, and returns what its ``metrics.json`` holds.
+
+        Raises:
+            FileExistsError: the configured folder is not empty and may not be overwritten.
+            FloatingPointError: the critic's loss is no longer finite.
+        """
+        config = self.config
+        self.folder = folder = claim_run_folder(config)
+        (folder / "config.yaml").write_text(config.to_yaml())
+        batches = self.data.batches(config.batch_size, self.random)
+        history = History(folder / "metrics.jsonl", config.log_every, config.steps)
+        with cpu_threads(config.threads), history, ProgressDisplay(config.steps) as display:
+            for step in range(1, config.steps + 1):
+                for _ in range(config.n_critic):
+                    history.add(*self.update_critic(next(batches)))
+                self.update_generator(step)
+                self.decay_learning_rate(step)
+                history.end_step(step)
+                display.update(step, history)
+        metrics = self.evaluate() | {"seconds": display.seconds, "steps": config.steps, "seed": config.seed}
+        self.save(folder, history.rows, metrics)
+        return metrics
+
+    def update_critic(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the critic. Returns its loss and the Wasserstein estimate, both detached and still on the device.
+
+        The estimate is mean f(real) - mean f(fake), without the penalty. It is in units of the critic's slope, which a
+        weak penalty lets exceed 1.
+        """
+        with torch.no_grad():
+            fake = self.generator.sample(len(real), self.random)
+        # One forward over both halves: the cost of a small network is the number of operations.
+        real_scores, fake_scores = self.critic(torch.cat([real, fake])).chunk(2)
+        negative_wasserstein = critic_loss(real_scores, fake_scores)
+        penalty = gradient_penalty(self.critic, real, fake, weight=self.config.penalty_weight, generator=self.random)
+        loss = negative_wasserstein + penalty
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        return loss.detach(), -negative_wasserstein.detach()
+
+    def update_generator(self, step: int) -> None:
+        """One step of the generator, and of its average."""
+        self.critic.requires_grad_(False)
+        loss = generator_loss(self.critic(self.generator.sample(self.config.batch_size, self.random)))
+        self.generator_optimizer.zero_grad()
+        loss.backward()
+        self.generator_optimizer.step()
+        self.critic.requires_grad_(True)
+        # The average of the first steps is short, so that a short run does not show its initial weights.
+        update_average(self.averaged_generator, self.generator, min(self.config.average_decay, step / (step + 10)))
+
+    def decay_learning_rate(self, step: int) -> None:
+        """Sets the rate for the step after ``step``."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * (1 - step / self.config.steps)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Judges the averaged generator on held-out samples; see :func:`wgan_fast.train.metrics.evaluate`."""
+        generated, real, other_real = self.evaluation_samples()
+        return evaluate(generated, real, other_real, self.data)
+
+    @torch.no_grad()
+    def evaluation_samples(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Generated samples and two independent sets of real ones that training never saw; the same at every call."""
+        random = torch.Generator(self.random.device).manual_seed(self.evaluation_seed)
+        generated = self.averaged_generator.sample(EVALUATION_SAMPLES, random)
+        return generated, self.data.sample(EVALUATION_SAMPLES, random), self.data.sample(EVALUATION_SAMPLES, random)
+
+    def save(self, folder: Path, rows: list[dict[str, float]], metrics: dict[str, Any]) -> None:
+        """Writes the checkpoint, the figures and, last, ``metrics.json``, which says that the run is finished."""
+        generated, real, _ = self.evaluation_samples()
+        save_checkpoint(folder / "checkpoint.pt", generator=self.averaged_generator, critic=self.critic)
+        plots.plot_samples(folder / "samples.png", generated, real, self.critic, metrics)
+        plots.plot_curve(folder / "curve.png", rows)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Lets an operation of PyTorch use ``count`` CPU threads, until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """``average <- decay * average + (1 - decay) * network`` for the parameters; buffers are copied."""
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept_buffer, new_buffer in zip(average.buffers(), network.buffers(), strict=True):
+        kept_buffer.copy_(new_buffer)
