@@ -72,9 +72,9 @@ INSTRUCTION_SET_CLONES void norm_penalty_cpu(const A* __restrict sums, A* __rest
 template <class T>
 INSTRUCTION_SET_CLONES void gradient_norm_penalty_backward_cpu(const Accumulate<T>* __restrict grad_penalty,
                                                                const T* __restrict gradient,
-                                                               const Accumulate<T>* __restrict norms,
-                                                               T* __restrict out, int64_t rows, int64_t length,
-                                                               NormPenalty formula, int64_t begin, int64_t end) {
+                                                               const Accumulate<T>* __restrict norms, T* __restrict out,
+                                                               int64_t rows, int64_t length, NormPenalty formula,
+                                                               int64_t begin, int64_t end) {
   using A = Accumulate<T>;
   const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
   const A target = static_cast<A>(formula.target);
@@ -86,9 +86,9 @@ INSTRUCTION_SET_CLONES void gradient_norm_penalty_backward_cpu(const Accumulate<
   }
 }
 
-#define INSTANTIATE(T)                                                                                             \
-  template void sums_of_squares_cpu<T>(const T*, Accumulate<T>*, Segments, int64_t, int64_t);                      \
-  template void gradient_norm_penalty_backward_cpu<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*,    \
+#define INSTANTIATE(T)                                                                                          \
+  template void sums_of_squares_cpu<T>(const T*, Accumulate<T>*, Segments, int64_t, int64_t);                   \
+  template void gradient_norm_penalty_backward_cpu<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*, \
                                                       int64_t, int64_t, NormPenalty, int64_t, int64_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

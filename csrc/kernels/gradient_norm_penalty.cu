@@ -42,7 +42,8 @@ __global__ void __launch_bounds__(BLOCK)
   constexpr int ROWS_PER_BLOCK = BLOCK / LANES;
   A sum = 0;
   // The bound is the same for the whole block, because every thread takes part in the reductions.
-  for (int64_t first = int64_t{blockIdx.x} * ROWS_PER_BLOCK; first < rows; first += int64_t{gridDim.x} * ROWS_PER_BLOCK) {
+  for (int64_t first = int64_t{blockIdx.x} * ROWS_PER_BLOCK; first < rows;
+       first += int64_t{gridDim.x} * ROWS_PER_BLOCK) {
     const int64_t row = first + threadIdx.x / LANES;
     const A norm = std::sqrt(row_sum_of_squares<LANES, WIDTH>(gradient + row * length, row < rows ? length : 0));
     if (row < rows && threadIdx.x % LANES == 0) {
@@ -71,11 +72,11 @@ __global__ void __launch_bounds__(BLOCK)
 
 // Long rows: a block for each segment leaves its sum of squares.
 template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK)
-    segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
+__global__ void __launch_bounds__(BLOCK) segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
   const int64_t row = blockIdx.x / segments.per_row;
   const int64_t start = blockIdx.x % segments.per_row * segments.segment_length;
-  const int64_t stop = start + segments.segment_length < segments.length ? start + segments.segment_length : segments.length;
+  const int64_t stop =
+      start + segments.segment_length < segments.length ? start + segments.segment_length : segments.length;
   const T* values = gradient + row * segments.length + start;
   const Accumulate<T> sum = row_sum_of_squares<BLOCK, WIDTH>(values, stop - start);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
@@ -206,10 +207,10 @@ void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, cons
   }
 }
 
-#define INSTANTIATE(T)                                                                                              \
-  template void gradient_norm_penalty_cuda<T>(const T*, Accumulate<T>*, Accumulate<T>*, Accumulate<T>*, Segments,   \
-                                              NormPenalty, cudaStream_t);                                           \
-  template void gradient_norm_penalty_backward_cuda<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*,    \
+#define INSTANTIATE(T)                                                                                            \
+  template void gradient_norm_penalty_cuda<T>(const T*, Accumulate<T>*, Accumulate<T>*, Accumulate<T>*, Segments, \
+                                              NormPenalty, cudaStream_t);                                         \
+  template void gradient_norm_penalty_backward_cuda<T>(const Accumulate<T>*, const T*, const Accumulate<T>*, T*,  \
                                                        int64_t, int64_t, NormPenalty, cudaStream_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

@@ -20,7 +20,7 @@ INSTRUCTION_SET_CLONES void interpolate_cpu(const T* __restrict real, const T* _
   }
 }
 
-#define INSTANTIATE(T)                                                                                     \
+#define INSTANTIATE(T) \
   template void interpolate_cpu<T>(const T*, const T*, const Accumulate<T>*, T*, int64_t, int64_t, int64_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

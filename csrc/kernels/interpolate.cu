@@ -35,7 +35,7 @@ void interpolate_cuda(const T* real, const T* fake, const Accumulate<T>* t, T* o
   }
 }
 
-#define INSTANTIATE(T)                                                                                        \
+#define INSTANTIATE(T) \
   template void interpolate_cuda<T>(const T*, const T*, const Accumulate<T>*, T*, int64_t, int64_t, cudaStream_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

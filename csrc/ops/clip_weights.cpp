@@ -12,7 +12,7 @@
 namespace wgan_fast {
 namespace {
 
-constexpr int64_t CHUNK = 16384;  // elements that one thread does at a time
+constexpr int64_t CHUNK = 16384;                       // elements that one thread does at a time
 constexpr const char* ARGUMENT = "module_or_tensors";  // as the public function calls it
 
 Dtype kernel_dtype(at::ScalarType type) {
@@ -46,8 +46,8 @@ Layout layout_of(const Tensor& tensor, size_t index) {
 }
 
 void check(const Tensor& tensor, size_t index) {
-  TORCH_CHECK_VALUE(tensor.is_cpu() || tensor.is_cuda(), ARGUMENT, "[", index, "]: expected a tensor on the CPU or a GPU, got ",
-                    tensor.device());
+  TORCH_CHECK_VALUE(tensor.is_cpu() || tensor.is_cuda(), ARGUMENT, "[", index,
+                    "]: expected a tensor on the CPU or a GPU, got ", tensor.device());
   TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), ARGUMENT, "[", index,
                    "]: expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
   TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, ARGUMENT, "[", index,
@@ -67,8 +67,7 @@ void clip_weights_(at::TensorList tensors, double bound) {
     auto group = std::find_if(by_device.begin(), by_device.end(),
                               [&](const auto& entry) { return entry.first == tensor.device(); });
     if (group == by_device.end()) group = by_device.insert(group, {tensor.device(), {}});
-    group->second.push_back(
-        {tensor.mutable_data_ptr(), tensor.numel(), kernel_dtype(tensor.scalar_type()), layout});
+    group->second.push_back({tensor.mutable_data_ptr(), tensor.numel(), kernel_dtype(tensor.scalar_type()), layout});
   }
   for (const auto& [device, list] : by_device) {
 #ifdef WGAN_FAST_CUDA

@@ -120,12 +120,13 @@ class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
     const Tensor to_grad_penalty = weight * (slope * dot).mean();
     const Tensor to_gradient = weight * (grad_penalty / at::Scalar(batch)) * (slope * v + bend * dot * g);
     return {to_grad_penalty, to_gradient.to(gradient.scalar_type()).reshape_symint(gradient.sym_sizes()),
-            Tensor(), Tensor(), Tensor(), Tensor()};
+            Tensor(),        Tensor(),
+            Tensor(),        Tensor()};
   }
 };
 
-Tensor penalty_backward_autograd(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms,
-                                 double weight, double target, bool one_sided) {
+Tensor penalty_backward_autograd(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms, double weight,
+                                 double target, bool one_sided) {
   return PenaltyBackward::apply(grad_penalty, gradient, norms, weight, target, one_sided);
 }
 

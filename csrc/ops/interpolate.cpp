@@ -31,9 +31,8 @@ Tensor interpolate_forward(const Tensor& real, const Tensor& fake, const Tensor&
       return interpolate_cuda(x, y, t_data, result, real.size(0), length, c10::cuda::getCurrentCUDAStream().stream());
     }
 #endif
-    at::parallel_for(0, out.numel(), GRAIN, [&](int64_t begin, int64_t end) {
-      interpolate_cpu(x, y, t_data, result, length, begin, end);
-    });
+    at::parallel_for(0, out.numel(), GRAIN,
+                     [&](int64_t begin, int64_t end) { interpolate_cpu(x, y, t_data, result, length, begin, end); });
   });
   return out;
 }
@@ -63,9 +62,8 @@ class Interpolate : public torch::autograd::Function<Interpolate> {
     if (context->needs_input_grad(0)) grad_real = ((1 - t_rows) * grad).to(real.scalar_type());
     if (context->needs_input_grad(1)) grad_fake = (t_rows * grad).to(fake.scalar_type());
     if (context->needs_input_grad(2)) {
-      grad_t = (grad * (fake.to(t.scalar_type()) - real.to(t.scalar_type())))
-                   .reshape_symint({t.sym_size(0), -1})
-                   .sum(1);
+      grad_t =
+          (grad * (fake.to(t.scalar_type()) - real.to(t.scalar_type()))).reshape_symint({t.sym_size(0), -1}).sum(1);
     }
     return {grad_real, grad_fake, grad_t};
   }

@@ -24,8 +24,8 @@ inline at::ScalarType accumulate_type(at::ScalarType type) { return type == at::
 
 // A batch: a dense floating-point tensor with a batch dimension.
 inline void check_batch(const Tensor& tensor, const char* name) {
-  TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name,
-                   ": expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
+  TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name, ": expected float16, bfloat16, float32 or float64, got ",
+                   tensor.scalar_type());
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, name, ": expected a dense tensor, got layout ", tensor.layout());
   TORCH_CHECK_VALUE(tensor.dim() >= 1, name, ": expected a batch dimension, got a scalar");
 }
@@ -33,8 +33,8 @@ inline void check_batch(const Tensor& tensor, const char* name) {
 inline void check_same(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
   TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " is on ", tensor.device(), " and ", other_name, " on ",
                     other.device());
-  TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), name, " is ", tensor.scalar_type(), " and ",
-                   other_name, " ", other.scalar_type());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), name, " is ", tensor.scalar_type(), " and ", other_name,
+                   " ", other.scalar_type());
   TORCH_CHECK_VALUE(tensor.sizes() == other.sizes(), name, " has shape ", tensor.sizes(), " and ", other_name, " ",
                     other.sizes());
 }

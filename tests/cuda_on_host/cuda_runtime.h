@@ -1,6 +1,6 @@
 // Stands in for the CUDA runtime, so that a C++ compiler builds csrc/kernels/*.cu for the CPU and its sanitizers watch
-// them run. Blocks run one after the other; the threads of a block are real threads that meet at barriers, shared memory
-// is static storage, and a shuffle exchanges values through one slot per thread. Small and slow: it is a test.
+// them run. Blocks run one after the other; the threads of a block are real threads that meet at barriers, shared
+// memory is static storage, and a shuffle exchanges values through one slot per thread. Small and slow: it is a test.
 #pragma once
 
 #include <barrier>

@@ -1,5 +1,6 @@
-// Runs one CUDA launcher on the host. Parameters on the command line, tensors as raw bytes on standard input, results as
-// raw bytes on standard output. Every buffer has its exact size, so that the address sanitizer sees each step outside.
+// Runs one CUDA launcher on the host. Parameters on the command line, tensors as raw bytes on standard input, results
+// as raw bytes on standard output. Every buffer has its exact size, so that the address sanitizer sees each step
+// outside.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,7 +23,8 @@ class Buffer {
     std::memset(static_cast<void*>(memory_), 0xff, (count + offset) * sizeof(T));
   }
   ~Buffer() { std::free(memory_); }
-  Buffer(Buffer&& other) : count_(other.count_), offset_(other.offset_), memory_(std::exchange(other.memory_, nullptr)) {}
+  Buffer(Buffer&& other)
+      : count_(other.count_), offset_(other.offset_), memory_(std::exchange(other.memory_, nullptr)) {}
 
   T* data() { return memory_ + offset_; }
   Buffer&& read() {
