@@ -26,6 +26,7 @@ BUILD = {
     "cuda_architectures": ["8.0", "9.0+PTX"],
     "compiler": "12.2.0",
     "instruction_set": "x86-64-v3",
+    "threads": True,
 }
 FINE = doctor.Facts(
     torch="2.13.0+cu130",

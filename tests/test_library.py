@@ -45,6 +45,12 @@ def test_fallback_is_announced_once_and_right() -> None:
     assert result.stdout == "right\n", result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP is asked for on Linux alone")
+def test_extension_uses_threads() -> None:
+    assert _library.extension is not None
+    assert _library.extension.build_info()["threads"]
+
+
 def test_import_alone_says_nothing() -> None:
     result = run("import sys; sys.modules['wgan_fast._C'] = None; import wgan_fast; print(wgan_fast.__version__)")
     assert result.returncode == 0 and result.stderr == ""

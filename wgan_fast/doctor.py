@@ -165,6 +165,7 @@ def collect() -> Facts:
 def report(facts: Facts) -> str:
     """The facts and what :func:`diagnose` finds in them, to read."""
     build = facts.build or {}
+    threads = "on torch's threads" if build.get("threads") else "on one thread"
     rows = {
         "wgan_fast": f"{wgan_fast.__version__} in {facts.package}",
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -174,7 +175,9 @@ def report(facts: Facts) -> str:
         "extension": f"{build['version']}, for torch {build['torch']}, compiler {build['compiler']}"
         if build
         else "none",
-        "CPU kernels": f"chose {build['instruction_set']}" if build else "the plain-PyTorch reference serves instead",
+        "CPU kernels": f"chose {build['instruction_set']}, {threads}"
+        if build
+        else "the plain-PyTorch reference serves instead",
         "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}"
         if build.get("cuda")
         else "none",

@@ -1,0 +1,64 @@
+# `make train` and `make test` need nothing but Python and a C++ compiler; see CONTRIBUTING.md.
+PYTHON ?= python3
+VENV ?= .venv
+# Which PyTorch to install, where VENV has none yet.
+TORCH ?= torch==2.13.0
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wgan_fast
+export MAX_JOBS ?= 2
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+NATIVE = $(shell find csrc tests/cuda_on_host -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: venv train test lint format bench cuda-build gpu-report
+
+venv: $(INSTALLED)
+
+# Editable: a change of the Python code is live, a change of the native code is compiled anew.
+$(INSTALLED): pyproject.toml setup.py $(wildcard build_support/*.py) $(filter csrc/%,$(NATIVE))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install $(TORCH)
+	$(BIN)/pip install -e '.[train,dev]'
+	touch $@
+
+train: venv
+	$(BIN)/wgan-fast train $(TRAIN_ARGS)
+
+test: venv
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(NATIVE)
+
+bench: venv
+	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+
+# What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads.
+# The environment is kept, because its PyTorch takes 5 GB; the package is installed, not imported from this folder, so
+# commands run elsewhere.
+CUDA_TORCH = torch==2.11.0
+CUDA_VENV = $(abspath $(CACHE))/$(subst ==,-,$(CUDA_TORCH))-$(shell $(PYTHON) -c "import sys; print(sys.implementation.cache_tag)")
+CUDA_TESTS = $(filter-out %/test_train.py %/test_install.py,$(abspath $(wildcard tests/test_*.py)))
+
+$(CUDA_VENV)/.installed:
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install $(CUDA_TORCH) numpy pytest hypothesis
+	touch $@
+
+cuda-build: $(CUDA_VENV)/.installed
+	WGAN_FAST_CUDA=1 WGAN_FAST_WERROR=1 TORCH_CUDA_ARCH_LIST="8.0;9.0;10.0" \
+	  $(CUDA_VENV)/bin/pip install --no-deps --force-reinstall .
+	cd $(CUDA_VENV) && bin/python -m wgan_fast.doctor
+	cd $(CUDA_VENV) && bin/pytest $(CUDA_TESTS) $(PYTEST_ARGS)
+
+# On a machine with a GPU, offline, with the Python that holds torch.
+gpu-report:
+	$(PYTHON) benchmarks/gpu_report.py

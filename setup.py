@@ -1,0 +1,208 @@
+"""Builds the extension `wgan_fast._C`: the CPU kernels always, the CUDA kernels where there is nvcc and a CUDA torch.
+
+The environment steers it: WGAN_FAST_CUDA=0 leaves the CUDA kernels out and 1 insists on them; WGAN_FAST_WERROR=1 makes
+every warning, register spill and failure to compile an error; DEBUG=1, MAX_JOBS and TORCH_CUDA_ARCH_LIST mean what they
+mean for any extension of PyTorch.
+
+Where compiling fails, wgan_fast is installed all the same, since its reference in plain PyTorch can serve. Why it
+failed is kept in `_build_failure.txt` inside the package, and why the CUDA kernels were left out in
+`_cuda_left_out.txt`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+
+def set_cuda_home() -> None:
+    """Asks nvcc where its toolkit is, because an nvcc on the path may be a script that stands elsewhere."""
+    if (nvcc := shutil.which("nvcc")) and not os.environ.get("CUDA_HOME"):
+        plan = subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
+        if top := re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE):
+            os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
+
+
+set_cuda_home()  # before torch looks for it
+try:
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, include_paths, library_paths
+
+    torch_missing = None
+except ImportError as error:  # of no matter for an sdist
+    from setuptools.command.build_ext import build_ext as BuildExtension  # type: ignore[no-redef]
+
+    torch_missing = f"PyTorch could not be imported when it was built: {error}"
+
+WERROR = os.environ.get("WGAN_FAST_WERROR") == "1"
+DEBUG = os.environ.get("DEBUG") == "1"
+CUDA_WANTED = os.environ.get("WGAN_FAST_CUDA")
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))[0]
+
+
+def cannot_compile() -> str | None:
+    if torch_missing is None and shutil.which(COMPILER) is None:
+        return f"there was no C++ compiler ({COMPILER}) when it was built"
+    return torch_missing
+
+
+def cuda_left_out() -> str | None:
+    """Why the CUDA kernels are not built, or None if they are."""
+    if CUDA_WANTED == "0":
+        return "WGAN_FAST_CUDA=0 was set when it was built"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build without CUDA"
+    if CUDA_HOME is None or not (nvcc := shutil.which(Path(CUDA_HOME, "bin", "nvcc"))):
+        return "nvcc was not found (install the CUDA toolkit, or set CUDA_HOME)"
+    release = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"release (\d+)\.\d+", release)
+    if version is None or version[1] != torch.version.cuda.split(".")[0]:
+        found = version[0] if version else "of unknown release"
+        return f"nvcc is {found} and torch was built with CUDA {torch.version.cuda}: the major versions must agree"
+    return None
+
+
+def cuda_architectures() -> str:
+    """TORCH_CUDA_ARCH_LIST, else the GPUs of this machine, else all that this torch was built for."""
+    if given := os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return given.replace(" ", ";")
+    capabilities = {torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())}
+    if not capabilities:
+        # torch.cuda.get_arch_list() is empty on a machine without a GPU, the list behind it is not.
+        capabilities = {(int(a), int(b)) for a, b in re.findall(r"sm_(\d+)(\d)\b", torch._C._cuda_getArchFlags() or "")}
+    names = [f"{major}.{minor}" for major, minor in sorted(capabilities)] or ["8.0", "9.0"]
+    return ";".join(names) + "+PTX"  # later GPUs compile the newest one's intermediate code for themselves
+
+
+def extension() -> Extension:
+    if cannot_compile():
+        return Extension("wgan_fast._C", [])
+    cuda = cuda_left_out() is None
+    sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
+    macros = []
+    libraries = ["c10", "torch", "torch_cpu", "torch_python"]
+    # Contraction would make results depend on the instruction set. Torch's headers are taken as the system's, so that
+    # every warning is about a line of ours.
+    warnings = ["-Wall", "-Wextra"] + ["-Werror"] * WERROR
+    optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
+    host = [*([] if DEBUG else ["-g0"]), "-ffp-contract=off", "-fvisibility=hidden", *warnings]
+    # at::parallel_for is a template: it runs on torch's threads only where this code is compiled with OpenMP too. The
+    # library behind the flag is the one that torch has loaded already.
+    threads = ["-fopenmp"] if sys.platform == "linux" else []
+    system = [flag for path in include_paths("cuda" if cuda else "cpu") for flag in ("-isystem", path)]
+    nvcc = [*optimise, "-lineinfo", *(f"-Xcompiler={flag}" for flag in host), *system]
+    if cuda:
+        sources += sorted(glob("csrc/kernels/*.cu"))
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures = cuda_architectures()
+        macros += [("WGAN_FAST_CUDA", "1"), ("WGAN_FAST_CUDA_ARCHITECTURES", f'"{architectures}"')]
+        libraries += ["c10_cuda", "torch_cuda", "cudart"]
+        if WERROR:
+            nvcc += ["-Werror=all-warnings", "-Xptxas=-warn-spills,-Werror"]
+    return Extension(
+        "wgan_fast._C",
+        sources,
+        include_dirs=[str(Path("csrc").absolute())],
+        define_macros=macros,
+        library_dirs=library_paths("cuda" if cuda else "cpu"),
+        libraries=libraries,
+        extra_compile_args={"cxx": [*optimise, *host, *threads, *system], "nvcc": nvcc},
+        extra_link_args=threads,
+        language="c++",
+    )
+
+
+@contextmanager
+def compiler_output() -> Iterator[list[str]]:
+    """Passes on what the compilers print, and keeps it."""
+    lines: list[str] = []
+    reader, writer = os.pipe()
+    shown = [os.dup(1), os.dup(2)]
+
+    def pass_on() -> None:
+        with open(reader, errors="replace") as stream:
+            for line in stream:
+                lines.append(line)
+                os.write(shown[0], line.encode())
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    sys.stdout.flush()
+    for stream_number in (1, 2):
+        os.dup2(writer, stream_number)
+    os.close(writer)
+    try:
+        yield lines
+    finally:
+        sys.stdout.flush()
+        for stream_number, original in zip((1, 2), shown, strict=True):
+            os.dup2(original, stream_number)
+        thread.join(timeout=5)  # a compiler cache's server may keep the pipe open
+
+
+class Build(BuildExtension):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # setuptools compares the dates of sources alone, and would keep another torch's extension
+        if torch_missing is None:  # keeps objects between builds, but apart for each torch
+            self.build_temp = str(Path("build", f"{sys.implementation.cache_tag}-torch-{torch.__version__}"))
+
+    def run(self) -> None:
+        library = Path(self.get_ext_fullpath("wgan_fast._C"))
+        library.parent.mkdir(parents=True, exist_ok=True)
+        notes = {name: library.with_name(f"{name}.txt") for name in ("_build_failure", "_cuda_left_out")}
+        for stale in (library, *notes.values()):
+            stale.unlink(missing_ok=True)
+        failure = cannot_compile()
+        left_out = None if failure else cuda_left_out()
+        if (refused := failure or left_out) and CUDA_WANTED == "1":
+            raise SystemExit(f"WGAN_FAST_CUDA=1 was set, but {refused}")
+        if failure is None:
+            failure = self.compile()
+        if failure and (WERROR or CUDA_WANTED == "1"):
+            raise SystemExit(f"wgan_fast was not compiled: {failure}")
+        if failure:
+            self.extensions: list[Extension] = []
+            notes["_build_failure"].write_text(failure + "\n")
+            print(f"WARNING: wgan_fast is installed without its extension: {failure}", file=sys.stderr)
+        elif left_out:
+            notes["_cuda_left_out"].write_text(left_out + "\n")
+
+    def compile(self) -> str | None:
+        """The first error, or None."""
+        with compiler_output() as printed:
+            try:
+                super().run()
+                return None
+            except Exception as error:
+                failure = f"{type(error).__name__}: {error}"
+        return next((line.strip() for line in printed if re.search(r"\b(error|fatal)\b", line)), failure)
+
+    def build_extensions(self) -> None:
+        version = self.distribution.get_version()
+        for extension in self.extensions:
+            extension.define_macros.append(("WGAN_FAST_VERSION", f'"{version}"'))
+
+        # An operator's .cpp and .cu have one name, and need two objects.
+        def object_filenames(sources: list[str], strip_dir: bool = False, output_dir: str = "") -> list[str]:
+            return [str(Path(output_dir, f"{source}.o")) for source in sources]
+
+        self.compiler.object_filenames = object_filenames
+        super().build_extensions()
+
+
+def requirements() -> list[str]:
+    # A wheel with the extension serves one minor version of torch: another's binary interface may differ.
+    torch_wanted = ">=2.11" if cannot_compile() else "==" + ".".join(torch.__version__.split(".")[:2]) + ".*"
+    return [f"torch{torch_wanted}", "numpy"]
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": Build}, install_requires=requirements())
