@@ -50,8 +50,10 @@ __device__ void clip_chunk(void* pointer, const Layout* layout, double bound, in
   }
 }
 
+// Four blocks on a multiprocessor are enough to keep its memory busy, and leave registers for all types without a
+// spill.
 template <int CAPACITY>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 4)
     clip_weights_kernel(const __grid_constant__ List<CAPACITY> list, double bound) {
   for (int64_t chunk = blockIdx.x; chunk < list.first_chunk[list.count]; chunk += gridDim.x) {
     int tensor = 0;
