@@ -48,7 +48,7 @@ def bench_gradient_norm_penalty(compare: Comparison, shape: tuple[int, ...], dty
 
     compare(
         lambda: derivative(gradient_norm_penalty(gradient).penalty),
-        reference=lambda: derivative(reference.gradient_norm_penalty(gradient, 10.0, 1.0, False)[0]),
+        reference=lambda: derivative(reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)[0]),
         textbook=lambda: derivative(textbook()),
     )
 

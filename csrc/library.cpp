@@ -12,11 +12,11 @@
 TORCH_LIBRARY(wgan_fast, library) {
   library.def("interpolate(Tensor real, Tensor fake, Tensor t) -> Tensor");
   library.def(
-      "gradient_norm_penalty(Tensor gradient, float weight, float target, bool one_sided)"
+      "gradient_norm_penalty(Tensor gradient, float weight, float target, float power, bool one_sided)"
       " -> (Tensor penalty, Tensor norms)");
   library.def(
       "gradient_norm_penalty_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, float weight, float target,"
-      " bool one_sided) -> Tensor");
+      " float power, bool one_sided) -> Tensor");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
 }
 

@@ -38,7 +38,11 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
-    """Within the rounding of `dtype`; `expected` is of float64."""
+    """Within the rounding of `dtype`, and infinite where its range ends; `expected` is of float64."""
     torch.testing.assert_close(
-        actual.double().cpu(), expected.cpu(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], equal_nan=True
+        actual.double().cpu(),
+        expected.to(dtype).double().cpu(),
+        rtol=TOLERANCE[dtype],
+        atol=TOLERANCE[dtype],
+        equal_nan=True,
     )

@@ -136,6 +136,7 @@ class TestGradientNormPenalty:
         seed=seeds,
         weight=st.sampled_from([0.0, 0.1, 10.0]),
         target=st.sampled_from([0.0, 1.0, 3.5]),
+        power=st.sampled_from([2.0, 2.0, 3.0, 6.0]),
         one_sided=st.booleans(),
     )
     def test_matches_reference(
@@ -148,12 +149,13 @@ class TestGradientNormPenalty:
         seed: int,
         weight: float,
         target: float,
+        power: float,
         one_sided: bool,
     ) -> None:
         gradient = batch(shape, dtype, layout, seed, device).requires_grad_()
         exact = gradient.detach().double().requires_grad_()
-        penalty, norms = gradient_norm_penalty(gradient, weight=weight, target=target, one_sided=one_sided)
-        expected, expected_norms = reference.gradient_norm_penalty(exact, weight, target, one_sided)
+        penalty, norms = gradient_norm_penalty(gradient, weight=weight, target=target, power=power, one_sided=one_sided)
+        expected, expected_norms = reference.gradient_norm_penalty(exact, weight, target, power, one_sided)
         arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
         assert penalty.dtype == norms.dtype == arithmetic and not norms.requires_grad
         assert_close(norms, expected_norms, arithmetic)
@@ -167,7 +169,7 @@ class TestGradientNormPenalty:
     def test_long_and_short_rows(self, poisoned_memory: None, device: torch.device, shape: tuple[int, int]) -> None:
         gradient = torch.randn(shape, dtype=torch.float64).to(device)
         penalty, norms = gradient_norm_penalty(gradient)
-        expected, expected_norms = reference.gradient_norm_penalty(gradient, 10.0, 1.0, False)
+        expected, expected_norms = reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)
         assert_close(penalty, expected, torch.float64)
         assert_close(norms, expected_norms, torch.float64)
 
@@ -180,6 +182,14 @@ class TestGradientNormPenalty:
         assert torch.equal(first[0], torch.zeros_like(first[0])) and first[1].abs().min() > 0
         (second,) = torch.autograd.grad(first.sum(), gradient)
         assert torch.equal(second[0], torch.zeros_like(second[0])) and second.isfinite().all()
+
+    def test_squared_norm_is_smooth_at_zero(self, device: torch.device) -> None:
+        gradient = torch.zeros(2, 3, dtype=torch.float64, device=device, requires_grad=True)
+        penalty = gradient_norm_penalty(gradient, weight=5.0, target=0.0).penalty
+        (first,) = torch.autograd.grad(penalty, gradient, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), gradient)
+        assert torch.equal(first, torch.zeros_like(first))
+        assert torch.equal(second, torch.full_like(second, 5.0))  # of 5 / 2 * sum g^2
 
     def test_nan_is_not_hidden(self, device: torch.device) -> None:
         gradient = torch.ones(3, 4, device=device)
@@ -214,9 +224,11 @@ class TestGradientNormPenalty:
 
     @pytest.mark.parametrize("one_sided", [False, True])
     @pytest.mark.parametrize("target", [0.0, 1.0, 2.0])
-    def test_gradients(self, device: torch.device, one_sided: bool, target: float) -> None:
+    @pytest.mark.parametrize("power", [2.0, 3.5, 6.0])
+    def test_gradients(self, device: torch.device, one_sided: bool, target: float, power: float) -> None:
         def penalty(gradient: Tensor) -> Tensor:
-            return gradient_norm_penalty(gradient, weight=3.0, target=target, one_sided=one_sided).penalty
+            formula = {"weight": 0.1, "target": target, "power": power, "one_sided": one_sided}
+            return gradient_norm_penalty(gradient, **formula).penalty
 
         gradient = torch.randn(4, 3, 2, dtype=torch.float64).to(device)
         gradient[0] *= 0.1  # on the other side of the target
@@ -232,11 +244,11 @@ class TestGradientNormPenalty:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_opcheck(self, device: torch.device, layout: str) -> None:
         gradient = batch((3, 2, 4, 5), torch.float32, layout, 0, device).requires_grad_()
-        torch.library.opcheck(native.gradient_norm_penalty.default, (gradient, 10.0, 1.0, False))
+        torch.library.opcheck(native.gradient_norm_penalty.default, (gradient, 10.0, 1.0, 2.0, False))
         norms = gradient.detach().flatten(1).norm(dim=1)
         grad_penalty = torch.ones((), device=device, requires_grad=True)
         torch.library.opcheck(
-            native.gradient_norm_penalty_backward.default, (grad_penalty, gradient, norms, 10.0, 1.0, True)
+            native.gradient_norm_penalty_backward.default, (grad_penalty, gradient, norms, 10.0, 1.0, 2.0, True)
         )
 
     @pytest.mark.parametrize(
@@ -252,6 +264,7 @@ class TestGradientNormPenalty:
             (ValueError, "weight", {"weight": -1.0}),
             (ValueError, "target", {"target": float("inf")}),
             (ValueError, "target", {"target": -0.5}),
+            (ValueError, "power", {"power": 1.0}),
             (TypeError, "one_sided", {"one_sided": 1}),
         ],
     )
@@ -378,8 +391,8 @@ def test_reference_types() -> None:
     """The fallback returns what the operators return."""
     for dtype in FLOATING:
         gradient = torch.randn(3, 4).to(dtype)
-        compiled = native.gradient_norm_penalty(gradient, 10.0, 1.0, False)
-        plain = reference.gradient_norm_penalty(gradient, 10.0, 1.0, False)
+        compiled = native.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)
+        plain = reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)
         assert [value.dtype for value in compiled] == [value.dtype for value in plain]
         t = torch.rand(3, dtype=compiled[0].dtype)
         assert reference.interpolate(gradient, gradient, t).dtype == native.interpolate(gradient, gradient, t).dtype

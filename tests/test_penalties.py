@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conftest import TOLERANCE
-from wgan_fast import critic_loss, generator_loss, gradient_penalty, reference
+from wgan_fast import (
+    critic_loss,
+    dragan_penalty,
+    generator_loss,
+    gradient_penalty,
+    r1_penalty,
+    r2_penalty,
+    reference,
+    wgan_div_penalty,
+)
 
 BATCH = 6
 
@@ -191,6 +200,108 @@ class TestAgainstTextbook:
         real, fake = real[:, ::2], fake[:, 1::2]
         expected = gradient_penalty(critic, real.contiguous(), fake.contiguous(), t=t)
         torch.testing.assert_close(gradient_penalty(critic, real, fake, t=t), expected, rtol=1e-12, atol=0)
+
+
+class TestFamily:
+    """Each against its formula in plain PyTorch, and its gradients."""
+
+    @staticmethod
+    def norms(critic: Callable[..., Tensor], points: Tensor, *args: Tensor) -> Tensor:
+        points = points.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(points, *args).sum(), points, create_graph=True)
+        return gradient.flatten(1).norm(dim=1)
+
+    @staticmethod
+    def assert_equal(penalty: Tensor, expected: Tensor, critic: nn.Module) -> None:
+        torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=1e-12)
+        for ours, formula in zip(gradients(penalty, critic), gradients(expected, critic), strict=True):
+            assert (ours is None) == (formula is None)
+            if ours is not None:
+                torch.testing.assert_close(ours, formula, rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("name", CRITICS)
+    def test_r1_and_r2(self, name: str) -> None:
+        make, shape = CRITICS[name]
+        critic, (real, fake, _) = make().double(), samples(shape)
+        for penalty, points in ((r1_penalty, real), (r2_penalty, fake)):
+            expected = 4.0 / 2 * (self.norms(critic, points) ** 2).mean()
+            self.assert_equal(penalty(critic, points, weight=4.0), expected, critic)
+
+    @pytest.mark.parametrize("name", CRITICS)
+    def test_wgan_div(self, name: str) -> None:
+        make, shape = CRITICS[name]
+        critic, (real, fake, t) = make().double(), samples(shape)
+        expected = 2.0 * (self.norms(critic, reference.interpolate(real, fake, t)) ** 6).mean()
+        self.assert_equal(wgan_div_penalty(critic, real, fake, t=t), expected, critic)
+
+    def test_wgan_div_of_a_cubic_norm(self) -> None:
+        critic, (real, fake, t) = Residual().double(), samples((3, 4, 4))
+        expected = 0.5 * (self.norms(critic, reference.interpolate(real, fake, t)) ** 3).mean()
+        self.assert_equal(wgan_div_penalty(critic, real, fake, t=t, k=0.5, p=3), expected, critic)
+
+    @pytest.mark.parametrize("name", CRITICS)
+    def test_dragan(self, name: str) -> None:
+        make, shape = CRITICS[name]
+        critic, (real, _, _) = make().double(), samples(shape)
+        u = torch.rand(real.shape, dtype=real.dtype, generator=torch.Generator().manual_seed(5))
+        expected = 10 * ((self.norms(critic, real + 0.5 * real.std() * u) - 1) ** 2).mean()
+        penalty = dragan_penalty(critic, real, generator=torch.Generator().manual_seed(5))
+        self.assert_equal(penalty, expected, critic)
+
+    def test_labels_pass_through(self) -> None:
+        critic, (real, fake, t) = Projection().double(), samples((12,))
+        labels = torch.arange(BATCH) % 4
+        assert torch.equal(r1_penalty(critic, real, labels), r2_penalty(critic, real, labels))
+        assert wgan_div_penalty(critic, real, fake, labels, t=t, scale=0.5).isfinite()
+        assert dragan_penalty(critic, real, labels, scale=0.5).isfinite()
+
+    def test_samples_are_untouched(self) -> None:
+        critic, real = nn.Linear(4, 1), torch.randn(3, 4, requires_grad=True)
+        before = real.detach().clone()
+        for penalty in (r1_penalty, r2_penalty, dragan_penalty):
+            penalty(critic, real).backward()
+        assert real.grad is None and torch.equal(real, before)
+        constant = real.detach()
+        r1_penalty(critic, constant)
+        assert not constant.requires_grad
+
+    @pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+    def test_value_alone(self, without_gradients: Callable) -> None:
+        critic = nn.Linear(4, 1)
+        with without_gradients():
+            real = torch.randn(3, 4)
+            norm = critic.weight.norm()
+            torch.testing.assert_close(r1_penalty(critic, real), 5 * norm**2)
+            torch.testing.assert_close(dragan_penalty(critic, real), 10 * (norm - 1) ** 2)
+            assert not r1_penalty(critic, real).requires_grad
+
+    def test_batch_normalisation_is_warned_about_at_the_call(self) -> None:
+        for penalty in (r1_penalty, r2_penalty, dragan_penalty):
+            critic = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))
+            with pytest.warns(UserWarning, match="BatchNorm1d") as caught:
+                penalty(critic, torch.randn(5, 4))
+            assert caught[0].filename == __file__
+
+    @pytest.mark.parametrize(
+        ("error", "argument", "call"),
+        [
+            (TypeError, "critic", lambda: r1_penalty(None, torch.ones(2, 2))),
+            (TypeError, "real", lambda: r1_penalty(nn.Linear(2, 1), [1.0])),
+            (TypeError, "fake", lambda: r2_penalty(nn.Linear(2, 1), torch.ones(2, 2).int())),
+            (ValueError, "fake", lambda: r2_penalty(nn.Linear(2, 1), torch.ones(0, 2))),
+            (ValueError, "weight", lambda: r1_penalty(nn.Linear(2, 1), torch.ones(2, 2), weight=-1.0)),
+            (ValueError, "critic", lambda: r1_penalty(detached, torch.ones(2, 2))),
+            (ValueError, "real", lambda: dragan_penalty(nn.Linear(1, 1), torch.ones(1, 1))),
+            (ValueError, "target", lambda: dragan_penalty(nn.Linear(2, 1), torch.ones(2, 2), target=math.nan)),
+            (TypeError, "generator", lambda: dragan_penalty(nn.Linear(2, 1), torch.ones(2, 2), generator=1)),
+            (ValueError, "k", lambda: wgan_div_penalty(nn.Linear(2, 1), *torch.ones(2, 2, 2), k=math.inf)),
+            (ValueError, "p", lambda: wgan_div_penalty(nn.Linear(2, 1), *torch.ones(2, 2, 2), p=1)),
+            (ValueError, "fake", lambda: wgan_div_penalty(nn.Linear(2, 1), torch.ones(2, 2), torch.ones(3, 2))),
+        ],
+    )
+    def test_errors_name_the_argument(self, error: type, argument: str, call: Callable) -> None:
+        with pytest.raises(error, match=f"^{argument}: "):
+            call()
 
 
 class TestBehaviour:

@@ -2,7 +2,17 @@
 
 from wgan_fast.losses import critic_loss, generator_loss
 from wgan_fast.ops import clip_weights_, interpolate
-from wgan_fast.penalties import gradient_penalty
+from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
 
-__all__ = ["clip_weights_", "critic_loss", "generator_loss", "gradient_penalty", "interpolate"]
+__all__ = [
+    "clip_weights_",
+    "critic_loss",
+    "dragan_penalty",
+    "generator_loss",
+    "gradient_penalty",
+    "interpolate",
+    "r1_penalty",
+    "r2_penalty",
+    "wgan_div_penalty",
+]
 __version__ = "0.1.0"

@@ -70,13 +70,19 @@ if extension is not None:
         return _empty_rows(real)
 
     @torch.library.register_fake("wgan_fast::gradient_norm_penalty")
-    def _(gradient: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
+    def _(gradient: Tensor, weight: float, target: float, power: float, one_sided: bool) -> tuple[Tensor, Tensor]:
         dtype = accumulate_dtype(gradient.dtype)
         return gradient.new_empty((), dtype=dtype), gradient.new_empty(gradient.shape[0], dtype=dtype)
 
     @torch.library.register_fake("wgan_fast::gradient_norm_penalty_backward")
     def _(
-        grad_penalty: Tensor, gradient: Tensor, norms: Tensor, weight: float, target: float, one_sided: bool
+        grad_penalty: Tensor,
+        gradient: Tensor,
+        norms: Tensor,
+        weight: float,
+        target: float,
+        power: float,
+        one_sided: bool,
     ) -> Tensor:
         return _empty_rows(gradient)
 

@@ -1,6 +1,6 @@
 """The operators. Each computes on the CPU and on CUDA in one pass over memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,17 +61,18 @@ def interpolate(
         if not torch.is_autocast_enabled(real.device.type):
             raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
         fake = fake.to(real.dtype)
-    t = _draw(real, generator) if t is None else _one_per_sample(t, real)
+    t = draw_uniform(real, real.shape[:1], generator) if t is None else _one_per_sample(t, real)
     return operators(real.device).interpolate(real, fake, t)
 
 
-def _draw(real: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw_uniform(like: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Numbers from U(0, 1) on the device of ``like``, of the type of its arithmetic."""
     if generator is not None:
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
-        if generator.device.type != real.device.type:
-            raise ValueError(f"generator: expected one of device {real.device} as of real, got {generator.device}")
-    return torch.rand(real.shape[0], dtype=accumulate_dtype(real.dtype), device=real.device, generator=generator)
+        if generator.device.type != like.device.type:
+            raise ValueError(f"generator: expected one of device {like.device} as of real, got {generator.device}")
+    return torch.rand(shape, dtype=accumulate_dtype(like.dtype), device=like.device, generator=generator)
 
 
 def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
@@ -87,19 +88,21 @@ def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
 
 
 def gradient_norm_penalty(
-    gradient: Tensor, *, weight: float = 10.0, target: float = 1.0, one_sided: bool = False
+    gradient: Tensor, *, weight: float = 10.0, target: float = 1.0, power: float = 2.0, one_sided: bool = False
 ) -> NormPenalty:
     r"""The penalty on the norms of the critic's gradients.
 
-    .. math:: \mathrm{weight} \cdot \frac{1}{B} \sum_i (n_i - \mathrm{target})^2, \qquad
-              n_i = \lVert \mathrm{gradient}_i \rVert_2
+    .. math:: \mathrm{weight} \cdot \frac{1}{B} \sum_i \lvert n_i - \mathrm{target} \rvert^{\mathrm{power}},
+              \qquad n_i = \lVert \mathrm{gradient}_i \rVert_2
 
-    One-sided, it is :math:`\max(0, n_i - \mathrm{target})^2`. The norm is over all dimensions but the first.
+    One-sided, it is :math:`\max(0, n_i - \mathrm{target})^{\mathrm{power}}`. The norm is over all dimensions but the
+    first.
 
     Args:
         gradient: of shape (B, ...).
         weight: factor of the mean, at least 0.
         target: the norm that costs nothing, at least 0.
+        power: of the distance to the target, at least 2.
         one_sided: whether norms below the target cost nothing either.
 
     Returns:
@@ -117,14 +120,11 @@ def gradient_norm_penalty(
     2018, equation 8.
     """
     check_batch("gradient", gradient)
-    check_penalty(weight, target, one_sided)
-    return NormPenalty(*operators(gradient.device).gradient_norm_penalty(gradient, weight, target, one_sided))
-
-
-def check_penalty(weight: Any, target: Any, one_sided: Any) -> None:
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
+    check_number("power", power, minimum=2.0)
     check_flag("one_sided", one_sided)
+    return NormPenalty(*operators(gradient.device).gradient_norm_penalty(gradient, weight, target, power, one_sided))
 
 
 def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float = 0.01) -> None:

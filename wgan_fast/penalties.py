@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wgan_fast._checks import check_scores
-from wgan_fast.ops import check_penalty, gradient_norm_penalty, interpolate
+from wgan_fast._checks import check_batch, check_flag, check_number, check_scores
+from wgan_fast.ops import draw_uniform, gradient_norm_penalty, interpolate
 
 
 def gradient_penalty(
@@ -63,11 +63,135 @@ def gradient_penalty(
         >>> gradient_penalty(critic, real, fake).backward()
     """
     _check_critic(critic)
-    check_penalty(weight, target, one_sided)
+    check_number("weight", weight, minimum=0.0)
+    check_number("target", target, minimum=0.0)
+    check_flag("one_sided", one_sided)
+    points = _interpolates(real, fake, t, generator)
+    return _norm_penalty(critic, points, args, kwargs, weight=weight, target=target, one_sided=one_sided)
+
+
+def r1_penalty(critic: Callable[..., Tensor], real: Tensor, *args: Any, weight: float = 10.0, **kwargs: Any) -> Tensor:
+    r"""The zero-centred gradient penalty at real samples.
+
+    .. math:: \frac{\mathrm{weight}}{2} \cdot \frac{1}{B} \sum_i \lVert \nabla_{x_i} f(x_i) \rVert_2^2
+
+    Args:
+        critic: as for :func:`gradient_penalty`.
+        real: the real samples :math:`x`, of shape (B, ...).
+        args, kwargs: go to the critic untouched.
+        weight: twice the factor of the mean, at least 0.
+
+    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+
+    Source: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.1.
+    """
+    _check_critic(critic)
+    return _zero_centred_penalty("real", critic, real, args, kwargs, weight)
+
+
+def r2_penalty(critic: Callable[..., Tensor], fake: Tensor, *args: Any, weight: float = 10.0, **kwargs: Any) -> Tensor:
+    r"""The zero-centred gradient penalty at generated samples: :func:`r1_penalty` with ``fake`` for ``real``."""
+    _check_critic(critic)
+    return _zero_centred_penalty("fake", critic, fake, args, kwargs, weight)
+
+
+def dragan_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    *args: Any,
+    weight: float = 10.0,
+    target: float = 1.0,
+    generator: torch.Generator | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    r"""The gradient penalty of DRAGAN, around the real samples.
+
+    .. math:: \mathrm{weight} \cdot \frac{1}{B} \sum_i
+              \left( \lVert \nabla_{\hat{x}_i} f(\hat{x}_i) \rVert_2 - \mathrm{target} \right)^2, \qquad
+              \hat{x} = x + \tfrac{1}{2} \operatorname{std}(x) \, u, \quad u \sim U(0, 1)
+
+    with one random number for each element, and the standard deviation over the whole batch.
+
+    Args:
+        critic: as for :func:`gradient_penalty`.
+        real: the real samples :math:`x`, of shape (B, ...), at least two numbers.
+        args, kwargs: go to the critic untouched.
+        weight: factor of the mean, at least 0.
+        target: the norm that costs nothing, at least 0.
+        generator: draws :math:`u`, on the device of ``real``; PyTorch's default generator of the device if None.
+
+    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+
+    Source: Kodali et al., "On Convergence and Stability of GANs", 2017, algorithm 1.
+    """
+    _check_critic(critic)
+    check_batch("real", real)
+    check_number("weight", weight, minimum=0.0)
+    check_number("target", target, minimum=0.0)
+    if real.numel() < 2:
+        raise ValueError("real: expected at least two numbers, whose standard deviation is taken, got one")
     with torch.inference_mode(False), torch.no_grad():
-        points = interpolate(real, fake, t, generator=generator)
-    gradient = _input_gradient(critic, points, args, kwargs)
-    return gradient_norm_penalty(gradient, weight=weight, target=target, one_sided=one_sided).penalty
+        u = draw_uniform(real, real.shape, generator)
+        points = (real + 0.5 * real.to(u.dtype).std() * u).to(real.dtype)
+    return _norm_penalty(critic, points, args, kwargs, weight=weight, target=target)
+
+
+def wgan_div_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    *args: Any,
+    k: float = 2.0,
+    p: float = 6.0,
+    t: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    r"""The penalty of the Wasserstein divergence, at random points between real and fake samples.
+
+    .. math:: k \cdot \frac{1}{B} \sum_i \lVert \nabla f(\hat{x}_i) \rVert_2^p
+
+    Args:
+        critic, real, fake, args, kwargs, t, generator: as for :func:`gradient_penalty`.
+        k: factor of the mean, at least 0.
+        p: power of the norm, at least 2.
+
+    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+
+    Source: Wu et al., "Wasserstein Divergence for GANs", 2018.
+    """
+    _check_critic(critic)
+    check_number("k", k, minimum=0.0)
+    check_number("p", p, minimum=2.0)
+    points = _interpolates(real, fake, t, generator)
+    return _norm_penalty(critic, points, args, kwargs, weight=k, target=0.0, power=p)
+
+
+def _zero_centred_penalty(
+    name: str,
+    critic: Callable[..., Tensor],
+    samples: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    weight: float,
+) -> Tensor:
+    check_batch(name, samples)
+    check_number("weight", weight, minimum=0.0)
+    with torch.inference_mode(False), torch.no_grad():
+        points = samples.clone() if samples.is_inference() else samples.detach()
+    return _norm_penalty(critic, points, args, kwargs, weight=weight / 2, target=0.0)
+
+
+def _interpolates(real: Tensor, fake: Tensor, t: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return interpolate(real, fake, t, generator=generator)
+
+
+def _norm_penalty(
+    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], **formula: Any
+) -> Tensor:
+    """The penalty of :func:`wgan_fast.ops.gradient_norm_penalty` on the critic's gradient at the points."""
+    return gradient_norm_penalty(_input_gradient(critic, points, args, kwargs), **formula).penalty
 
 
 def _input_gradient(

@@ -18,8 +18,10 @@ def interpolate(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
     return (t * fake + (1 - t) * real).to(real.dtype)
 
 
-def gradient_norm_penalty(gradient: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
-    """``weight * mean_i (n_i - target)^2`` and the norms ``n_i = ||gradient_i||_2``, of shape (B,)."""
+def gradient_norm_penalty(
+    gradient: Tensor, weight: float, target: float, power: float, one_sided: bool
+) -> tuple[Tensor, Tensor]:
+    """``weight * mean_i |n_i - target|^power`` and the norms ``n_i = ||gradient_i||_2``, of shape (B,)."""
     rows = gradient.reshape(gradient.shape[0], -1).to(accumulate_dtype(gradient.dtype))
     squares = (rows * rows).sum(dim=1)
     zero = squares == 0
@@ -28,7 +30,7 @@ def gradient_norm_penalty(gradient: Tensor, weight: float, target: float, one_si
     excess = norms - target
     if one_sided:
         excess = excess.clamp(min=0.0)
-    return weight * (excess * excess).mean(), norms.detach()
+    return weight * excess.abs().pow(power).mean(), norms.detach()
 
 
 def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:

@@ -1,6 +1,8 @@
 // The scalar formulas of the library, written once for CPU and CUDA.
 #pragma once
 
+#include <cmath>
+
 #include "scalar.h"
 
 namespace wgan_fast {
@@ -11,25 +13,36 @@ HOST_DEVICE inline A interpolate(A real, A fake, A t) {
   return t * fake + (A(1) - t) * real;
 }
 
-// What of the norm is penalised: n - target, or max(0, n - target) when one-sided. NaN stays NaN.
+// penalty = weight * mean_i p(n_i), where p(n) = |n - target|^power; one-sided it is max(0, n - target)^power.
+struct NormPenalty {
+  double weight;
+  double target;
+  double power;  // at least 2
+  bool one_sided;
+};
+
+// What of the norm is penalised. NaN stays NaN.
 template <class A>
-HOST_DEVICE inline A excess(A norm, A target, bool one_sided) {
-  const A difference = norm - target;
-  return one_sided && difference < A(0) ? A(0) : difference;
+HOST_DEVICE inline A excess(A norm, const NormPenalty& formula) {
+  const A difference = norm - static_cast<A>(formula.target);
+  return formula.one_sided && difference < A(0) ? A(0) : difference;
 }
 
-// p = (n - target)^2
+// p(n)
 template <class A>
-HOST_DEVICE inline A norm_penalty(A norm, A target, bool one_sided) {
-  const A e = excess(norm, target, one_sided);
-  return e * e;
+HOST_DEVICE inline A norm_penalty(A norm, const NormPenalty& formula) {
+  const A e = excess(norm, formula);
+  return formula.power == 2 ? e * e : std::pow(std::abs(e), static_cast<A>(formula.power));
 }
 
-// s in dp/dg = s g, that is 2 (n - target) / n. At n = 0 the subgradient 0 is taken: an epsilon inside the root would
-// bias every norm.
+// s in dp/dg = s g, that is p'(n) / n. At n = 0 the subgradient 0 is taken: an epsilon inside the root would bias every
+// norm.
 template <class A>
-HOST_DEVICE inline A norm_penalty_slope(A norm, A target, bool one_sided) {
-  return norm == A(0) ? A(0) : A(2) * excess(norm, target, one_sided) / norm;
+HOST_DEVICE inline A norm_penalty_slope(A norm, const NormPenalty& formula) {
+  if (norm == A(0)) return A(0);
+  const A e = excess(norm, formula);
+  const A power = static_cast<A>(formula.power);
+  return (formula.power == 2 ? A(2) : power * std::pow(std::abs(e), power - A(2))) * e / norm;
 }
 
 // w <- min(max(w, -bound), bound). NaN compares false and is kept, bit for bit.

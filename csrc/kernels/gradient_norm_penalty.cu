@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "formulas.h"
 #include "gradient_norm_penalty.h"
 #include "launch.cuh"
 
@@ -48,7 +47,7 @@ __global__ void __launch_bounds__(BLOCK)
     const A norm = std::sqrt(row_sum_of_squares<LANES, WIDTH>(gradient + row * length, row < rows ? length : 0));
     if (row < rows && threadIdx.x % LANES == 0) {
       norms[row] = norm;
-      sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);
+      sum += norm_penalty(norm, formula);
     }
   }
   sum = block_sum(sum);
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(BLOCK)
     const A norm = std::sqrt(group_sum<WARP>(row_sum));
     if (threadIdx.x % WARP == 0) {
       norms[row] = norm;
-      sum += norm_penalty(norm, static_cast<A>(formula.target), formula.one_sided);
+      sum += norm_penalty(norm, formula);
     }
   }
   sum = block_sum(sum);
@@ -102,16 +101,16 @@ __global__ void __launch_bounds__(BLOCK)
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
-                    int64_t count, int64_t length, double mean_weight, double target, bool one_sided) {
+                    int64_t count, int64_t rows, int64_t length, NormPenalty formula) {
   using A = Accumulate<T>;
-  const A scale = *grad_penalty * static_cast<A>(mean_weight);
+  const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
   for (int64_t i = thread_index() * WIDTH; i < count; i += thread_count() * WIDTH) {
     const auto g = load<WIDTH>(gradient, i, count);
     Vector<T, WIDTH> result{};
     RowCursor cursor(i, length);
     for (int k = 0; k < WIDTH; ++k, cursor.advance()) {
       if (i + k >= count) continue;
-      const A slope = norm_penalty_slope(norms[cursor.row], static_cast<A>(target), one_sided);
+      const A slope = norm_penalty_slope(norms[cursor.row], formula);
       result.at[k] = narrow<T>(scale * slope * widen(g.at[k]));
     }
     store<WIDTH>(out, i, count, result);
@@ -197,13 +196,12 @@ void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, cons
                                          NormPenalty formula, cudaStream_t stream) {
   constexpr int WIDTH = FULL_WIDTH<T>;
   const int64_t count = rows * length;
-  const double mean_weight = formula.weight / static_cast<double>(rows);
   if (aligned(gradient) && aligned(out)) {
     launch(backward_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, grad_penalty, gradient, norms,
-           out, count, length, mean_weight, formula.target, formula.one_sided);
+           out, count, rows, length, formula);
   } else {
-    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, count, length,
-           mean_weight, formula.target, formula.one_sided);
+    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, count, rows, length,
+           formula);
   }
 }
 

@@ -1,17 +1,10 @@
 #pragma once
 
-#include "scalar.h"
+#include "formulas.h"
 
 struct CUstream_st;
 
 namespace wgan_fast {
-
-// penalty = weight * mean_r p(n_r), n_r = ||gradient_r||_2, p of formulas.h.
-struct NormPenalty {
-  double weight;
-  double target;
-  bool one_sided;
-};
 
 // A row longer than a segment is summed in segments, so that few long rows use every processor. The cut depends on the
 // length alone: the same numbers come out for any number of threads.

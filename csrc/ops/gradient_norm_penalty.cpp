@@ -13,7 +13,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight, double target, bool one_sided) {
+std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight, double target, double power,
+                                           bool one_sided) {
   check_batch(gradient, "gradient");
   TORCH_CHECK_VALUE(gradient.numel() > 0, "gradient: expected at least one element, got shape ", gradient.sizes());
   const c10::DeviceGuard guard(gradient.device());
@@ -21,7 +22,7 @@ std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight
   const auto options = rows.options().dtype(accumulate_type(rows.scalar_type()));
   const Tensor norms = at::empty({rows.size(0)}, options);
   const Tensor penalty = at::empty({}, options);
-  const NormPenalty formula{weight, target, one_sided};
+  const NormPenalty formula{weight, target, power, one_sided};
   dispatch(rows.scalar_type(), [&](auto element) {
     using T = decltype(element);
     using A = Accumulate<T>;
@@ -47,7 +48,7 @@ std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight
 }
 
 Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms, double weight,
-                        double target, bool one_sided) {
+                        double target, double power, bool one_sided) {
   check_batch(gradient, "gradient");
   check_row_values(norms, "norms", gradient, "gradient");
   TORCH_CHECK_VALUE(grad_penalty.dim() == 0 && grad_penalty.device() == gradient.device() &&
@@ -58,7 +59,7 @@ Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, cons
   const Tensor norms_dense = norms.contiguous();
   const Tensor out = at::empty_like(rows);
   if (out.numel() == 0) return out;
-  const NormPenalty formula{weight, target, one_sided};
+  const NormPenalty formula{weight, target, power, one_sided};
   const int64_t length = row_length(rows);
   dispatch(rows.scalar_type(), [&](auto element) {
     using T = decltype(element);
@@ -80,32 +81,49 @@ Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, cons
   return out;
 }
 
-// grad_gradient = grad_penalty * weight / B * s(n) * gradient, with s(n) = 2 (n - target) / n.
+void save(AutogradContext* context, const NormPenalty& formula) {
+  context->saved_data["weight"] = formula.weight;
+  context->saved_data["target"] = formula.target;
+  context->saved_data["power"] = formula.power;
+  context->saved_data["one_sided"] = formula.one_sided;
+}
+
+NormPenalty saved_formula(AutogradContext* context) {
+  auto& saved = context->saved_data;
+  return {saved["weight"].toDouble(), saved["target"].toDouble(), saved["power"].toDouble(),
+          saved["one_sided"].toBool()};
+}
+
+Tensor dispatch_penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms,
+                                 const NormPenalty& formula) {
+  static const auto op =
+      find_operator<Tensor(const Tensor&, const Tensor&, const Tensor&, double, double, double, bool)>(
+          "wgan_fast::gradient_norm_penalty_backward");
+  return op.call(grad_penalty, gradient, norms, formula.weight, formula.target, formula.power, formula.one_sided);
+}
+
+// grad_gradient = grad_penalty * weight / B * s(n) * gradient, with s(n) = p'(n) / n.
 class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& grad_penalty, const Tensor& gradient,
-                        const Tensor& norms, double weight, double target, bool one_sided) {
-    static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, const Tensor&, double, double, bool)>(
-        "wgan_fast::gradient_norm_penalty_backward");
+                        const Tensor& norms, const NormPenalty& formula) {
     const at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({grad_penalty, gradient});
-    context->saved_data["weight"] = weight;
-    context->saved_data["target"] = target;
-    context->saved_data["one_sided"] = one_sided;
-    return op.call(grad_penalty, gradient, norms, weight, target, one_sided);
+    save(context, formula);
+    return dispatch_penalty_backward(grad_penalty, gradient, norms, formula);
   }
 
   // In PyTorch's own operators, hence differentiable again, any number of times. With v the incoming gradient,
   //   grad_penalty receives  weight/B * sum_i s(n_i) <g_i, v_i>
-  //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i)/n_i <g_i, v_i> g_i),  s'(n) = 2 target/n^2
-  // and 0 from rows where the penalty is flat: n_i = 0, or n_i <= target when one-sided.
+  //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i)/n_i <g_i, v_i> g_i)
+  // With e = n - target and power k: s = k |e|^(k-2) e / n and s' = (k (k-1) |e|^(k-2) - s) / n.
+  // Both are 0 in rows where the penalty is flat: n_i = 0, or n_i <= target when one-sided. At the target 0 the penalty
+  // n^k is smooth in 0; n^2 has the curvature 2 there.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const Tensor& grad_penalty = saved[0];
     const Tensor& gradient = saved[1];
-    const double weight = context->saved_data["weight"].toDouble();
-    const double target = context->saved_data["target"].toDouble();
-    const bool one_sided = context->saved_data["one_sided"].toBool();
+    const auto [weight, target, power, one_sided] = saved_formula(context);
 
     const auto batch = gradient.sym_size(0);
     const Tensor g = gradient.reshape_symint({batch, -1}).to(grad_penalty.scalar_type());
@@ -113,52 +131,49 @@ class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
     const Tensor squares = (g * g).sum(1, /*keepdim=*/true);
     const Tensor flat = squares <= (one_sided ? target * target : 0.0);
     const Tensor norms = squares.masked_fill(flat, 1.0).sqrt();
-    const Tensor slope = (2 - 2 * target / norms).masked_fill(flat, 0.0);
-    const Tensor bend = (2 * target / norms.pow(3)).masked_fill(flat, 0.0);
+    const Tensor e = norms - target;
+    const Tensor steepness = power * e.abs().pow(power - 2);
+    const Tensor slope = steepness * e / norms;
+    const Tensor bend = ((power - 1) * steepness - slope) / norms.square();
     const Tensor dot = (g * v).sum(1, /*keepdim=*/true);
 
-    const Tensor to_grad_penalty = weight * (slope * dot).mean();
-    const Tensor to_gradient = weight * (grad_penalty / at::Scalar(batch)) * (slope * v + bend * dot * g);
-    return {to_grad_penalty, to_gradient.to(gradient.scalar_type()).reshape_symint(gradient.sym_sizes()),
-            Tensor(),        Tensor(),
-            Tensor(),        Tensor()};
+    const Tensor curve =
+        slope.masked_fill(flat, target == 0 && power == 2 ? 2.0 : 0.0) * v + bend.masked_fill(flat, 0.0) * dot * g;
+    const Tensor to_grad_penalty = weight * (slope.masked_fill(flat, 0.0) * dot).mean();
+    const Tensor to_gradient = weight * (grad_penalty / at::Scalar(batch)) * curve;
+    return {to_grad_penalty, to_gradient.to(gradient.scalar_type()).reshape_symint(gradient.sym_sizes()), Tensor(),
+            Tensor()};
   }
 };
 
 Tensor penalty_backward_autograd(const Tensor& grad_penalty, const Tensor& gradient, const Tensor& norms, double weight,
-                                 double target, bool one_sided) {
-  return PenaltyBackward::apply(grad_penalty, gradient, norms, weight, target, one_sided);
+                                 double target, double power, bool one_sided) {
+  return PenaltyBackward::apply(grad_penalty, gradient, norms, NormPenalty{weight, target, power, one_sided});
 }
 
 // The norms are kept for the backward and for whoever watches them; only the penalty is differentiable.
 class Penalty : public torch::autograd::Function<Penalty> {
  public:
-  static variable_list forward(AutogradContext* context, const Tensor& gradient, double weight, double target,
-                               bool one_sided) {
-    static const auto op = find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, bool)>(
+  static variable_list forward(AutogradContext* context, const Tensor& gradient, const NormPenalty& formula) {
+    static const auto op = find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, double, bool)>(
         "wgan_fast::gradient_norm_penalty");
     const at::AutoDispatchBelowADInplaceOrView below;
-    const auto [penalty, norms] = op.call(gradient, weight, target, one_sided);
+    const auto [penalty, norms] = op.call(gradient, formula.weight, formula.target, formula.power, formula.one_sided);
     context->save_for_backward({gradient, norms});
     context->mark_non_differentiable({norms});
-    context->saved_data["weight"] = weight;
-    context->saved_data["target"] = target;
-    context->saved_data["one_sided"] = one_sided;
+    save(context, formula);
     return {penalty, norms};
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, const Tensor&, double, double, bool)>(
-        "wgan_fast::gradient_norm_penalty_backward");
     const auto saved = context->get_saved_variables();
-    return {op.call(grads[0], saved[0], saved[1], context->saved_data["weight"].toDouble(),
-                    context->saved_data["target"].toDouble(), context->saved_data["one_sided"].toBool()),
-            Tensor(), Tensor(), Tensor()};
+    return {dispatch_penalty_backward(grads[0], saved[0], saved[1], saved_formula(context)), Tensor()};
   }
 };
 
-std::tuple<Tensor, Tensor> penalty_autograd(const Tensor& gradient, double weight, double target, bool one_sided) {
-  const variable_list outputs = Penalty::apply(gradient, weight, target, one_sided);
+std::tuple<Tensor, Tensor> penalty_autograd(const Tensor& gradient, double weight, double target, double power,
+                                            bool one_sided) {
+  const variable_list outputs = Penalty::apply(gradient, NormPenalty{weight, target, power, one_sided});
   return {outputs[0], outputs[1]};
 }
 

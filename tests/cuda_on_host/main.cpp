@@ -52,7 +52,8 @@ void run_interpolate(char** arguments) {
 template <class T>
 void run_gradient_norm_penalty(char** arguments) {
   const int64_t rows = std::atoll(arguments[0]), length = std::atoll(arguments[1]), offset = std::atoll(arguments[2]);
-  const NormPenalty formula{std::atof(arguments[3]), std::atof(arguments[4]), std::atoi(arguments[5]) != 0};
+  const NormPenalty formula{std::atof(arguments[3]), std::atof(arguments[4]), std::atof(arguments[5]),
+                            std::atoi(arguments[6]) != 0};
   auto gradient = Buffer<T>(rows * length, offset).read();
   auto grad_penalty = Buffer<Accumulate<T>>(1).read();
   const Segments segments = segments_cuda(rows, length);

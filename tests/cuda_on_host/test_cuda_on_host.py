@@ -85,14 +85,15 @@ def check_penalty(program: Path, dtype: torch.dtype, rows: int, length: int, off
     arithmetic = accumulate_dtype(dtype)
     grad_penalty = torch.tensor([1.5], dtype=arithmetic)
     target = length**0.5  # some norms on each side
+    power = 2.0 + rows % 2
     data = run(
         program,
-        *("gradient_norm_penalty", NAMES[dtype], rows, length, offset, 10.0, repr(target), int(one_sided)),
+        *("gradient_norm_penalty", NAMES[dtype], rows, length, offset, 10.0, repr(target), power, int(one_sided)),
         tensors=[gradient, grad_penalty],
     )
     penalty, norms, derivative = split(data, (arithmetic, 1), (arithmetic, rows), (dtype, rows * length))
     exact = gradient.double().requires_grad_()
-    expected, expected_norms = reference.gradient_norm_penalty(exact, 10.0, target, one_sided)
+    expected, expected_norms = reference.gradient_norm_penalty(exact, 10.0, target, power, one_sided)
     (expected_derivative,) = torch.autograd.grad(1.5 * expected, exact)
     assert_close(norms, expected_norms, arithmetic)
     torch.testing.assert_close(penalty[0].double(), expected.detach(), rtol=1e-3, atol=1e-6)  # a difference of norms
