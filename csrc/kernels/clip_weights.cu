@@ -5,8 +5,8 @@
 namespace wgan_fast {
 namespace {
 
-constexpr int64_t CHUNK = BLOCK * 32;  // elements that a block clips
-constexpr int MAX_LAYOUTS = 8;         // tensors with gaps in one launch
+constexpr int64_t CHUNK = BLOCK * 16;  // elements that a block clips
+constexpr int MAX_LAYOUTS = 32;        // tensors with gaps in one launch
 
 // The whole list travels by value in the kernel's argument, which may hold 32,764 bytes: nothing is copied to the
 // device beforehand, and a captured graph keeps it.
@@ -21,7 +21,7 @@ struct List {
   int count;
   int layout_count;
 };
-constexpr int FEW = 128;
+constexpr int FEW = 64;
 constexpr int MANY = 1024;
 static_assert(sizeof(List<MANY>) + sizeof(double) <= 32764, "a kernel's arguments are limited");
 
@@ -100,7 +100,7 @@ void clip_list(const Weights* weights, int64_t count, double bound, cudaStream_t
         list.layouts[list.layout_count++] = tensor.layout;
       }
     }
-    const int64_t blocks = std::min<int64_t>(list.first_chunk[list.count], 65536);
+    const int64_t blocks = std::min(list.first_chunk[list.count], MAX_BLOCKS);
     if (blocks > 0) launch(clip_weights_kernel<CAPACITY>, blocks, stream, list, bound);
   }
 }

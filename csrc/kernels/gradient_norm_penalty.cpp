@@ -11,8 +11,9 @@ namespace {
 constexpr int64_t SEGMENT = 16384;
 constexpr int LANES = 32;  // independent sums: as many as the widest instruction set keeps busy
 
+// Inlined, or it would not get the caller's instruction set.
 template <class T>
-inline Accumulate<T> sum_of_squares(const T* __restrict values, int64_t count) {
+__attribute__((always_inline)) inline Accumulate<T> sum_of_squares(const T* __restrict values, int64_t count) {
   Accumulate<T> total = 0;
   int64_t i = 0;
   if (count >= LANES) {

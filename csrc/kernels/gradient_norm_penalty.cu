@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "gradient_norm_penalty.h"
 #include "launch.cuh"
@@ -6,9 +8,15 @@
 namespace wgan_fast {
 namespace {
 
-constexpr int64_t MIN_SEGMENT = 16384;    // elements that keep a block busy for longer than its start takes
-constexpr int64_t WHOLE_ROWS = 512;       // with so many rows, a block or less for each fills any GPU
-constexpr int64_t MAX_ROW_BLOCKS = 1024;  // partial sums that one block adds up in a moment
+// The tests on the host set both to a few, so that small batches take every path.
+#ifndef WGAN_FAST_MIN_SEGMENT
+#define WGAN_FAST_MIN_SEGMENT 4096
+#endif
+#ifndef WGAN_FAST_MAX_ROW_BLOCKS
+#define WGAN_FAST_MAX_ROW_BLOCKS 1024
+#endif
+constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;        // elements: four vectors or more for each thread
+constexpr int64_t MAX_ROW_BLOCKS = WGAN_FAST_MAX_ROW_BLOCKS;  // fill any GPU; one block adds up their sums in a moment
 
 template <int WIDTH, class T>
 __device__ Accumulate<T> vector_sum_of_squares(const T* values, int64_t i, int64_t count) {
@@ -101,18 +109,15 @@ __global__ void __launch_bounds__(BLOCK)
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
-                    int64_t count, int64_t rows, int64_t length, NormPenalty formula) {
+                    int64_t rows, int64_t length, NormPenalty formula) {
   using A = Accumulate<T>;
+  const int64_t count = rows * length;
   const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
   for (int64_t i = thread_index() * WIDTH; i < count; i += thread_count() * WIDTH) {
     const auto g = load<WIDTH>(gradient, i, count);
     Vector<T, WIDTH> result{};
-    RowCursor cursor(i, length);
-    for (int k = 0; k < WIDTH; ++k, cursor.advance()) {
-      if (i + k >= count) continue;
-      const A slope = norm_penalty_slope(norms[cursor.row], formula);
-      result.at[k] = narrow<T>(scale * slope * widen(g.at[k]));
-    }
+    RowValue factor(i, length, rows, [&](int64_t row) { return scale * norm_penalty_slope(norms[row], formula); });
+    for (int k = 0; k < WIDTH; ++k, factor.advance()) result.at[k] = narrow<T>(factor.value * widen(g.at[k]));
     store<WIDTH>(out, i, count, result);
   }
 }
@@ -122,29 +127,14 @@ int64_t row_blocks(int64_t rows) {
   return std::min((rows + BLOCK / LANES - 1) / (BLOCK / LANES), MAX_ROW_BLOCKS);
 }
 
-// Few threads for short rows, so that none of them idles.
-int lanes(int64_t length) { return length <= 32 ? 4 : length <= 2048 ? WARP : BLOCK; }
-
-int64_t row_blocks(const Segments& segments) {
-  switch (lanes(segments.length)) {
-    case 4:
-      return row_blocks<4>(segments.rows);
-    case WARP:
-      return row_blocks<WARP>(segments.rows);
-    default:
-      return row_blocks<BLOCK>(segments.rows);
-  }
-}
-
-template <int LANES, int WIDTH, class T>
-void whole_rows(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
-                const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
-  const int64_t blocks = row_blocks<LANES>(segments.rows);
-  launch(whole_rows_kernel<LANES, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
-         segments.length, formula);
-  if (blocks > 1) {
-    launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, segments.rows, formula);
-  }
+// Calls f with the threads that a row gets, a compile-time constant: few for short rows, so that none of them idles,
+// and more where there are too few rows to fill the GPU.
+template <class F>
+auto with_lanes(int64_t rows, int64_t length, F&& f) {
+  if (length <= 4) return f(std::integral_constant<int, 1>());
+  if (length <= 64) return f(std::integral_constant<int, 8>());
+  if (length <= 2048 && rows >= MAX_ROW_BLOCKS) return f(std::integral_constant<int, WARP>());
+  return f(std::integral_constant<int, BLOCK>());
 }
 
 template <int WIDTH, class T>
@@ -155,20 +145,32 @@ void forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, 
     launch(segments_penalty_kernel<Accumulate<T>>, 1, stream, workspace, norms, penalty, segments, formula);
     return;
   }
-  switch (lanes(segments.length)) {
-    case 4:
-      return whole_rows<4, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
-    case WARP:
-      return whole_rows<WARP, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
-    default:
-      return whole_rows<BLOCK, WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
+  with_lanes(segments.rows, segments.length, [&](auto lanes) {
+    const int64_t blocks = row_blocks<lanes>(segments.rows);
+    launch(whole_rows_kernel<lanes, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
+           segments.length, formula);
+    if (blocks > 1) {
+      launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, segments.rows, formula);
+    }
+  });
+}
+
+// The widest access that keeps every row aligned.
+template <int WIDTH, class T>
+void widest_forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
+                    const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
+  if constexpr (WIDTH > 1) {
+    if (!aligned(gradient) || (segments.rows > 1 && segments.length % WIDTH != 0)) {
+      return widest_forward<WIDTH / 2>(gradient, workspace, norms, penalty, segments, formula, stream);
+    }
   }
+  forward<WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
 }
 
 }  // namespace
 
 Segments segments_cuda(int64_t rows, int64_t length) {
-  const int64_t wanted = rows < WHOLE_ROWS ? MAX_ROW_BLOCKS / rows : 1;
+  const int64_t wanted = std::max<int64_t>(1, MAX_ROW_BLOCKS / rows);
   const int64_t per_row = std::clamp<int64_t>(length / MIN_SEGMENT, 1, wanted);
   const int64_t even = (length + per_row - 1) / per_row;
   const int64_t segment_length = (even + 7) / 8 * 8;  // 16-byte boundaries for every type
@@ -176,18 +178,14 @@ Segments segments_cuda(int64_t rows, int64_t length) {
 }
 
 int64_t workspace_size_cuda(Segments segments) {
-  return segments.per_row > 1 ? segments.count() : row_blocks(segments);
+  if (segments.per_row > 1) return segments.count();
+  return with_lanes(segments.rows, segments.length, [&](auto lanes) { return row_blocks<lanes>(segments.rows); });
 }
 
 template <class T>
 void gradient_norm_penalty_cuda(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms,
                                 Accumulate<T>* penalty, Segments segments, NormPenalty formula, cudaStream_t stream) {
-  constexpr int WIDTH = FULL_WIDTH<T>;
-  if (aligned(gradient) && (segments.rows == 1 || segments.length % WIDTH == 0)) {
-    forward<WIDTH>(gradient, workspace, norms, penalty, segments, formula, stream);
-  } else {
-    forward<1>(gradient, workspace, norms, penalty, segments, formula, stream);
-  }
+  widest_forward<FULL_WIDTH<T>>(gradient, workspace, norms, penalty, segments, formula, stream);
 }
 
 template <class T>
@@ -198,10 +196,9 @@ void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, cons
   const int64_t count = rows * length;
   if (aligned(gradient) && aligned(out)) {
     launch(backward_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, grad_penalty, gradient, norms,
-           out, count, rows, length, formula);
+           out, rows, length, formula);
   } else {
-    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, count, rows, length,
-           formula);
+    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, rows, length, formula);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "scalar.h"
 
@@ -15,11 +16,15 @@ namespace wgan_fast {
 constexpr int BLOCK = 256;  // threads; every kernel is launched with it
 constexpr int WARP = 32;
 
-// Blocks for so many threads. Kernels stride over the grid, so the ceiling only bounds the scheduling work; it is
-// several waves of the largest GPU.
-inline int64_t blocks_for(int64_t threads, int64_t ceiling = 16384) {
-  return std::min((threads + BLOCK - 1) / BLOCK, ceiling);
-}
+// Most blocks of a grid: several waves of the largest GPU. Kernels stride over the grid. The tests on the host set it
+// to a few, so that they do.
+#ifndef WGAN_FAST_MAX_BLOCKS
+#define WGAN_FAST_MAX_BLOCKS 16384
+#endif
+constexpr int64_t MAX_BLOCKS = WGAN_FAST_MAX_BLOCKS;
+
+// Blocks for so many threads.
+inline int64_t blocks_for(int64_t threads) { return std::min((threads + BLOCK - 1) / BLOCK, MAX_BLOCKS); }
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream, Arguments... arguments) {
@@ -71,20 +76,24 @@ __device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH
   }
 }
 
-// The row of element i, then of its successors: one division for a whole vector.
-struct RowCursor {
+// A value that belongs to the row of element i, then to the rows of its successors: one division for a whole vector,
+// and `of_row` is asked only when a row begins.
+template <class OfRow>
+struct RowValue {
   int64_t length;
+  int64_t rows;
+  OfRow of_row;
   int64_t row;
   int64_t column;
+  decltype(std::declval<OfRow>()(int64_t{})) value;
 
-  __device__ RowCursor(int64_t i, int64_t row_length)
-      : length(row_length), row(i / row_length), column(i - row * row_length) {}
+  __device__ RowValue(int64_t i, int64_t length, int64_t rows, OfRow of_row)
+      : length(length), rows(rows), of_row(of_row), row(i / length), column(i - row * length), value(of_row(row)) {}
 
   __device__ void advance() {
-    if (++column == length) {
-      column = 0;
-      ++row;
-    }
+    if (++column < length) return;
+    column = 0;
+    if (++row < rows) value = of_row(row);
   }
 };
 

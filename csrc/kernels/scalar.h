@@ -71,8 +71,10 @@ HOST_DEVICE inline float widen(Half value) {
   return __half2float(__ushort_as_half(value.bits));
 #else
   const uint32_t magnitude = uint32_t{value.bits} & 0x7fffu;
-  const float rescaled = bit_cast<float>(magnitude << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
-  const uint32_t finite = bit_cast<uint32_t>(rescaled);
+  const uint32_t normal = (magnitude << 13) + 0x38000000u;  // moves the exponent's bias from 15 to 127
+  // 2^-14 + x has half's subnormal x as its fraction; no float32 on the way is subnormal, so flushing them is harmless.
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>((magnitude << 13) + 0x38800000u) - 0x1p-14f);
+  const uint32_t finite = magnitude < 0x400u ? subnormal : normal;
   const uint32_t special = magnitude << 13 | 0x7f800000u;  // infinity and NaN
   const uint32_t sign = (uint32_t{value.bits} & 0x8000u) << 16;
   return bit_cast<float>((magnitude >= 0x7c00u ? special : finite) | sign);

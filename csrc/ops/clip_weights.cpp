@@ -80,7 +80,10 @@ void clip_weights_(at::TensorList tensors, double bound) {
 #endif
     std::vector<int64_t> first_chunk(1, 0);
     for (const Weights& weights : list) first_chunk.push_back(first_chunk.back() + (weights.numel + CHUNK - 1) / CHUNK);
-    at::parallel_for(0, first_chunk.back(), GRAIN / CHUNK, [&](int64_t begin, int64_t end) {
+    int64_t numel = 0;
+    for (const Weights& weights : list) numel += weights.numel;
+    const int64_t grain = numel <= GRAIN ? first_chunk.back() : GRAIN / CHUNK;
+    at::parallel_for(0, first_chunk.back(), grain, [&](int64_t begin, int64_t end) {
       size_t i = std::upper_bound(first_chunk.begin(), first_chunk.end(), begin) - first_chunk.begin() - 1;
       for (; begin < end; ++i) {
         const int64_t stop = std::min(end, first_chunk[i + 1]);

@@ -115,7 +115,7 @@ class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
 
   // In PyTorch's own operators, hence differentiable again, any number of times. With v the incoming gradient,
   //   grad_penalty receives  weight/B * sum_i s(n_i) <g_i, v_i>
-  //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i)/n_i <g_i, v_i> g_i)
+  //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i) n_i <u_i, v_i> u_i),  u_i = g_i / n_i
   // With e = n - target and power k: s = k |e|^(k-2) e / n and s' = (k (k-1) |e|^(k-2) - s) / n.
   // Both are 0 in rows where the penalty is flat: n_i = 0, or n_i <= target when one-sided. At the target 0 the penalty
   // n^k is smooth in 0; n^2 has the curvature 2 there.
@@ -134,12 +134,13 @@ class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
     const Tensor e = norms - target;
     const Tensor steepness = power * e.abs().pow(power - 2);
     const Tensor slope = steepness * e / norms;
-    const Tensor bend = ((power - 1) * steepness - slope) / norms.square();
-    const Tensor dot = (g * v).sum(1, /*keepdim=*/true);
+    const Tensor bend = (power - 1) * steepness - slope;  // s' n
+    const Tensor unit = g / norms;
+    const Tensor along = (unit * v).sum(1, /*keepdim=*/true);
 
     const Tensor curve =
-        slope.masked_fill(flat, target == 0 && power == 2 ? 2.0 : 0.0) * v + bend.masked_fill(flat, 0.0) * dot * g;
-    const Tensor to_grad_penalty = weight * (slope.masked_fill(flat, 0.0) * dot).mean();
+        slope.masked_fill(flat, target == 0 && power == 2 ? 2.0 : 0.0) * v + bend.masked_fill(flat, 0.0) * along * unit;
+    const Tensor to_grad_penalty = weight * (slope.masked_fill(flat, 0.0) * norms * along).mean();
     const Tensor to_gradient = weight * (grad_penalty / at::Scalar(batch)) * curve;
     return {to_grad_penalty, to_gradient.to(gradient.scalar_type()).reshape_symint(gradient.sym_sizes()), Tensor(),
             Tensor()};

@@ -18,14 +18,20 @@ from wgan_fast._checks import accumulate_dtype
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "csrc"
-SANITIZERS = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "thread": ["-fsanitize=thread"]}
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+PROGRAMS = {
+    "address": ADDRESS,
+    # Grids of a few blocks, so that the loops over the grid go round on small inputs.
+    "small grid": [*ADDRESS, "-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"],
+    "thread": ["-fsanitize=thread"],
+}
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
 
 
-def build(folder: Path, sanitizer: str) -> Path:
-    program = folder / f"kernels-{sanitizer}"
+def build(folder: Path, name: str) -> Path:
+    program = folder / "kernels"
     kernels = sorted((KERNELS / "kernels").glob("*.cu"))
-    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *SANITIZERS[sanitizer]]
+    flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *PROGRAMS[name]]
     compiler = os.environ.get("CXX", "g++")
     subprocess.run(
         [compiler, *flags, f"-I{HERE}", f"-I{KERNELS}", "-xc++", *kernels, HERE / "main.cpp", "-o", program],
@@ -37,12 +43,17 @@ def build(folder: Path, sanitizer: str) -> Path:
 
 @pytest.fixture(scope="session")
 def address_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("cuda_on_host"), "address")
+    return build(tmp_path_factory.mktemp("address"), "address")
+
+
+@pytest.fixture(scope="session")
+def small_grid_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("small_grid"), "small grid")
 
 
 @pytest.fixture(scope="session")
 def thread_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("cuda_on_host"), "thread")
+    return build(tmp_path_factory.mktemp("thread"), "thread")
 
 
 def to_bytes(tensor: Tensor) -> bytes:
@@ -129,10 +140,32 @@ def test_interpolate(address_program: Path, dtype: torch.dtype, rows: int, lengt
     check_interpolate(address_program, dtype, rows, length, offset)
 
 
-@pytest.mark.parametrize(("rows", "length"), [*SHAPES, (1, 32_768), (2, 33_001)])
+# Short, middle and long rows; rows in segments, more of them and more rows than one round of the summing block takes.
+SEGMENTED = [(1, 8_192), (2, 33_001), (2, 33_004), (9, 8_200)]
+
+
+@pytest.mark.parametrize(("rows", "length"), [*SHAPES, *SEGMENTED])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_gradient_norm_penalty(address_program: Path, dtype: torch.dtype, rows: int, length: int, offset: int) -> None:
     check_penalty(address_program, dtype, rows, length, offset, one_sided=(rows + length) % 2 == 0)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(300, 70), (1_100, 70), (1, 140_001), (600, 3)])
+def test_gradient_norm_penalty_in_many_blocks(address_program: Path, rows: int, length: int) -> None:
+    check_penalty(address_program, torch.float32, rows, length, 0, one_sided=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "length"), [(9, 3), (2_000, 2), (150, 40), (17, 90), (7, 2_100), (1, 200), (2, 1_001)]
+)
+def test_small_grid(small_grid_program: Path, dtype: torch.dtype, rows: int, length: int) -> None:
+    check_interpolate(small_grid_program, dtype, rows, length, 0)
+    check_penalty(small_grid_program, dtype, rows, length, 0, one_sided=False)
+
+
+def test_clip_weights_in_a_small_grid(small_grid_program: Path) -> None:
+    check_clip_weights(small_grid_program, [torch.randn(20_000), torch.randn(9_000, 2)[:, :1], torch.randn(5)], 0.3)
 
 
 def test_clip_weights(address_program: Path) -> None:
