@@ -51,7 +51,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def compare(benchmark: Any, device: torch.device) -> Comparison:
+def compare(device: torch.device, benchmark: Any) -> Comparison:  # the device first: it may skip
     torch.manual_seed(0)
     return Comparison(benchmark, device)
 
@@ -67,4 +67,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             for key, value in result.extra_info.items()
             if key.endswith("_ratio")
         ]
-        terminalreporter.write_line(f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}")
+        noisy = "   (noisy)" if result.stats.iqr > result.stats.median / 2 else ""
+        line = f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
+        terminalreporter.write_line(line)

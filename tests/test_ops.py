@@ -1,5 +1,7 @@
 """The operators against their reference, in float64 and on drawn inputs; their gradients; their errors."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -71,12 +73,25 @@ class TestInterpolate:
         t = torch.rand(6)
         assert torch.equal(interpolate(real, fake, t.view(shape)), interpolate(real, fake, t))
 
-    @pytest.mark.parametrize("layout", ["channels_last", "permuted"])
-    def test_keeps_the_memory_format(self, layout: str) -> None:
-        real = with_layout(torch.randn(4, 3, 5, 6), layout)
+    def test_keeps_the_memory_format(self) -> None:
+        real = with_layout(torch.randn(4, 3, 5, 6), "channels_last")
         points = interpolate(real, torch.randn(4, 3, 5, 6), torch.rand(4))
-        if layout == "channels_last":
-            assert points.is_contiguous(memory_format=torch.channels_last)
+        assert points.is_contiguous(memory_format=torch.channels_last)
+
+    @pytest.mark.parametrize("flush", [False, True])
+    def test_every_half(self, flush: bool) -> None:
+        """All of them survive the way to float32 and back, also where float32's subnormals are flushed to zero."""
+        halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+        halves = halves[halves.isfinite()].reshape(2, -1)
+        torch.set_flush_denormal(flush)
+        try:
+            points = interpolate(torch.zeros_like(halves), halves, torch.ones(2))
+            norms = gradient_norm_penalty(halves.reshape(-1, 1)).norms
+        finally:
+            torch.set_flush_denormal(False)
+        assert torch.equal(points, halves)
+        normal = halves.flatten().double().abs() >= 2.0**-63  # the squares of others are subnormal in float32
+        assert_close(norms[normal], halves.flatten()[normal].abs().double(), torch.float32)
 
     def test_autocast_converts_fake(self, device: torch.device) -> None:
         real, fake = torch.randn(4, 3, device=device), torch.randn(4, 3, device=device, dtype=torch.bfloat16)
@@ -119,12 +134,15 @@ class TestInterpolate:
             (ValueError, "t", {"t": torch.ones(4, 3)}),
             (ValueError, "t", {"t": torch.ones(4, device="meta")}),
             (TypeError, "generator", {"generator": 0}),
+            (TypeError, "generator", {"generator": 0, "t": torch.rand(4)}),
         ],
     )
     def test_errors_name_the_argument(self, error: type, argument: str, change: dict) -> None:
         arguments = {"real": torch.ones(4, 3), "fake": torch.ones(4, 3)} | change
+        state = torch.get_rng_state()
         with pytest.raises(error, match=f"^{argument}: expected"):
             interpolate(**arguments)
+        assert torch.equal(state, torch.get_rng_state())
 
 
 class TestGradientNormPenalty:
@@ -167,11 +185,14 @@ class TestGradientNormPenalty:
 
     @pytest.mark.parametrize("shape", [(1, 300_001), (3, 100_000), (5, 16_385), (40_000, 1), (9_001, 3), (600, 700)])
     def test_long_and_short_rows(self, poisoned_memory: None, device: torch.device, shape: tuple[int, int]) -> None:
-        gradient = torch.randn(shape, dtype=torch.float64).to(device)
+        gradient = torch.randn(shape, dtype=torch.float64).to(device).requires_grad_()
         penalty, norms = gradient_norm_penalty(gradient)
         expected, expected_norms = reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)
-        assert_close(penalty, expected, torch.float64)
+        assert_close(penalty.detach(), expected.detach(), torch.float64)
         assert_close(norms, expected_norms, torch.float64)
+        (derivative,) = torch.autograd.grad(penalty, gradient)
+        (expected_derivative,) = torch.autograd.grad(expected, gradient)
+        assert_close(derivative, expected_derivative, torch.float64)
 
     def test_zero_norm_has_zero_gradient(self, device: torch.device, dtype: torch.dtype) -> None:
         gradient = torch.zeros(3, 4, dtype=dtype, device=device)
@@ -262,6 +283,7 @@ class TestGradientNormPenalty:
             (TypeError, "weight", {"weight": True}),
             (ValueError, "weight", {"weight": float("nan")}),
             (ValueError, "weight", {"weight": -1.0}),
+            (ValueError, "weight", {"weight": 10**400}),
             (ValueError, "target", {"target": float("inf")}),
             (ValueError, "target", {"target": -0.5}),
             (ValueError, "power", {"power": 1.0}),
@@ -331,6 +353,33 @@ class TestClipWeights:
         assert all(parameter.abs().max() <= 0.05 for parameter in module.parameters())
         assert torch.equal(module[2].running_var, running_var)
 
+    @pytest.mark.parametrize("layout", ["contiguous", "unaligned", "permuted", "gaps", "row_gaps"])
+    def test_large(self, device: torch.device, dtype: torch.dtype, layout: str) -> None:
+        """Work that is cut into chunks, for threads or blocks."""
+        weights = batch((3, 40_000), dtype, layout, 0, device)
+        expected = weights.clone().clamp_(-0.5, 0.5)
+        clip_weights_([weights, torch.ones(3, device=device)], 0.5)
+        assert torch.equal(weights, expected)
+
+    def test_view_bumps_its_base(self, device: torch.device) -> None:
+        base = torch.randn(4, 4, device=device)
+        version = base._version
+        clip_weights_(base[1:], 0.1)
+        assert base._version > version
+
+    def test_bound_beyond_a_type(self, device: torch.device, dtype: torch.dtype) -> None:
+        weights = torch.tensor([1.0, -2.0], dtype=dtype, device=device)
+        clip_weights_([weights], 1e300)
+        assert weights.tolist() == [1.0, -2.0]
+
+    def test_error_of_an_iterator_is_the_user_s(self) -> None:
+        def weights() -> Iterator[Tensor]:
+            yield torch.ones(3)
+            raise TypeError("from the iterator")
+
+        with pytest.raises(TypeError, match="^from the iterator"):
+            clip_weights_(weights())
+
     def test_more_tensors_than_one_launch_holds(self, device: torch.device) -> None:
         weights = [torch.randn(3, device=device) for _ in range(2_100)]
         weights[5:400:20] = [torch.randn(3, 4, device=device)[:, ::2] for _ in weights[5:400:20]]
@@ -375,6 +424,7 @@ class TestClipWeights:
             (ValueError, r"module_or_tensors\[1\]: several", ([torch.ones(2), torch.ones(1).expand(2)],)),
             (ValueError, "module_or_tensors: expected at least one", ([],)),
             (ValueError, "module_or_tensors: expected at least one", (nn.ReLU(),)),
+            (ValueError, "module_or_tensors: some tensors are on meta", ([torch.ones(2), torch.ones(2).to("meta")],)),
             (ValueError, "bound: expected", (torch.ones(2), -0.1)),
             (ValueError, "bound: expected", (torch.ones(2), float("nan"))),
             (TypeError, "bound: expected", (torch.ones(2), None)),

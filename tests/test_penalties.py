@@ -389,16 +389,50 @@ class TestBehaviour:
             optimizer.step()
         assert critic.weight.norm().item() == pytest.approx(1.0, abs=1e-3)
 
+    def test_labels_made_in_inference_mode(self) -> None:
+        critic, (real, fake, t) = Projection().double(), samples((12,))
+        expected = gradient_penalty(critic, real, fake, torch.ones(BATCH, dtype=torch.long), t=t).item()
+        with torch.inference_mode():
+            labels = torch.ones(BATCH, dtype=torch.long)
+            assert gradient_penalty(critic, real, fake, labels, t=t).item() == pytest.approx(expected)
+
+    def test_meta(self) -> None:
+        penalty = gradient_penalty(nn.Linear(4, 1, device="meta"), *torch.randn(2, 3, 4, device="meta"))
+        assert penalty.device.type == "meta" and penalty.shape == ()
+
+    @pytest.mark.parametrize("scores", [(), (BATCH,), (BATCH, 1), (BATCH, 1, 2, 2)])
+    def test_scores_of_any_shape(self, scores: tuple[int, ...]) -> None:
+        def critic(x: Tensor) -> Tensor:
+            total = x.sin().sum() if scores == () else x.sin().sum(1)
+            return total.reshape(-1, *[1] * (len(scores) - 1)).expand(scores) if scores else total
+
+        real, fake, t = samples((4,))
+        expected = reference.gradient_penalty(critic, real, fake, t=t)
+        torch.testing.assert_close(gradient_penalty(critic, real, fake, t=t), expected, rtol=1e-10, atol=0)
+
+    def test_data_parallel(self) -> None:
+        critic, (real, fake, t) = nn.Linear(4, 1).double(), samples((4,))
+        expected = gradient_penalty(critic, real, fake, t=t)
+        torch.testing.assert_close(gradient_penalty(nn.DataParallel(critic), real, fake, t=t), expected)
+
     def test_batch_normalisation_is_warned_about_once(self) -> None:
-        critic = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        critic = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
         real, fake = torch.randn(2, 5, 4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gradient_penalty(critic, real, fake)  # running statistics tie no samples together
+        critic.train()
         with pytest.warns(UserWarning, match="critic: 1 is a BatchNorm1d") as caught:
-            gradient_penalty(critic, real, fake)
+            gradient_penalty(critic.forward, real, fake)
         assert caught[0].filename == __file__
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             gradient_penalty(critic, real, fake)
-            gradient_penalty(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval(), real, fake)
+
+    def test_batch_normalisation_without_running_statistics(self) -> None:
+        critic = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1)).eval()
+        with pytest.warns(UserWarning, match="BatchNorm1d"):
+            gradient_penalty(critic, *torch.randn(2, 5, 4))
 
 
 def detached(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ they or the reference.
 """
 
 import importlib
+import sys
 import warnings
 from functools import cache
 from pathlib import Path
@@ -17,15 +18,21 @@ from wgan_fast._checks import accumulate_dtype
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
+    folder = Path(__file__).parent
     try:
         return importlib.import_module("wgan_fast._C"), None
     except ImportError as error:
-        recorded = Path(__file__).with_name("_build_failure.txt")
+        recorded = folder / "_build_failure.txt"
         if recorded.exists():
             return None, f"it was not compiled when wgan_fast was installed: {recorded.read_text().strip()}"
-        if isinstance(error, ModuleNotFoundError):
-            return None, f"{Path(__file__).parent} holds no compiled extension"
-        return None, f"it was compiled for another PyTorch than {torch.__version__}, or is damaged: {error}"
+        if not isinstance(error, ModuleNotFoundError):
+            return None, f"it was compiled for another PyTorch than {torch.__version__}, or is damaged: {error}"
+        if (folder.parent / "setup.py").exists():
+            return None, (
+                f"wgan_fast is imported from its source folder {folder.parent}, where nothing was built: run Python "
+                "from another folder, or build it here with `pip install -e .`"
+            )
+        return None, f"{folder} holds no compiled extension for this Python"
 
 
 #: The module ``_C``, or None; and then why.
@@ -37,10 +44,14 @@ if extension is not None and extension.build_info()["cuda"] is not None:
 
 @cache
 def _announce(reason: str) -> None:
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("wgan_fast."):
+        frame, level = frame.f_back, level + 1
     warnings.warn(
-        f"wgan_fast computes with its slower plain-PyTorch reference: {reason}. `wgan-fast doctor` says what to do.",
+        f"wgan_fast computes with its slower plain-PyTorch reference: {reason}. "
+        "`python -m wgan_fast.doctor` says what to do.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=level,  # the user's line
     )
 
 

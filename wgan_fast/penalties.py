@@ -2,15 +2,17 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import check_batch, check_flag, check_number, check_scores
-from wgan_fast.ops import draw_uniform, gradient_norm_penalty, interpolate
+from wgan_fast.ops import check_generator, draw_uniform, gradient_norm_penalty, interpolate
 
 
 def gradient_penalty(
@@ -32,7 +34,9 @@ def gradient_penalty(
 
     Args:
         critic: :math:`f`, any callable from a batch of samples to scores. Scores of any shape are summed. The rows of a
-            batch must not influence one another, so batch normalisation, which makes them, is warned about.
+            batch must not influence one another, so batch normalisation, which makes them, is warned about. It must not
+            change its input in place. A compiled critic has no second derivative in PyTorch: pass the module that
+            was given to ``torch.compile``.
         real: the real samples :math:`x`, of shape (B, ...), in float16, bfloat16, float32 or float64.
         fake: the generated samples :math:`\tilde{x}`, of the same shape, type and device.
         args, kwargs: go to the critic untouched, after the points (labels, masks, ...).
@@ -131,6 +135,7 @@ def dragan_penalty(
     if real.numel() < 2:
         raise ValueError("real: expected at least two numbers, whose standard deviation is taken, got one")
     with torch.inference_mode(False), torch.no_grad():
+        check_generator(generator, real)
         u = draw_uniform(real, real.shape, generator)
         points = (real + 0.5 * real.to(u.dtype).std() * u).to(real.dtype)
     return _norm_penalty(critic, points, args, kwargs, weight=weight, target=target)
@@ -198,7 +203,11 @@ def _input_gradient(
     critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled."""
+    if torch._C._are_functorch_transforms_active():
+        return _input_gradient_in_transform(critic, points, args, kwargs)
     create_graph = torch.is_grad_enabled()
+    if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
+        args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
     with torch.inference_mode(False), torch.enable_grad():
         points.requires_grad_()
         scores = critic(points, *args, **kwargs)
@@ -206,7 +215,7 @@ def _input_gradient(
         gradient = None
         if scores.requires_grad:
             # Autocast is for the forward; the type of each backward operation follows from it.
-            with torch.autocast(points.device.type, enabled=False):
+            with _without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, torch.ones_like(scores), create_graph=create_graph, allow_unused=True
                 )
@@ -215,19 +224,46 @@ def _input_gradient(
     return gradient
 
 
-_checked_critics: WeakSet[nn.Module] = WeakSet()
+def _input_gradient_in_transform(
+    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
+
+    def score(points: Tensor) -> Tensor:
+        scores = critic(points, *args, **kwargs)
+        check_scores("critic", scores)
+        return scores
+
+    scores, pull_back = torch.func.vjp(score, points)
+    (gradient,) = pull_back(torch.ones_like(scores))
+    return gradient
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+_warned_critics: WeakSet[nn.Module] = WeakSet()
 
 
 def _check_critic(critic: Any) -> None:
     if not callable(critic):
         raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-    if not isinstance(critic, nn.Module) or critic in _checked_critics:
+    module = getattr(critic, "__self__", critic)  # a bound method belongs to its module
+    if not isinstance(module, nn.Module) or module in _warned_critics:
         return
-    _checked_critics.add(critic)
-    for name, module in critic.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
+            _warned_critics.add(module)
             warnings.warn(
-                f"critic: {name or 'it'} is a {type(module).__name__}, which lets the samples of a batch influence one "
+                f"critic: {name or 'it'} is a {type(layer).__name__}, which lets the samples of a batch influence one "
                 "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or "
                 "group normalisation does not have this fault.",
                 UserWarning,

@@ -37,7 +37,8 @@ def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
     """``w <- min(max(w, -bound), bound)`` in place."""
     with torch.no_grad():
         for tensor in tensors:
-            tensor.clamp_(-bound, bound)
+            if bound <= torch.finfo(tensor.dtype).max:  # beyond it there is nothing to clip, and clamp_ refuses
+                tensor.clamp_(-bound, bound)
 
 
 def gradient_penalty(
