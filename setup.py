@@ -205,4 +205,8 @@ def requirements() -> list[str]:
     return [f"torch{torch_wanted}", "numpy"]
 
 
+# setuptools copies into it and never removes: a module that was deleted would stay in the wheel.
+for stale in glob("build/lib*"):
+    shutil.rmtree(stale)
+
 setup(ext_modules=[extension()], cmdclass={"build_ext": Build}, install_requires=requirements())

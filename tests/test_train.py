@@ -300,3 +300,43 @@ def test_the_default_run_learns_the_25_gaussians(seed, tmp_path):
     metrics = Trainer(TrainConfig(seed=seed, out=tmp_path / "run")).run()
     assert metrics["modes_covered"] >= 24
     assert metrics["share_within_3_sigma"] >= 0.5
+
+
+def test_interrupt_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update_generator = Trainer.update_generator
+
+    def interrupted(self: Trainer, step: int) -> None:
+        update_generator(self, step)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "update_generator", interrupted)
+    folder = tmp_path / "run"
+    result = run_cli("--out", folder, *tiny_options())
+    assert result.exit_code == 130
+    assert str(folder) in result.stderr
+    assert set(torch.load(folder / "checkpoint.pt", weights_only=True)) == {"generator", "critic"}
+    assert not (folder / "metrics.json").exists()
+
+
+def test_trainer_runs_once(tmp_path: Path) -> None:
+    trainer = Trainer(TrainConfig(steps=1, batch_size=8, width=4, depth=1, out=tmp_path / "run"))
+    with torch.no_grad():
+        trainer.run()
+    with pytest.raises(RuntimeError, match="runs once"):
+        trainer.run()
+
+
+@pytest.mark.parametrize(
+    ("error", "settings"),
+    [
+        (ValueError, {"threads": 100_000}),
+        (TypeError, {"overwrite": "no"}),
+        (TypeError, {"out": 5}),
+        (TypeError, {"out": ""}),
+        (ValueError, {"data": ["x"]}),
+    ],
+)
+def test_settings_of_the_wrong_kind(error: type, settings: dict[str, Any]) -> None:
+    with pytest.raises(error, match=f"^{next(iter(settings))}: expected"):
+        TrainConfig(**settings)

@@ -22,8 +22,9 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wgan_fast"):
             raise
-        print(_HELP.format(missing=error))
-        return 0 if sys.argv[1:] in ([], ["--help"]) else 1
+        asked_for_help = sys.argv[1:] == [] or "--help" in sys.argv
+        print(_HELP.format(missing=error.name), file=sys.stdout if asked_for_help else sys.stderr)
+        return 0 if asked_for_help else 1
 
     @app.command("doctor")
     def _() -> None:

@@ -133,7 +133,10 @@ def _driver() -> str | None:
     if (query := shutil.which("nvidia-smi")) is None:
         return None
     asked = [query, "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return "nvidia-smi fails"
     return answer[0] if answer else None
 
 
@@ -156,7 +159,9 @@ def collect() -> Facts:
         failure=_library.failure,
         build_failure=note("_build_failure"),
         cuda_left_out=note("_cuda_left_out"),
-        elsewhere=next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
+        elsewhere=None
+        if any(package.glob("_C.*"))  # it is there, and did not load
+        else next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
         driver=_driver(),
         reinstall=_reinstall_command(),
     )

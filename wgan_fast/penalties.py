@@ -234,9 +234,8 @@ def _input_gradient_in_transform(
         check_scores("critic", scores)
         return scores
 
-    scores, pull_back = torch.func.vjp(score, points)
-    (gradient,) = pull_back(torch.ones_like(scores))
-    return gradient
+    scores, pull_back = torch.func.vjp(score, points)[:2]
+    return pull_back(torch.ones_like(scores))[0]
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -86,15 +86,17 @@ def train(
             out=out,
             overwrite=overwrite,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         _stop(_as_option(str(error)), code=2)
     trainer = Trainer(config)
     try:
         metrics = trainer.run()
-    except FileExistsError as error:
-        _stop(_as_option(str(error)), code=2)
+    except KeyboardInterrupt:
+        _stop(f"stopped; {trainer.folder} holds the history and a checkpoint of the moment", code=130)
     except (OSError, FloatingPointError) as error:
-        _stop(str(error), code=1)
+        if str(error).startswith("out:"):
+            _stop(_as_option(str(error)), code=2)
+        _stop(f"{trainer.folder}: {error}", code=1)
     typer.echo(_report(metrics))
     typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, checkpoint.pt")
 

@@ -1,6 +1,7 @@
 """Every setting of a run, in one place, checked before anything begins."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,11 +68,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, choices in {"algorithm": ALGORITHMS, "data": DATASETS, "model": MODELS}.items():
-            if getattr(self, name) not in choices:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name in ("steps", "batch_size", "n_critic", "latent_dimension", "width", "depth", "log_every", "threads"):
             self._check_integer(name, minimum=1)
         self._check_integer("seed", minimum=0)
+        if self.threads > (os.cpu_count() or 1):
+            raise ValueError(
+                f"threads: expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
+            )
+        if not isinstance(self.overwrite, bool):
+            raise TypeError(f"overwrite: expected True or False, got {self.overwrite!r}")
+        if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
+            raise TypeError(f"out: expected a path, got {self.out!r}")
         self._check_number("learning_rate", "a number above 0", lambda value: value > 0)
         self._check_number("penalty_weight", "a number of at least 0", lambda value: value >= 0)
         for name in ("beta1", "beta2", "average_decay"):

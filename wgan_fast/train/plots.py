@@ -26,6 +26,8 @@ def plot_samples(
         metrics: as :func:`wgan_fast.train.metrics.evaluate` returns; what applies goes into the title.
     """
     limit = 1.15 * real.abs().max().item()
+    outside = int((generated.abs() > limit).any(dim=1).sum())
+    beyond = f", {outside} outside the frame" if outside else ""
     ticks = torch.linspace(-limit, limit, 300, device=real.device)
     scores = critic(torch.cartesian_prod(ticks, ticks)).reshape(300, 300).T.cpu().numpy()
     line = ticks.cpu().numpy()
@@ -33,7 +35,7 @@ def plot_samples(
     figure = Figure(figsize=(12, 6.1), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, title, points, colour in (
-        (panels[0], f"generated{_summary(metrics)}", generated.cpu(), VERMILION),
+        (panels[0], f"generated{_summary(metrics)}{beyond}", generated.cpu(), VERMILION),
         (panels[1], "real, held out", real.cpu(), BLUE),
     ):
         levels = panel.contourf(line, line, scores, levels=14, cmap="Greys", alpha=0.55)

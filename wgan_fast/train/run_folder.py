@@ -1,5 +1,6 @@
 """The folder of a run: who may write into it, its history and its checkpoint."""
 
+import io
 import json
 import math
 import os
@@ -23,21 +24,21 @@ def claim_run_folder(config: TrainConfig) -> Path:
 
     Raises:
         FileExistsError: ``config.out`` is a file, or a folder that is not empty and may not be overwritten.
+        OSError: the folder cannot be made.
     """
     folder = Path(config.out or f"runs/{config.algorithm}-{config.data}-seed{config.seed}")
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"out: expected a folder, {folder} is a file")
     if config.overwrite:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
         return folder
     if config.out is not None:
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"out: {folder} is not empty; name another folder, or set overwrite (--overwrite)")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        return _make(folder)
+    _make(folder.parent)
     number, candidate = 1, folder
     while True:
         with suppress(FileExistsError):
@@ -47,14 +48,27 @@ def claim_run_folder(config: TrainConfig) -> Path:
         candidate = folder.with_name(f"{folder.name}-{number}")
 
 
+def _make(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"out: the folder {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
 def save_checkpoint(path: Path, **networks: nn.Module) -> None:
     """Writes a dict of the networks' ``state_dict``s that ``torch.load(path, weights_only=True)`` reads.
 
     A reader finds the old file or the new one, never half of one.
     """
     unfinished = path.with_name(path.name + ".unfinished")
-    torch.save({name: network.state_dict() for name, network in networks.items()}, unfinished)
-    os.replace(unfinished, path)
+    content = io.BytesIO()  # where a disk is full, a file says so and torch.save does not
+    torch.save({name: network.state_dict() for name, network in networks.items()}, content)
+    try:
+        unfinished.write_bytes(content.getvalue())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class History:

@@ -67,20 +67,28 @@ class Trainer:
         Raises:
             FileExistsError: the configured folder is not empty and may not be overwritten.
             FloatingPointError: the critic's loss is no longer finite.
+            KeyboardInterrupt: passed on, after the checkpoint of the moment has been written.
+            RuntimeError: it has run before.
         """
+        if self.folder is not None:
+            raise RuntimeError("a Trainer runs once; make another one")
         config = self.config
         self.folder = folder = claim_run_folder(config)
         (folder / "config.yaml").write_text(config.to_yaml())
         batches = self.data.batches(config.batch_size, self.random)
         history = History(folder / "metrics.jsonl", config.log_every, config.steps)
-        with cpu_threads(config.threads), history, ProgressDisplay(config.steps) as display:
-            for step in range(1, config.steps + 1):
-                for _ in range(config.n_critic):
-                    history.add(*self.update_critic(next(batches)))
-                self.update_generator(step)
-                self.decay_learning_rate(step)
-                history.end_step(step)
-                display.update(step, history)
+        try:
+            with torch.enable_grad(), cpu_threads(config.threads), history, ProgressDisplay(config.steps) as display:
+                for step in range(1, config.steps + 1):
+                    for _ in range(config.n_critic):
+                        history.add(*self.update_critic(next(batches)))
+                    self.update_generator(step)
+                    self.decay_learning_rate(step)
+                    history.end_step(step)
+                    display.update(step, history)
+        except KeyboardInterrupt:
+            save_checkpoint(folder / "checkpoint.pt", generator=self.averaged_generator, critic=self.critic)
+            raise
         metrics = self.evaluate() | {"seconds": display.seconds, "steps": config.steps, "seed": config.seed}
         self.save(folder, history.rows, metrics)
         return metrics
