@@ -39,7 +39,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream, 
 __device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * BLOCK + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t{gridDim.x} * BLOCK; }
 
-// WIDTH neighbouring elements: 16 bytes in one instruction, or a single element where the data is not aligned to them.
+// WIDTH neighbouring elements in one access: 16 bytes, or fewer where the data is not aligned to them.
 template <class T, int WIDTH>
 struct alignas(sizeof(T) * WIDTH) Vector {
   T at[WIDTH];
