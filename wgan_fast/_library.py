@@ -97,6 +97,21 @@ if extension is not None:
     ) -> Tensor:
         return _empty_rows(gradient)
 
+    @torch.library.register_fake("wgan_fast::piecewise_linear")
+    def _(input: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(input), _gates(input)
+
+    @torch.library.register_fake("wgan_fast::piecewise_linear_")
+    def _(input: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
+        return _gates(input)
+
+    @torch.library.register_fake("wgan_fast::gate")
+    def _(input: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
+        return input.new_empty_strided(input.shape, stride)
+
+    def _gates(input: Tensor) -> Tensor:
+        return input.new_empty((input.numel() + 7) // 8, dtype=torch.uint8)
+
     @torch.library.register_fake("wgan_fast::clip_weights_")
     def _(tensors: list[Tensor], bound: float) -> None:
         pass

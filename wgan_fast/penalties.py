@@ -12,6 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import check_batch, check_flag, check_number, check_scores
+from wgan_fast._library import extension
+from wgan_fast.critic_mode import CriticMode
 from wgan_fast.ops import check_generator, draw_uniform, gradient_norm_penalty, interpolate
 
 
@@ -210,15 +212,21 @@ def _input_gradient(
         args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
     with torch.inference_mode(False), torch.enable_grad():
         points.requires_grad_()
-        scores = critic(points, *args, **kwargs)
+        with CriticMode():
+            scores = critic(points, *args, **kwargs)
         check_scores("critic", scores)
         gradient = None
         if scores.requires_grad:
+            graph = None if extension is None else extension.CriticGraph(scores, points)
+            if graph is not None:
+                graph.let_go_of_inputs()
             # Autocast is for the forward; the type of each backward operation follows from it.
             with _without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, torch.ones_like(scores), create_graph=create_graph, allow_unused=True
                 )
+            if gradient is not None and create_graph and graph is not None:
+                gradient = graph.without_dead_work(gradient)
     if gradient is None:
         raise ValueError("critic: its scores do not depend on the samples, so there is no gradient to penalise")
     return gradient

@@ -1,0 +1,223 @@
+// The graph of a critic's forward, from the scores down to the points, and that of the gradient which is taken of it.
+#include <ATen/ATen.h>
+#include <ATen/SavedTensorHooks.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <bitset>
+#include <string>
+#include <unordered_map>
+
+#include "ops/critic.h"
+#include "ops/tensors.h"
+
+namespace wgan_fast {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Edge;
+using torch::autograd::variable_list;
+
+// How a node depends on its inputs, of which a bit stands for each.
+struct Linearity {
+  unsigned multiplied = 0;  // it is linear in each of these, but not in two of them at once
+  unsigned curved = 0;      // it is not linear in these
+  bool piecewise = false;   // it is linear once its input has made a choice: a sign, a maximum
+};
+
+// PyTorch's nodes that are linear, or piecewise so. A node that is not here counts as curved, which costs memory only.
+const std::unordered_map<std::string, Linearity>& linear_nodes() {
+  static const auto table = [] {
+    std::unordered_map<std::string, Linearity> table;
+    for (const char* name :
+         {"Add",         "Alias",       "Amax",       "Amin",        "AsStrided",         "Cat",
+          "Clamp",       "ClampMax",    "ClampMin",   "Clone",       "ConstantPadNd",     "Cumsum",
+          "Diagonal",    "Expand",      "Flip",       "Gather",      "Im2Col",            "Index",
+          "IndexSelect", "MaskedFill",  "Max",        "Maximum",     "Mean",              "Median",
+          "Min",         "Minimum",     "Neg",        "Permute",     "PixelShuffle",      "PixelUnshuffle",
+          "Repeat",      "ReshapeAlias", "Roll",      "Rsub",        "Select",            "Slice",
+          "Sort",        "Split",       "SplitWithSizes", "Squeeze", "Stack",             "Sub",
+          "Sum",         "T",           "ToCopy",     "Topk",        "Transpose",         "Tril",
+          "Triu",        "Unbind",      "Unfold",     "UnsafeSplit", "UnsafeView",        "Unsqueeze",
+          "UpsampleBilinear2D", "UpsampleLinear1D", "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D",
+          "View",        "Where"}) {
+      for (const char* overload : {"0", "1", "2"}) table[std::string(name) + "Backward" + overload] = {};
+    }
+    for (const char* name : {"Bmm", "Convolution", "Mm", "Mul", "Mv"}) {
+      table[std::string(name) + "Backward0"] = {0b11, 0, false};
+    }
+    table["MulBackward1"] = {};
+    table["AddmmBackward0"] = table["BaddbmmBackward0"] = {0b110, 0, false};
+    table["DivBackward0"] = {0, 0b10, false};
+    table["DivBackward1"] = {};
+    for (const char* name : {"Abs",          "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D",
+                             "AdaptiveMaxPool3D", "AvgPool2D",    "AvgPool3D",         "FractionalMaxPool2D",
+                             "FractionalMaxPool3D", "Hardshrink", "Hardtanh",          "LeakyRelu",
+                             "MaxPool2DWithIndices", "MaxPool3DWithIndices", "ReflectionPad1D", "ReflectionPad2D",
+                             "ReflectionPad3D", "Relu",           "ReplicationPad1D",  "ReplicationPad2D",
+                             "ReplicationPad3D", "RreluWithNoise", "Softshrink",       "Threshold"}) {
+      for (const char* overload : {"0", "1"}) table[std::string(name) + "Backward" + overload] = {0, 0, true};
+    }
+    table["PreluKernelBackward0"] = {0b11, 0, true};
+    return table;
+  }();
+  return table;
+}
+
+// Of the nodes that differentiate a backward, by name: the input that they send nothing but zeros to, or nothing at all
+// as long as no weight's gradient is differentiated. PyTorch's zeros would travel through the whole forward.
+const std::unordered_map<std::string, size_t>& dead_inputs() {
+  static const auto table = [] {
+    std::unordered_map<std::string, size_t> table{{"ConvolutionBackwardBackward0", 1}, {"SgnBackward0", 0}};
+    for (const auto& [name, linearity] : linear_nodes()) {
+      if (linearity.piecewise) table[name.substr(0, name.size() - 1) + "Backward0"] = 1;
+    }
+    return table;
+  }();
+  return table;
+}
+
+// Walks from the root down: enter(node) before its inputs, leave(node) after them.
+template <class Enter, class Leave>
+void walk(Node* root, std::unordered_set<Node*>& visited, Enter&& enter, Leave&& leave) {
+  std::vector<std::pair<Node*, size_t>> path;
+  const auto go_to = [&](Node* node) {
+    if (!node || !visited.insert(node).second) return;
+    enter(node);
+    path.emplace_back(node, 0);
+  };
+  go_to(root);
+  while (!path.empty()) {
+    auto& [node, next] = path.back();
+    if (next < node->next_edges().size()) {
+      go_to(node->next_edge(next++).function.get());
+    } else {
+      leave(node);
+      path.pop_back();
+    }
+  }
+}
+
+constexpr auto nothing = [](Node*) {};
+
+// The gradient itself; leaves that its derivative does not reach, but PyTorch's zeros would have, receive zeros.
+class WithZeros : public torch::autograd::Function<WithZeros> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& gradient, const at::TensorList& leaves) {
+    context->set_materialize_grads(false);
+    context->save_for_backward(leaves.vec());
+    return gradient;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    for (const Tensor& leaf : context->get_saved_variables()) {
+      const bool wanted = grads[0].defined() && context->needs_input_grad(grads.size());
+      grads.push_back(wanted ? at::zeros_like(leaf) : Tensor());
+    }
+    return grads;
+  }
+};
+
+}  // namespace
+
+bool is_plain(const Tensor& tensor) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet special({DispatchKey::Python, DispatchKey::FuncTorchBatched,
+                                         DispatchKey::FuncTorchGradWrapper, DispatchKey::Negative,
+                                         DispatchKey::Conjugate, DispatchKey::ZeroTensor});
+  return is_supported(tensor.scalar_type()) && tensor.layout() == at::kStrided && !tensor.is_nested() &&
+         (tensor.is_cpu() || tensor.is_cuda()) && !tensor.key_set().has_any(special) &&
+         !c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerFrontMode) &&
+         !at::SavedTensorDefaultHooks::get_hooks();
+}
+
+CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(scores) {
+  const auto accumulator = torch::autograd::impl::grad_accumulator(points);
+  points_ = accumulator.get();
+  on_path_.insert(points_);
+  std::vector<Node*> piecewise;
+  walk(scores.grad_fn().get(), forward_, nothing, [&](Node* node) {
+    unsigned from_points = 0;
+    for (size_t i = 0; i < node->next_edges().size(); ++i) {
+      if (on_path_.count(node->next_edge(i).function.get())) from_points |= 1u << std::min<size_t>(i, 31);
+    }
+    if (from_points == 0) return;
+    on_path_.insert(node);
+    Linearity linearity;
+    if (is_layer(*node)) {
+      linearity = {0b11, 0, false};
+      if (from_points == 0b01) layers_.push_back(node);
+    } else if (wgan_fast::is_piecewise_linear(*node)) {
+      linearity.piecewise = true;
+    } else if (const auto entry = linear_nodes().find(node->name()); entry != linear_nodes().end()) {
+      linearity = entry->second;
+    } else {
+      linearity.curved = ~0u;
+    }
+    if ((from_points & linearity.curved) || std::bitset<32>(from_points & linearity.multiplied).count() > 1) {
+      piecewise_linear_ = false;
+    }
+    if (linearity.piecewise || is_prelu(*node)) piecewise.push_back(node);
+  });
+  std::unordered_set<Node*> below;
+  for (Node* node : piecewise) {
+    walk(node->next_edge(0).function.get(), below, nothing, [&](Node* node) {
+      if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node); leaf && leaf != points_) {
+        below_activations_.push_back(leaf->variable);
+      }
+    });
+  }
+}
+
+void CriticGraph::let_go_of_inputs() {
+  if (!piecewise_linear_) return;
+  for (Node* layer : layers_) let_go_of_input(*layer);
+}
+
+Tensor CriticGraph::without_dead_work(const Tensor& gradient) const {
+  std::unordered_set<Node*> visited, alive;
+  const auto cut_dead = [&](Node* node) {
+    if (forward_.count(node)) return;
+    const auto dead = dead_inputs().find(node->name());
+    if (dead != dead_inputs().end()) node->next_edges()[dead->second] = Edge();
+  };
+  walk(gradient.grad_fn().get(), visited, cut_dead, [&](Node* node) {
+    auto& edges = node->next_edges();
+    bool reaches = edges.empty() && node != points_;
+    for (Edge& edge : edges) {
+      if (alive.count(edge.function.get())) {
+        reaches = true;
+      } else {
+        edge = Edge();
+      }
+    }
+    if (reaches) alive.insert(node);
+  });
+  std::vector<Tensor> zeros;
+  const auto reached = surely_reached(gradient.grad_fn().get());
+  for (const Tensor& leaf : below_activations_) {
+    if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
+  }
+  return zeros.empty() ? gradient : WithZeros::apply(gradient, at::TensorList(zeros));
+}
+
+// The nodes whose input surely receives a gradient when the penalty is differentiated. Where there is curvature PyTorch
+// may leave an input without one, so paths through it do not count.
+std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
+  std::unordered_set<Node*> reached;
+  std::vector<Node*> next{root};
+  while (!next.empty()) {
+    Node* node = next.back();
+    next.pop_back();
+    if (!node || !reached.insert(node).second) continue;
+    const bool follow = forward_.count(node) ? !on_path_.count(node)
+                                             : wgan_fast::is_piecewise_linear(*node) || linear_nodes().count(node->name());
+    if (!follow) continue;
+    for (const Edge& edge : node->next_edges()) next.push_back(edge.function.get());
+  }
+  return reached;
+}
+
+}  // namespace wgan_fast

@@ -1,0 +1,256 @@
+// Linear layers and convolutions. They are linear in their input, so the gradient that a penalty takes needs their
+// weight alone; their input waits for the weight's own first derivative, until somebody knows that nobody will ask.
+#include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "ops/critic.h"
+
+namespace wgan_fast {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::CppNode;
+using torch::autograd::variable_list;
+
+// The input is what let_go_of_input releases, so it alone is a saved variable; the weight has its version checked here.
+void save(AutogradContext* context, const Tensor& input, const Tensor& weight) {
+  context->set_materialize_grads(false);
+  context->save_for_backward({input});
+  context->saved_data["weight"] = weight;
+  if (!weight.is_inference()) context->saved_data["version"] = weight._version();
+}
+
+Tensor saved_weight(AutogradContext* context) {
+  const Tensor weight = context->saved_data["weight"].toTensor();
+  const auto version = context->saved_data.find("version");
+  TORCH_CHECK(version == context->saved_data.end() || version->second.toInt() == weight._version(),
+              "one of the variables needed for gradient computation has been modified by an inplace operation: a "
+              "weight of shape ",
+              weight.sizes(), " is at version ", weight._version());
+  return weight;
+}
+
+Tensor saved_input(AutogradContext* context) {
+  TORCH_CHECK(context->saved_data.find("let_go") == context->saved_data.end(),
+              "A tensor that the critic made while its gradient penalty was computed was differentiated with respect to "
+              "the critic's weights. The penalty has let go of what that needs. Call the critic once more, outside of "
+              "the penalty, and use what it makes then.");
+  return context->get_saved_variables()[0];
+}
+
+std::optional<Tensor> given(const Tensor& tensor) { return tensor.defined() ? std::optional(tensor) : std::nullopt; }
+
+// y = x W^T + b
+class Linear : public torch::autograd::Function<Linear> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight, const Tensor& bias) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    save(context, input, weight);
+    const Tensor x = rows(input, weight.size(1));
+    const Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : x.mm(weight.t());
+    std::vector<int64_t> sizes = input.sizes().vec();
+    sizes.back() = weight.size(0);
+    return y.view(sizes);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    variable_list result(3);
+    if (!grads[0].defined()) return result;
+    const Tensor grad = grads[0];
+    const Tensor weight = saved_weight(context);
+    if (context->needs_input_grad(0)) result[0] = grad.matmul(weight);
+    if (context->needs_input_grad(1)) {
+      result[1] = rows(grad, weight.size(0)).t().mm(rows(saved_input(context), weight.size(1)));
+    }
+    if (context->needs_input_grad(2)) result[2] = rows(grad, weight.size(0)).sum(0);
+    return result;
+  }
+
+ private:
+  static Tensor rows(const Tensor& tensor, int64_t width) { return tensor.reshape({-1, width}); }
+};
+
+struct Geometry {
+  std::vector<int64_t> stride, padding, dilation, output_padding;
+  int64_t groups;
+  bool transposed;
+
+  size_t dims() const { return stride.size(); }
+
+  std::vector<int64_t> pack() const {
+    std::vector<int64_t> numbers{groups, transposed};
+    for (const auto* part : {&stride, &padding, &dilation, &output_padding}) {
+      numbers.insert(numbers.end(), part->begin(), part->end());
+    }
+    return numbers;
+  }
+
+  static Geometry unpack(const std::vector<int64_t>& numbers) {
+    const auto part = [&, width = (numbers.size() - 2) / 4](size_t i) {
+      const auto begin = numbers.begin() + 2 + i * width;
+      return std::vector<int64_t>(begin, begin + width);
+    };
+    return {part(0), part(1), part(2), part(3), numbers[0], numbers[1] != 0};
+  }
+};
+
+class Convolution : public torch::autograd::Function<Convolution> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight, const Tensor& bias,
+                        const Geometry& g) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    save(context, input, weight);
+    context->saved_data["geometry"] = g.pack();
+    context->saved_data["input_sizes"] = input.sizes().vec();
+    return at::convolution(input, weight, given(bias), g.stride, g.padding, g.dilation, g.transposed, g.output_padding,
+                           g.groups);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    variable_list result(4);
+    if (!grads[0].defined()) return result;
+    const Tensor grad = grads[0];
+    const Tensor weight = saved_weight(context);
+    const Geometry g = Geometry::unpack(context->saved_data["geometry"].toIntVector());
+    const auto needs = [&](int i) { return context->needs_input_grad(i); };
+    if (needs(1) || needs(2)) {
+      const std::vector<int64_t> bias_sizes{grad.size(1)};
+      std::tie(result[0], result[1], result[2]) =
+          at::convolution_backward(grad, saved_input(context), weight, bias_sizes, g.stride, g.padding, g.dilation,
+                                   g.transposed, g.output_padding, g.groups, {needs(0), needs(1), needs(2)});
+    } else if (needs(0)) {
+      result[0] = input_gradient(grad, weight, g, context->saved_data["input_sizes"].toIntVector());
+    }
+    return result;
+  }
+
+ private:
+  // The transpose of the layer, applied to `grad`. Written as the convolution that it is, its own derivatives are an
+  // ordinary convolution and the dedicated weight gradient; the derivative of at::convolution_backward computes the
+  // latter as a convolution with a kernel of the size of the map.
+  static Tensor input_gradient(const Tensor& grad, const Tensor& weight, const Geometry& g,
+                               const std::vector<int64_t>& input_sizes) {
+    std::vector<int64_t> output_padding(g.dims(), 0);
+    if (!g.transposed) {
+      for (size_t d = 0; d < g.dims(); ++d) {
+        const int64_t reached = (grad.size(d + 2) - 1) * g.stride[d] - 2 * g.padding[d] +
+                                g.dilation[d] * (weight.size(d + 2) - 1) + 1;
+        output_padding[d] = input_sizes[d + 2] - reached;
+      }
+    }
+    return at::convolution(grad, weight, {}, g.stride, g.padding, g.dilation, !g.transposed, output_padding, g.groups);
+  }
+};
+
+// y = x where the gate is open, else w x, with one weight w for all or for each channel. The derivative is a sum of
+// operators that are differentiable themselves, for w is learned: g w + gate(g (1 - w)).
+class PReLU : public torch::autograd::Function<PReLU> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    save(context, input, weight);
+    context->saved_data["gates"] =
+        std::get<1>(dispatch_piecewise_linear(input, 0.0, 0.0, std::numeric_limits<double>::infinity()));
+    context->saved_data["stride"] = input.strides().vec();
+    return at::prelu(input, weight);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    variable_list result(2);
+    if (!grads[0].defined()) return result;
+    const Tensor grad = grads[0];
+    const Tensor weight = saved_weight(context);
+    const Tensor gates = context->saved_data["gates"].toTensor();
+    const std::vector<int64_t> stride = context->saved_data["stride"].toIntVector();
+    const auto where_open = [&](const Tensor& tensor) { return dispatch_gate(tensor, gates, 0.0, stride); };
+    std::vector<int64_t> per_channel(grad.dim(), 1);
+    if (weight.numel() != 1) per_channel[1] = weight.numel();
+    const Tensor w = weight.reshape(per_channel);
+    if (context->needs_input_grad(0)) result[0] = grad * w + where_open(grad * (1 - w));
+    if (context->needs_input_grad(1)) {
+      const Tensor product = grad * saved_input(context);
+      result[1] = (product - where_open(product)).sum_to_size(per_channel).reshape_as(weight);
+    }
+    return result;
+  }
+};
+
+// Under autocast PyTorch's own layers compute in the lower precision; their weights' conversions are cached.
+Tensor under_autocast(const Tensor& tensor, at::DeviceType device) {
+  if (!at::autocast::is_autocast_enabled(device)) return tensor;
+  return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device), tensor, device);
+}
+
+Tensor under_autocast(const std::optional<Tensor>& tensor, at::DeviceType device) {
+  return tensor ? under_autocast(*tensor, device) : Tensor();
+}
+
+bool is_plain(const std::optional<Tensor>& tensor) { return !tensor || wgan_fast::is_plain(*tensor); }
+
+bool any_out_of_reach(const Geometry& g) {
+  for (size_t d = 0; d < g.dims(); ++d) {
+    if (g.output_padding[d] >= g.stride[d]) return true;
+  }
+  return false;
+}
+
+std::vector<int64_t> expand(const std::vector<int64_t>& numbers, size_t dims) {
+  return numbers.size() == 1 ? std::vector<int64_t>(dims, numbers[0]) : numbers;
+}
+
+}  // namespace
+
+std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias) || weight.dim() != 2 ||
+      input.dim() == 0 || input.size(-1) != weight.size(1)) {
+    return std::nullopt;
+  }
+  const at::DeviceType device = input.device().type();
+  return Linear::apply(under_autocast(input, device), under_autocast(weight, device), under_autocast(bias, device));
+}
+
+std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                                  const std::vector<int64_t>& dilation, bool transposed,
+                                  const std::vector<int64_t>& output_padding, int64_t groups) {
+  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias)) return std::nullopt;
+  if (weight.dim() < 3 || input.dim() != weight.dim()) return std::nullopt;  // one sample without a batch, or an error
+  const size_t dims = weight.dim() - 2;
+  const Geometry g{expand(stride, dims),         expand(padding, dims), expand(dilation, dims),
+                   expand(output_padding, dims), groups,                transposed};
+  for (const auto* part : {&g.stride, &g.padding, &g.dilation, &g.output_padding}) {
+    if (part->size() != dims) return std::nullopt;
+  }
+  if (transposed && any_out_of_reach(g)) return std::nullopt;  // its transpose would be larger than its input
+  const at::DeviceType device = input.device().type();
+  return Convolution::apply(under_autocast(input, device), under_autocast(weight, device), under_autocast(bias, device),
+                            g);
+}
+
+std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight) {
+  if (!is_plain(input) || !is_plain(weight) || !input.is_non_overlapping_and_dense() || weight.dim() > 1 ||
+      input.dim() < (weight.numel() == 1 ? 0 : 2) || input.scalar_type() != weight.scalar_type()) {
+    return std::nullopt;
+  }
+  return PReLU::apply(input, weight);
+}
+
+bool is_layer(const Node& node) {
+  return typeid(node) == typeid(CppNode<Linear>) || typeid(node) == typeid(CppNode<Convolution>) ||
+         typeid(node) == typeid(CppNode<PReLU>);
+}
+
+bool is_prelu(const Node& node) { return typeid(node) == typeid(CppNode<PReLU>); }
+
+void let_go_of_input(Node& layer) {
+  const auto let_go = [](auto& node) {
+    node.ctx_.saved_data["let_go"] = true;
+    node.release_variables();
+  };
+  if (auto* linear = dynamic_cast<CppNode<Linear>*>(&layer)) let_go(*linear);
+  if (auto* prelu = dynamic_cast<CppNode<PReLU>*>(&layer)) let_go(*prelu);
+  if (auto* convolution = dynamic_cast<CppNode<Convolution>*>(&layer)) let_go(*convolution);
+}
+
+}  // namespace wgan_fast

@@ -1,0 +1,213 @@
+#include "kernels/piecewise_linear.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "ops/critic.h"
+#include "ops/tensors.h"
+
+namespace wgan_fast {
+
+std::tuple<Tensor, Tensor> dispatch_piecewise_linear(const Tensor& input, double closed_slope, double lower,
+                                                     double upper) {
+  static const auto op = find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, double)>(
+      "wgan_fast::piecewise_linear");
+  return op.call(input, closed_slope, lower, upper);
+}
+
+static Tensor dispatch_piecewise_linear_(const Tensor& input, double closed_slope, double lower, double upper) {
+  static const auto op = find_operator<Tensor(const Tensor&, double, double, double)>("wgan_fast::piecewise_linear_");
+  return op.call(input, closed_slope, lower, upper);
+}
+
+Tensor dispatch_gate(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, double, at::IntArrayRef)>("wgan_fast::gate");
+  return op.call(input, gates, closed_slope, stride);
+}
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Elements and gates lie in the order of memory, so a tensor must fill its memory, in whatever order of dimensions.
+void check_dense(const Tensor& input) {
+  TORCH_CHECK_TYPE(is_supported(input.scalar_type()), "input: expected float16, bfloat16, float32 or float64, got ",
+                   input.scalar_type());
+  TORCH_CHECK_TYPE(input.layout() == at::kStrided, "input: expected a dense tensor, got layout ", input.layout());
+  TORCH_CHECK_VALUE(input.is_non_overlapping_and_dense(), "input: expected a tensor without gaps in memory");
+}
+
+Tensor piecewise_linear_into(const Tensor& output, const Tensor& input, double closed_slope, double lower,
+                             double upper) {
+  const auto bound = [](double value) { return std::isinf(value) ? NAN : value; };
+  const PiecewiseLinear f{closed_slope, bound(lower), bound(upper)};
+  const int64_t count = input.numel();
+  const Tensor gates = at::empty({gate_bytes(count)}, input.options().dtype(at::kByte));
+  if (count == 0) return gates;
+  dispatch(input.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    const T* x = data<T>(input);
+    T* y = mutable_data<T>(output);
+    uint8_t* bits = mutable_data<uint8_t>(gates);
+#ifdef WGAN_FAST_CUDA
+    if (input.is_cuda()) {
+      return piecewise_linear_cuda(x, y, bits, f, count, c10::cuda::getCurrentCUDAStream().stream());
+    }
+#endif
+    at::parallel_for(0, (count + GATES - 1) / GATES, GRAIN / GATES, [&](int64_t begin, int64_t end) {
+      piecewise_linear_cpu(x, y, bits, f, begin * GATES, std::min(end * GATES, count));
+    });
+  });
+  return gates;
+}
+
+std::tuple<Tensor, Tensor> piecewise_linear(const Tensor& input, double closed_slope, double lower, double upper) {
+  check_dense(input);
+  const c10::DeviceGuard guard(input.device());
+  const Tensor output = at::empty_like(input);
+  return {output, piecewise_linear_into(output, input, closed_slope, lower, upper)};
+}
+
+Tensor piecewise_linear_(const Tensor& input, double closed_slope, double lower, double upper) {
+  check_dense(input);
+  const c10::DeviceGuard guard(input.device());
+  return piecewise_linear_into(input, input, closed_slope, lower, upper);
+}
+
+// `stride` is that of the activation's input, whose order of memory the gates have.
+Tensor gate_forward(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  TORCH_CHECK_TYPE(is_supported(input.scalar_type()), "input: expected float16, bfloat16, float32 or float64, got ",
+                   input.scalar_type());
+  TORCH_CHECK_TYPE(gates.scalar_type() == at::kByte, "gates: expected uint8, got ", gates.scalar_type());
+  TORCH_CHECK_VALUE(gates.device() == input.device(), "gates is on ", gates.device(), " and input on ", input.device());
+  TORCH_CHECK_VALUE(gates.dim() == 1 && gates.is_contiguous() && gates.numel() == gate_bytes(input.numel()),
+                    "gates: expected ", gate_bytes(input.numel()), " bytes, got shape ", gates.sizes());
+  TORCH_CHECK_VALUE(stride.size() == input.sizes().size(), "stride: expected ", input.dim(), " numbers, got ", stride);
+  const c10::DeviceGuard guard(input.device());
+  const Tensor output = at::empty_strided(input.sizes(), stride, input.options());
+  TORCH_CHECK_VALUE(output.is_non_overlapping_and_dense(), "stride: ", stride, " leaves gaps in memory");
+  if (output.numel() == 0) return output;
+  const Tensor dense = input.strides() == stride ? input : at::empty_like(output).copy_(input);
+  dispatch(input.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    const T* x = data<T>(dense);
+    const uint8_t* bits = data<uint8_t>(gates);
+    T* y = mutable_data<T>(output);
+    const int64_t count = output.numel();
+#ifdef WGAN_FAST_CUDA
+    if (input.is_cuda()) {
+      return gate_cuda(x, bits, y, closed_slope, count, c10::cuda::getCurrentCUDAStream().stream());
+    }
+#endif
+    at::parallel_for(0, (count + GATES - 1) / GATES, GRAIN / GATES, [&](int64_t begin, int64_t end) {
+      gate_cpu(x, bits, y, closed_slope, begin * GATES, std::min(end * GATES, count));
+    });
+  });
+  return output;
+}
+
+// The gates decide the derivative and do not move with the input: the second derivative has nothing to tell the input.
+void save(AutogradContext* context, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  context->set_materialize_grads(false);
+  context->saved_data["gates"] = gates;
+  context->saved_data["closed_slope"] = closed_slope;
+  context->saved_data["stride"] = stride.vec();
+}
+
+Tensor backward_of_gate(AutogradContext* context, const Tensor& grad) {
+  if (!grad.defined()) return Tensor();
+  auto& saved = context->saved_data;
+  return dispatch_gate(grad, saved["gates"].toTensor(), saved["closed_slope"].toDouble(),
+                       saved["stride"].toIntVector());
+}
+
+class Gate : public torch::autograd::Function<Gate> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& gates, double closed_slope,
+                        at::IntArrayRef stride) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    save(context, gates, closed_slope, stride);
+    return dispatch_gate(input, gates, closed_slope, stride);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    return {backward_of_gate(context, grads[0]), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+Tensor gate_autograd(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  return Gate::apply(input, gates, closed_slope, stride);
+}
+
+// Returns the output alone, because autograd lets a function that works in place on a view return nothing else.
+class Activation : public torch::autograd::Function<Activation> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& input, double closed_slope, double lower, double upper,
+                        bool inplace, Tensor* gates) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    Tensor output = input;
+    if (inplace) {
+      *gates = dispatch_piecewise_linear_(input, closed_slope, lower, upper);
+      context->mark_dirty({input});
+    } else {
+      std::tie(output, *gates) = dispatch_piecewise_linear(input, closed_slope, lower, upper);
+    }
+    save(context, *gates, closed_slope, input.strides());
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    variable_list result(6);
+    result[0] = backward_of_gate(context, grads[0]);
+    return result;
+  }
+};
+
+std::tuple<Tensor, Tensor> piecewise_linear_autograd(const Tensor& input, double closed_slope, double lower,
+                                                     double upper) {
+  Tensor gates;
+  const Tensor output = Activation::apply(input, closed_slope, lower, upper, /*inplace=*/false, &gates);
+  return {output, gates};
+}
+
+Tensor piecewise_linear_autograd_(const Tensor& input, double closed_slope, double lower, double upper) {
+  Tensor gates;
+  Activation::apply(input, closed_slope, lower, upper, /*inplace=*/true, &gates);
+  return gates;
+}
+
+void implement(torch::Library& library) {
+  library.impl("piecewise_linear", piecewise_linear);
+  library.impl("piecewise_linear_", piecewise_linear_);
+  library.impl("gate", gate_forward);
+}
+
+}  // namespace
+
+std::optional<Tensor> activation(const Tensor& input, double closed_slope, double lower, double upper, bool inplace) {
+  if (!is_plain(input) || !input.is_non_overlapping_and_dense() || lower > upper) return std::nullopt;
+  if (!inplace) return std::get<0>(dispatch_piecewise_linear(input, closed_slope, lower, upper));
+  dispatch_piecewise_linear_(input, closed_slope, lower, upper);
+  return input;
+}
+
+bool is_piecewise_linear(const torch::autograd::Node& node) {
+  return typeid(node) == typeid(torch::autograd::CppNode<Activation>) ||
+         typeid(node) == typeid(torch::autograd::CppNode<Gate>);
+}
+
+TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }
+#ifdef WGAN_FAST_CUDA
+TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { implement(library); }
+#endif
+TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) {
+  library.impl("piecewise_linear", piecewise_linear_autograd);
+  library.impl("piecewise_linear_", piecewise_linear_autograd_);
+  library.impl("gate", gate_autograd);
+}
+
+}  // namespace wgan_fast
