@@ -10,6 +10,8 @@
 #include <cuda_runtime_api.h>
 #endif
 
+#include <limits>
+
 #include "kernels/instruction_set.h"
 #include "ops/critic.h"
 
@@ -53,14 +55,35 @@ PYBIND11_MODULE(_C, module) {
     return info;
   });
 
-  // A critic's layers inside a penalty, and its graph; see critic.h.
-  module.def("linear", linear);
+  // A critic's layers inside a penalty, with the arguments that they have in PyTorch, and its graph; see critic.h.
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const auto input = py::arg("input");
+  const auto inplace = py::arg("inplace") = false;
+  const auto slope = py::arg("negative_slope") = 0.01;
+  const auto min_val = py::arg("min_val") = -1.0, max_val = py::arg("max_val") = 1.0;
+  module.def("linear", linear, input, py::arg("weight"), py::arg("bias") = py::none());
   module.def("convolution", convolution);
-  module.def("prelu", prelu);
-  module.def("activation", activation);
+  module.def("prelu", prelu, input, py::arg("weight"));
+  module.def("relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
+  module.def("relu_", [](const Tensor& x) { return activation(x, 0, 0, infinity, true); }, input);
+  module.def("relu6", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, 6, inplace); }, input, inplace);
+  module.def("relu6_", [](const Tensor& x) { return activation(x, 0, 0, 6, true); }, input);
+  module.def(
+      "leaky_relu",
+      [](const Tensor& x, double slope, bool inplace) { return activation(x, slope, 0, infinity, inplace); }, input,
+      slope, inplace);
+  module.def(
+      "leaky_relu_", [](const Tensor& x, double slope) { return activation(x, slope, 0, infinity, true); }, input, slope);
+  module.def(
+      "hardtanh",
+      [](const Tensor& x, double lower, double upper, bool inplace) { return activation(x, 0, lower, upper, inplace); },
+      input, min_val, max_val, inplace);
+  module.def(
+      "hardtanh_", [](const Tensor& x, double lower, double upper) { return activation(x, 0, lower, upper, true); },
+      input, min_val, max_val);
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const Tensor&, const Tensor&>(), py::arg("scores"), py::arg("points"))
-      .def_property_readonly("piecewise_linear", &CriticGraph::piecewise_linear)
+      .def_property_readonly("curved", &CriticGraph::curved)
       .def("let_go_of_inputs", &CriticGraph::let_go_of_inputs)
       .def("without_dead_work", &CriticGraph::without_dead_work);
 }

@@ -42,16 +42,20 @@ if extension is not None and extension.build_info()["cuda"] is not None:
     _device_types.add("cuda")
 
 
-@cache
-def _announce(reason: str) -> None:
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warns about the user's line, however deep inside the package this is called."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("wgan_fast."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(
+    warnings.warn(message, category, stacklevel=level)
+
+
+@cache
+def _announce(reason: str) -> None:
+    warn_user(
         f"wgan_fast computes with its slower plain-PyTorch reference: {reason}. "
         "`python -m wgan_fast.doctor` says what to do.",
         RuntimeWarning,
-        stacklevel=level,  # the user's line
     )
 
 

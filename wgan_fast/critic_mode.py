@@ -26,65 +26,36 @@ class CriticMode(TorchFunctionMode):
     What the library's operators do not know (a subclass of Tensor, a layout with gaps, a transform) stays PyTorch's.
     """
 
+    #: Whether a layer has normalised with the statistics of the batch.
+    batch_statistics = False
+
     def __torch_function__(
         self, func: Layer, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _LAYERS and _PLAIN.issuperset(types):  # a subclass of Tensor has its own idea of every function
-            output = _LAYERS[func](*args, **kwargs)
+        layer = _LAYERS.get(func)
+        if layer is not None and _PLAIN.issuperset(types):  # a subclass of Tensor has its own idea of every function
+            output = layer(*args, **kwargs)
             return func(*args, **kwargs) if output is None else output
         if func in _ATTENTION:
             with sdpa_kernel(SDPBackend.MATH):
                 return func(*args, **kwargs)
+        if func in _BATCH_NORM:
+            self.batch_statistics |= kwargs.get("training", True)
         if func in _RECURRENT:
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
 
-# Each takes the arguments of PyTorch's function, and gives its result, or None where it does not know it.
-
-
-def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
-    return extension.activation(input, 0.0, 0.0, inf, inplace)
-
-
-def _relu_(input: Tensor) -> Tensor | None:
-    return extension.activation(input, 0.0, 0.0, inf, True)
-
-
-def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor | None:
-    return extension.activation(input, negative_slope, 0.0, inf, inplace)
-
-
-def _leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor | None:
-    return extension.activation(input, negative_slope, 0.0, inf, True)
-
-
-def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor | None:
-    return extension.activation(input, 0.0, min_val, max_val, inplace)
-
-
-def _hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor | None:
-    return extension.activation(input, 0.0, min_val, max_val, True)
-
-
-def _relu6(input: Tensor, inplace: bool = False) -> Tensor | None:
-    return extension.activation(input, 0.0, 0.0, 6.0, inplace)
-
-
-def _relu6_(input: Tensor) -> Tensor | None:
-    return extension.activation(input, 0.0, 0.0, 6.0, True)
+# Each takes the arguments of PyTorch's function, as the functions of the extension do, and gives its result, or None
+# where it does not know it.
 
 
 def _rrelu(
     input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor | None:
-    return None if training else extension.activation(input, (lower + upper) / 2, 0.0, inf, inplace)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    return extension.linear(input, weight, bias)
+    return None if training else extension.leaky_relu(input, (lower + upper) / 2, inplace)
 
 
 def _convolution(
@@ -128,10 +99,6 @@ def _transposed_convolution(
     )
 
 
-def _prelu(input: Tensor, weight: Tensor) -> Tensor | None:
-    return extension.prelu(input, weight)
-
-
 def _numbers(value: Any) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
@@ -148,22 +115,22 @@ _PLAIN = {Tensor, torch.nn.Parameter}
 _nn = torch._C._nn
 _LAYERS: dict[Layer, Layer] = {}
 if extension is not None:
-    _LAYERS = {
-        F.linear: _linear,
-        **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
-        **dict.fromkeys(
-            (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed_convolution
-        ),
-        **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
-        **dict.fromkeys((torch.relu_, Tensor.relu_), _relu_),
-        **dict.fromkeys((F.leaky_relu, _nn.leaky_relu), _leaky_relu),
-        _nn.leaky_relu_: _leaky_relu_,
-        **dict.fromkeys((F.hardtanh, _nn.hardtanh), _hardtanh),
-        _nn.hardtanh_: _hardtanh_,
-        **dict.fromkeys((F.relu6, _nn.relu6), _relu6),
-        _nn.relu6_: _relu6_,
-        **dict.fromkeys((torch.prelu, Tensor.prelu), _prelu),
-        F.rrelu: _rrelu,
-    }
+    for _layer, _functions in {
+        extension.linear: (F.linear,),
+        _convolution: (torch.conv1d, torch.conv2d, torch.conv3d),
+        _transposed_convolution: (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        extension.relu: (F.relu, torch.relu, Tensor.relu),
+        extension.relu_: (torch.relu_, Tensor.relu_),
+        extension.leaky_relu: (F.leaky_relu, _nn.leaky_relu),
+        extension.leaky_relu_: (_nn.leaky_relu_,),
+        extension.hardtanh: (F.hardtanh, _nn.hardtanh),
+        extension.hardtanh_: (_nn.hardtanh_,),
+        extension.relu6: (F.relu6, _nn.relu6),
+        extension.relu6_: (_nn.relu6_,),
+        extension.prelu: (torch.prelu, Tensor.prelu),
+        _rrelu: (F.rrelu,),
+    }.items():
+        _LAYERS.update(dict.fromkeys(_functions, _layer))
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+_BATCH_NORM = {F.batch_norm, torch.batch_norm_stats}
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

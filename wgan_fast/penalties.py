@@ -1,8 +1,7 @@
 """Penalties on the gradient of the critic."""
 
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import check_batch, check_flag, check_number, check_scores
-from wgan_fast._library import extension
+from wgan_fast._library import extension, warn_user
 from wgan_fast.critic_mode import CriticMode
 from wgan_fast.ops import check_generator, draw_uniform, gradient_norm_penalty, interpolate
 
@@ -184,13 +183,13 @@ def _zero_centred_penalty(
 ) -> Tensor:
     check_batch(name, samples)
     check_number("weight", weight, minimum=0.0)
-    with torch.inference_mode(False), torch.no_grad():
+    with _grad_mode(False):
         points = samples.clone() if samples.is_inference() else samples.detach()
     return _norm_penalty(critic, points, args, kwargs, weight=weight / 2, target=0.0)
 
 
 def _interpolates(real: Tensor, fake: Tensor, t: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
+    with _grad_mode(False):
         return interpolate(real, fake, t, generator=generator)
 
 
@@ -210,22 +209,19 @@ def _input_gradient(
     create_graph = torch.is_grad_enabled()
     if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
         args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
-    with torch.inference_mode(False), torch.enable_grad():
+    with _grad_mode(True):
         points.requires_grad_()
-        with CriticMode():
-            scores = critic(points, *args, **kwargs)
-        check_scores("critic", scores)
+        scores = _scores(critic, points, args, kwargs)
         gradient = None
         if scores.requires_grad:
-            graph = None if extension is None else extension.CriticGraph(scores, points)
-            if graph is not None:
-                graph.let_go_of_inputs()
+            graph = _CriticGraph(scores, points)
+            graph.let_go_of_inputs()
             # Autocast is for the forward; the type of each backward operation follows from it.
             with _without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, torch.ones_like(scores), create_graph=create_graph, allow_unused=True
                 )
-            if gradient is not None and create_graph and graph is not None:
+            if create_graph and gradient is not None:
                 gradient = graph.without_dead_work(gradient)
     if gradient is None:
         raise ValueError("critic: its scores do not depend on the samples, so there is no gradient to penalise")
@@ -236,14 +232,43 @@ def _input_gradient_in_transform(
     critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
-
-    def score(points: Tensor) -> Tensor:
-        scores = critic(points, *args, **kwargs)
-        check_scores("critic", scores)
-        return scores
-
-    scores, pull_back = torch.func.vjp(score, points)[:2]
+    scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
     return pull_back(torch.ones_like(scores))[0]
+
+
+def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    with CriticMode() as mode:
+        scores = critic(points, *args, **kwargs)
+    check_scores("critic", scores)
+    if mode.batch_statistics:
+        _warn_of_batch_statistics(critic)
+    return scores
+
+
+class _PyTorchGraph:
+    """In place of the extension's graph, where that is missing."""
+
+    def __init__(self, scores: Tensor, points: Tensor) -> None:
+        pass
+
+    def let_go_of_inputs(self) -> None:
+        pass
+
+    def without_dead_work(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+_CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph
+
+
+def _grad_mode(enabled: bool) -> AbstractContextManager[Any]:
+    """Gradients enabled or not, and no inference mode. Nothing, which is what it usually costs, where it is so."""
+    if torch.is_inference_mode_enabled():
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(enabled))
+        return stack
+    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
@@ -257,23 +282,24 @@ def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-_warned_critics: WeakSet[nn.Module] = WeakSet()
-
-
 def _check_critic(critic: Any) -> None:
     if not callable(critic):
         raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
+
+
+_warned_critics: WeakSet[Any] = WeakSet()
+
+
+def _warn_of_batch_statistics(critic: Any) -> None:
     module = getattr(critic, "__self__", critic)  # a bound method belongs to its module
-    if not isinstance(module, nn.Module) or module in _warned_critics:
+    if module in _warned_critics:
         return
-    for name, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
-            _warned_critics.add(module)
-            warnings.warn(
-                f"critic: {name or 'it'} is a {type(layer).__name__}, which lets the samples of a batch influence one "
-                "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or "
-                "group normalisation does not have this fault.",
-                UserWarning,
-                stacklevel=3,
-            )
-            return
+    _warned_critics.add(module)
+    modules = module.named_modules() if isinstance(module, nn.Module) else ()
+    names = (f"{name or 'it'} is a {type(layer).__name__}" for name, layer in modules if isinstance(layer, _BatchNorm))
+    warn_user(
+        f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one another; "
+        "the norm of each sample's gradient is then not what the penalty means. Layer, instance or group normalisation "
+        "does not have this fault.",
+        UserWarning,
+    )

@@ -61,29 +61,33 @@ HOST_DEVICE inline T clip_bits(T weight, T bound, uint16_t infinity) {
 HOST_DEVICE inline Half clip(Half weight, Half bound) { return clip_bits(weight, bound, 0x7c00u); }
 HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_bits(weight, bound, 0x7f80u); }
 
-// y = x between the bounds, where the gate is open; beyond them y goes on with the slope `closed_slope` from the bound c:
-// y = c + closed_slope (x - c). An infinite bound is none and is held as NaN, with which no comparison is true; so is x =
-// NaN between the bounds. ReLU is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
+// y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x - c).
+// An infinite bound is none and is held as NaN, with which no comparison is true; so is x = NaN between the bounds. ReLU
+// is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
 struct PiecewiseLinear {
   double closed_slope;
   double lower;
   double upper;
-
-  template <class A>
-  HOST_DEVICE bool open(A x) const {
-    return !(x <= static_cast<A>(lower) || x >= static_cast<A>(upper));
-  }
-  template <class A>
-  HOST_DEVICE A operator()(A x) const {
-    const A c = x < static_cast<A>(lower) ? static_cast<A>(lower) : x > static_cast<A>(upper) ? static_cast<A>(upper) : x;
-    return closed_slope == 0 || c == x ? c : c + static_cast<A>(closed_slope) * (x - c);
-  }
 };
 
-// What a gate does to a value. Closed with the slope 0 it leaves nothing, not even of infinity.
+template <class A>
+HOST_DEVICE inline bool is_open(A x, const PiecewiseLinear& f) {
+  return !((x <= static_cast<A>(f.lower)) | (x >= static_cast<A>(f.upper)));
+}
+
+// What a gate does to a value. Closed with the slope 0 it leaves nothing, not even of infinity. The product is taken in
+// any case, for without a branch compilers vectorise.
 template <class A>
 HOST_DEVICE inline A gate(A value, bool open, A closed_slope) {
-  return open ? value : closed_slope == A(0) ? A(0) : value * closed_slope;
+  const A scaled = value * closed_slope;
+  return open ? value : closed_slope == A(0) ? A(0) : scaled;
+}
+
+template <class A>
+HOST_DEVICE inline A piecewise_linear(A x, const PiecewiseLinear& f) {
+  const A c = x <= static_cast<A>(f.lower) ? static_cast<A>(f.lower) : static_cast<A>(f.upper);
+  const A y = c + gate(x - c, false, static_cast<A>(f.closed_slope));
+  return is_open(x, f) ? x : y;
 }
 
 }  // namespace wgan_fast

@@ -34,8 +34,8 @@ INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint
 #pragma GCC ivdep  // output may be input, but then it is the same element
     for (int64_t k = 0; k < GATES; ++k) {
       const Accumulate<T> x = widen(input[i + k]);
-      open[k] = formula.open(x);
-      output[i + k] = narrow<T>(formula(x));
+      open[k] = is_open(x, formula);
+      output[i + k] = narrow<T>(piecewise_linear(x, formula));
     }
     for (int64_t k = 0; k < GATES; k += 8) gates[(i + k) / 8] = pack(open + k);
   }
@@ -43,8 +43,8 @@ INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint
     uint8_t open[8] = {};
     for (int64_t k = 0; k < std::min<int64_t>(8, end - i); ++k) {
       const Accumulate<T> x = widen(input[i + k]);
-      open[k] = formula.open(x);
-      output[i + k] = narrow<T>(formula(x));
+      open[k] = is_open(x, formula);
+      output[i + k] = narrow<T>(piecewise_linear(x, formula));
     }
     gates[i / 8] = pack(open);
   }

@@ -16,8 +16,8 @@ __global__ void __launch_bounds__(BLOCK)
       Vector<T, WIDTH> y{};
       for (int k = 0; k < WIDTH; ++k) {
         const Accumulate<T> value = widen(x.at[k]);
-        y.at[k] = narrow<T>(f(value));
-        if (i + k < count && f.open(value)) open |= 1u << (first + k);
+        y.at[k] = narrow<T>(piecewise_linear(value, f));
+        if (i + k < count && is_open(value, f)) open |= 1u << (first + k);
       }
       store<WIDTH>(output, i, count, y);
     }

@@ -13,7 +13,7 @@ constexpr int64_t GATES = 64;  // elements that the CPU does at once; where work
 
 inline int64_t gate_bytes(int64_t count) { return (count + 7) / 8; }
 
-// output_i = f(input_i), gate_i = f.open(input_i) ; output may be input.
+// output_i = f(input_i), gate_i = is_open(input_i); output may be input.
 template <class T>
 void piecewise_linear_cpu(const T* input,  // [count]
                     T* output,       // [count]

@@ -41,8 +41,8 @@ class CriticGraph {
  public:
   CriticGraph(const Tensor& scores, const Tensor& points);
 
-  // Whether the gradient at the points does not move with the points, except by jumps.
-  bool piecewise_linear() const { return piecewise_linear_; }
+  // Whether the gradient at the points moves with the points, other than by jumps.
+  bool curved() const { return curved_; }
 
   // The layers' inputs are needed for nothing but a derivative through curvature; where there is none, they go.
   void let_go_of_inputs();
@@ -58,7 +58,7 @@ class CriticGraph {
   std::unordered_set<Node*> forward_, on_path_;
   std::vector<Node*> layers_;
   std::vector<Tensor> below_activations_;
-  bool piecewise_linear_ = true;
+  bool curved_ = false;
 };
 
 }  // namespace wgan_fast

@@ -149,7 +149,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
     if (is_layer(*node)) {
       linearity = {0b11, 0, false};
       if (from_points == 0b01) layers_.push_back(node);
-    } else if (wgan_fast::is_piecewise_linear(*node)) {
+    } else if (is_piecewise_linear(*node)) {
       linearity.piecewise = true;
     } else if (const auto entry = linear_nodes().find(node->name()); entry != linear_nodes().end()) {
       linearity = entry->second;
@@ -157,7 +157,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
       linearity.curved = ~0u;
     }
     if ((from_points & linearity.curved) || std::bitset<32>(from_points & linearity.multiplied).count() > 1) {
-      piecewise_linear_ = false;
+      curved_ = true;
     }
     if (linearity.piecewise || is_prelu(*node)) piecewise.push_back(node);
   });
@@ -172,7 +172,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
 }
 
 void CriticGraph::let_go_of_inputs() {
-  if (!piecewise_linear_) return;
+  if (curved_) return;
   for (Node* layer : layers_) let_go_of_input(*layer);
 }
 
@@ -213,7 +213,7 @@ std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
     next.pop_back();
     if (!node || !reached.insert(node).second) continue;
     const bool follow = forward_.count(node) ? !on_path_.count(node)
-                                             : wgan_fast::is_piecewise_linear(*node) || linear_nodes().count(node->name());
+                                             : is_layer(*node) || is_piecewise_linear(*node) || linear_nodes().count(node->name());
     if (!follow) continue;
     for (const Edge& edge : node->next_edges()) next.push_back(edge.function.get());
   }

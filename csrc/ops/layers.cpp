@@ -14,10 +14,11 @@ using torch::autograd::CppNode;
 using torch::autograd::variable_list;
 
 // The input is what let_go_of_input releases, so it alone is a saved variable; the weight has its version checked here.
-void save(AutogradContext* context, const Tensor& input, const Tensor& weight) {
+void save(AutogradContext* context, const Tensor& input, const Tensor& weight, bool bias = false) {
   context->set_materialize_grads(false);
   context->save_for_backward({input});
   context->saved_data["weight"] = weight;
+  context->saved_data["bias"] = bias;
   if (!weight.is_inference()) context->saved_data["version"] = weight._version();
 }
 
@@ -39,16 +40,19 @@ Tensor saved_input(AutogradContext* context) {
   return context->get_saved_variables()[0];
 }
 
-std::optional<Tensor> given(const Tensor& tensor) { return tensor.defined() ? std::optional(tensor) : std::nullopt; }
+bool needs_bias_grad(AutogradContext* context) {
+  return context->saved_data["bias"].toBool() && context->needs_input_grad(2);
+}
 
 // y = x W^T + b
 class Linear : public torch::autograd::Function<Linear> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight, const Tensor& bias) {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
+                        const std::optional<Tensor>& bias) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save(context, input, weight);
+    save(context, input, weight, bias.has_value());
     const Tensor x = rows(input, weight.size(1));
-    const Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : x.mm(weight.t());
+    const Tensor y = bias ? at::addmm(*bias, x, weight.t()) : x.mm(weight.t());
     std::vector<int64_t> sizes = input.sizes().vec();
     sizes.back() = weight.size(0);
     return y.view(sizes);
@@ -63,7 +67,7 @@ class Linear : public torch::autograd::Function<Linear> {
     if (context->needs_input_grad(1)) {
       result[1] = rows(grad, weight.size(0)).t().mm(rows(saved_input(context), weight.size(1)));
     }
-    if (context->needs_input_grad(2)) result[2] = rows(grad, weight.size(0)).sum(0);
+    if (needs_bias_grad(context)) result[2] = rows(grad, weight.size(0)).sum(0);
     return result;
   }
 
@@ -77,6 +81,18 @@ struct Geometry {
   bool transposed;
 
   size_t dims() const { return stride.size(); }
+
+  // The convolution from outputs of these sizes back to inputs of those.
+  Geometry transpose(at::IntArrayRef input_sizes, at::IntArrayRef output_sizes, at::IntArrayRef kernel) const {
+    Geometry result = *this;
+    result.transposed = !transposed;
+    for (size_t d = 0; d < dims(); ++d) {
+      const int64_t reached =
+          (output_sizes[d + 2] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (kernel[d + 2] - 1) + 1;
+      result.output_padding[d] = transposed ? 0 : input_sizes[d + 2] - reached;
+    }
+    return result;
+  }
 
   std::vector<int64_t> pack() const {
     std::vector<int64_t> numbers{groups, transposed};
@@ -97,49 +113,37 @@ struct Geometry {
 
 class Convolution : public torch::autograd::Function<Convolution> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight, const Tensor& bias,
-                        const Geometry& g) {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
+                        const std::optional<Tensor>& bias, const Geometry& g) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save(context, input, weight);
+    save(context, input, weight, bias.has_value());
     context->saved_data["geometry"] = g.pack();
     context->saved_data["input_sizes"] = input.sizes().vec();
-    return at::convolution(input, weight, given(bias), g.stride, g.padding, g.dilation, g.transposed, g.output_padding,
+    return at::convolution(input, weight, bias, g.stride, g.padding, g.dilation, g.transposed, g.output_padding,
                            g.groups);
   }
 
+  // The transpose of a convolution is a convolution, and so is the transpose of that. Its derivatives are therefore the
+  // layer itself and the dedicated weight gradient, where the derivative of at::convolution_backward computes the latter
+  // as a convolution with a kernel of the size of the map.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     variable_list result(4);
     if (!grads[0].defined()) return result;
     const Tensor grad = grads[0];
     const Tensor weight = saved_weight(context);
     const Geometry g = Geometry::unpack(context->saved_data["geometry"].toIntVector());
-    const auto needs = [&](int i) { return context->needs_input_grad(i); };
-    if (needs(1) || needs(2)) {
+    const bool needs_weight = context->needs_input_grad(1), needs_bias = needs_bias_grad(context);
+    if (context->needs_input_grad(0)) {
+      const auto input_sizes = context->saved_data["input_sizes"].toIntVector();
+      result[0] = apply(grad, weight, std::nullopt, g.transpose(input_sizes, grad.sizes(), weight.sizes()));
+    }
+    if (needs_weight || needs_bias) {
       const std::vector<int64_t> bias_sizes{grad.size(1)};
-      std::tie(result[0], result[1], result[2]) =
+      std::tie(std::ignore, result[1], result[2]) =
           at::convolution_backward(grad, saved_input(context), weight, bias_sizes, g.stride, g.padding, g.dilation,
-                                   g.transposed, g.output_padding, g.groups, {needs(0), needs(1), needs(2)});
-    } else if (needs(0)) {
-      result[0] = input_gradient(grad, weight, g, context->saved_data["input_sizes"].toIntVector());
+                                   g.transposed, g.output_padding, g.groups, {false, needs_weight, needs_bias});
     }
     return result;
-  }
-
- private:
-  // The transpose of the layer, applied to `grad`. Written as the convolution that it is, its own derivatives are an
-  // ordinary convolution and the dedicated weight gradient; the derivative of at::convolution_backward computes the
-  // latter as a convolution with a kernel of the size of the map.
-  static Tensor input_gradient(const Tensor& grad, const Tensor& weight, const Geometry& g,
-                               const std::vector<int64_t>& input_sizes) {
-    std::vector<int64_t> output_padding(g.dims(), 0);
-    if (!g.transposed) {
-      for (size_t d = 0; d < g.dims(); ++d) {
-        const int64_t reached = (grad.size(d + 2) - 1) * g.stride[d] - 2 * g.padding[d] +
-                                g.dilation[d] * (weight.size(d + 2) - 1) + 1;
-        output_padding[d] = input_sizes[d + 2] - reached;
-      }
-    }
-    return at::convolution(grad, weight, {}, g.stride, g.padding, g.dilation, !g.transposed, output_padding, g.groups);
   }
 };
 
@@ -182,8 +186,8 @@ Tensor under_autocast(const Tensor& tensor, at::DeviceType device) {
   return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device), tensor, device);
 }
 
-Tensor under_autocast(const std::optional<Tensor>& tensor, at::DeviceType device) {
-  return tensor ? under_autocast(*tensor, device) : Tensor();
+std::optional<Tensor> under_autocast(const std::optional<Tensor>& tensor, at::DeviceType device) {
+  return tensor ? std::optional(under_autocast(*tensor, device)) : tensor;
 }
 
 bool is_plain(const std::optional<Tensor>& tensor) { return !tensor || wgan_fast::is_plain(*tensor); }
