@@ -1,5 +1,5 @@
-// The schema of every operator, and the module `_C`: importing it registers them, and it knows how it was built. What it
-// offers beside them are the parts of a critic's forward inside a penalty.
+// The schema of every operator, and the module `_C`: importing it registers them, and it knows how it was built. What
+// it offers beside them are the parts of a critic's forward inside a penalty.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -23,10 +23,9 @@ TORCH_LIBRARY(wgan_fast, library) {
   library.def(
       "gradient_norm_penalty_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, float weight, float target,"
       " float power, bool one_sided) -> Tensor");
-  library.def(
-      "piecewise_linear(Tensor input, float closed_slope, float lower, float upper) -> (Tensor output, Tensor gates)");
-  library.def("piecewise_linear_(Tensor(a!) input, float closed_slope, float lower, float upper) -> Tensor gates");
-  library.def("gate(Tensor input, Tensor gates, float closed_slope, int[] stride) -> Tensor");
+  library.def("piecewise_linear(Tensor x, float closed_slope, float lower, float upper) -> (Tensor y, Tensor gates)");
+  library.def("piecewise_linear_(Tensor(a!) x, float closed_slope, float lower, float upper) -> Tensor gates");
+  library.def("gate(Tensor x, Tensor gates, float closed_slope, int[] stride) -> Tensor");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
 }
 
@@ -64,7 +63,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("linear", linear, input, py::arg("weight"), py::arg("bias") = py::none());
   module.def("convolution", convolution);
   module.def("prelu", prelu, input, py::arg("weight"));
-  module.def("relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
+  module.def(
+      "relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
   module.def("relu_", [](const Tensor& x) { return activation(x, 0, 0, infinity, true); }, input);
   module.def("relu6", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, 6, inplace); }, input, inplace);
   module.def("relu6_", [](const Tensor& x) { return activation(x, 0, 0, 6, true); }, input);
@@ -73,7 +73,8 @@ PYBIND11_MODULE(_C, module) {
       [](const Tensor& x, double slope, bool inplace) { return activation(x, slope, 0, infinity, inplace); }, input,
       slope, inplace);
   module.def(
-      "leaky_relu_", [](const Tensor& x, double slope) { return activation(x, slope, 0, infinity, true); }, input, slope);
+      "leaky_relu_", [](const Tensor& x, double slope) { return activation(x, slope, 0, infinity, true); }, input,
+      slope);
   module.def(
       "hardtanh",
       [](const Tensor& x, double lower, double upper, bool inplace) { return activation(x, 0, lower, upper, inplace); },
@@ -84,6 +85,7 @@ PYBIND11_MODULE(_C, module) {
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const Tensor&, const Tensor&>(), py::arg("scores"), py::arg("points"))
       .def_property_readonly("curved", &CriticGraph::curved)
+      .def_property_readonly("compiled", &CriticGraph::compiled)
       .def("let_go_of_inputs", &CriticGraph::let_go_of_inputs)
       .def("without_dead_work", &CriticGraph::without_dead_work);
 }

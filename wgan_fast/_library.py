@@ -102,19 +102,19 @@ if extension is not None:
         return _empty_rows(gradient)
 
     @torch.library.register_fake("wgan_fast::piecewise_linear")
-    def _(input: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-        return torch.empty_like(input), _gates(input)
+    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(x), _gates(x)
 
     @torch.library.register_fake("wgan_fast::piecewise_linear_")
-    def _(input: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
-        return _gates(input)
+    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
+        return _gates(x)
 
     @torch.library.register_fake("wgan_fast::gate")
-    def _(input: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
-        return input.new_empty_strided(input.shape, stride)
+    def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
+        return x.new_empty_strided(x.shape, stride)
 
-    def _gates(input: Tensor) -> Tensor:
-        return input.new_empty((input.numel() + 7) // 8, dtype=torch.uint8)
+    def _gates(x: Tensor) -> Tensor:
+        return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
     @torch.library.register_fake("wgan_fast::clip_weights_")
     def _(tensors: list[Tensor], bound: float) -> None:

@@ -1,7 +1,6 @@
-"""How a critic's layers are called inside a penalty: without work that nobody reads, and always twice differentiable."""
+"""How a critic's layers are called inside a penalty: without dead work, and always twice differentiable."""
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ Layer = Callable[..., Any]
 
 
 class CriticMode(TorchFunctionMode):
-    """While it is active, layers and activations are the library's own: the same outputs and gradients, in place where the
-    caller asked for it.
+    """While it is active, layers and activations are the library's own: the same outputs and gradients, in place where
+    the caller asked for it.
 
     - Linear layers and convolutions can let go of their input.
     - Piecewise-linear activations keep one bit for each element.
@@ -33,6 +32,8 @@ class CriticMode(TorchFunctionMode):
         self, func: Layer, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
         layer = _LAYERS.get(func)
         if layer is not None and _PLAIN.issuperset(types):  # a subclass of Tensor has its own idea of every function
             output = layer(*args, **kwargs)
@@ -48,6 +49,7 @@ class CriticMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+# ruff: noqa: A002  the names are PyTorch's
 # Each takes the arguments of PyTorch's function, as the functions of the extension do, and gives its result, or None
 # where it does not know it.
 

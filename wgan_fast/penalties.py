@@ -1,21 +1,36 @@
 """Penalties on the gradient of the critic."""
 
+import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
-from weakref import WeakSet
+from typing import Any, ParamSpec
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
+from torch import Tensor
 
-from wgan_fast._checks import check_batch, check_flag, check_number, check_scores
-from wgan_fast._library import extension, warn_user
-from wgan_fast.critic_mode import CriticMode
+from wgan_fast._checks import check_batch, check_flag, check_number
+from wgan_fast.input_gradient import grad_mode, input_gradient
 from wgan_fast.ops import check_generator, draw_uniform, gradient_norm_penalty, interpolate
 
+P = ParamSpec("P")
 
+
+def _uncompiled(penalty: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """In a function that ``torch.compile`` compiles, the compiler steps aside for a penalty."""
+
+    @functools.wraps(penalty)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return penalty(*args, **kwargs)
+        torch._dynamo.graph_break(
+            msg="wgan_fast: a compiled function has no second derivative, so a gradient penalty runs outside of the "
+            "compiler, which fullgraph=True forbids: leave that out, or take the penalty outside of this function."
+        )
+        return torch.compiler.disable(penalty)(*args, **kwargs)
+
+    return call
+
+
+@_uncompiled
 def gradient_penalty(
     critic: Callable[..., Tensor],
     real: Tensor,
@@ -26,6 +41,7 @@ def gradient_penalty(
     one_sided: bool = False,
     t: Tensor | None = None,
     generator: torch.Generator | None = None,
+    scaler: torch.amp.GradScaler | None = None,
     **kwargs: Any,
 ) -> Tensor:
     r"""The gradient penalty of WGAN-GP, at random points between real and fake samples.
@@ -72,10 +88,18 @@ def gradient_penalty(
     check_number("target", target, minimum=0.0)
     check_flag("one_sided", one_sided)
     points = _interpolates(real, fake, t, generator)
-    return _norm_penalty(critic, points, args, kwargs, weight=weight, target=target, one_sided=one_sided)
+    return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight, target=target, one_sided=one_sided)
 
 
-def r1_penalty(critic: Callable[..., Tensor], real: Tensor, *args: Any, weight: float = 10.0, **kwargs: Any) -> Tensor:
+@_uncompiled
+def r1_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    *args: Any,
+    weight: float = 10.0,
+    scaler: torch.amp.GradScaler | None = None,
+    **kwargs: Any,
+) -> Tensor:
     r"""The zero-centred gradient penalty at real samples.
 
     .. math:: \frac{\mathrm{weight}}{2} \cdot \frac{1}{B} \sum_i \lVert \nabla_{x_i} f(x_i) \rVert_2^2
@@ -91,15 +115,24 @@ def r1_penalty(critic: Callable[..., Tensor], real: Tensor, *args: Any, weight: 
     Source: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.1.
     """
     _check_critic(critic)
-    return _zero_centred_penalty("real", critic, real, args, kwargs, weight)
+    return _zero_centred_penalty("real", critic, real, args, kwargs, weight, scaler)
 
 
-def r2_penalty(critic: Callable[..., Tensor], fake: Tensor, *args: Any, weight: float = 10.0, **kwargs: Any) -> Tensor:
+@_uncompiled
+def r2_penalty(
+    critic: Callable[..., Tensor],
+    fake: Tensor,
+    *args: Any,
+    weight: float = 10.0,
+    scaler: torch.amp.GradScaler | None = None,
+    **kwargs: Any,
+) -> Tensor:
     r"""The zero-centred gradient penalty at generated samples: :func:`r1_penalty` with ``fake`` for ``real``."""
     _check_critic(critic)
-    return _zero_centred_penalty("fake", critic, fake, args, kwargs, weight)
+    return _zero_centred_penalty("fake", critic, fake, args, kwargs, weight, scaler)
 
 
+@_uncompiled
 def dragan_penalty(
     critic: Callable[..., Tensor],
     real: Tensor,
@@ -107,6 +140,7 @@ def dragan_penalty(
     weight: float = 10.0,
     target: float = 1.0,
     generator: torch.Generator | None = None,
+    scaler: torch.amp.GradScaler | None = None,
     **kwargs: Any,
 ) -> Tensor:
     r"""The gradient penalty of DRAGAN, around the real samples.
@@ -139,9 +173,10 @@ def dragan_penalty(
         check_generator(generator, real)
         u = draw_uniform(real, real.shape, generator)
         points = (real + 0.5 * real.to(u.dtype).std() * u).to(real.dtype)
-    return _norm_penalty(critic, points, args, kwargs, weight=weight, target=target)
+    return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight, target=target)
 
 
+@_uncompiled
 def wgan_div_penalty(
     critic: Callable[..., Tensor],
     real: Tensor,
@@ -151,6 +186,7 @@ def wgan_div_penalty(
     p: float = 6.0,
     t: Tensor | None = None,
     generator: torch.Generator | None = None,
+    scaler: torch.amp.GradScaler | None = None,
     **kwargs: Any,
 ) -> Tensor:
     r"""The penalty of the Wasserstein divergence, at random points between real and fake samples.
@@ -170,7 +206,7 @@ def wgan_div_penalty(
     check_number("k", k, minimum=0.0)
     check_number("p", p, minimum=2.0)
     points = _interpolates(real, fake, t, generator)
-    return _norm_penalty(critic, points, args, kwargs, weight=k, target=0.0, power=p)
+    return _norm_penalty(critic, points, args, kwargs, scaler, weight=k, target=0.0, power=p)
 
 
 def _zero_centred_penalty(
@@ -180,126 +216,34 @@ def _zero_centred_penalty(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     weight: float,
+    scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
     check_batch(name, samples)
     check_number("weight", weight, minimum=0.0)
-    with _grad_mode(False):
+    with grad_mode(False):
         points = samples.clone() if samples.is_inference() else samples.detach()
-    return _norm_penalty(critic, points, args, kwargs, weight=weight / 2, target=0.0)
+    return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight / 2, target=0.0)
 
 
 def _interpolates(real: Tensor, fake: Tensor, t: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    with _grad_mode(False):
+    with grad_mode(False):
         return interpolate(real, fake, t, generator=generator)
 
 
 def _norm_penalty(
-    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], **formula: Any
+    critic: Callable[..., Tensor],
+    points: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    scaler: torch.amp.GradScaler | None,
+    **formula: Any,
 ) -> Tensor:
     """The penalty of :func:`wgan_fast.ops.gradient_norm_penalty` on the critic's gradient at the points."""
-    return gradient_norm_penalty(_input_gradient(critic, points, args, kwargs), **formula).penalty
-
-
-def _input_gradient(
-    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled."""
-    if torch._C._are_functorch_transforms_active():
-        return _input_gradient_in_transform(critic, points, args, kwargs)
-    create_graph = torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
-        args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
-    with _grad_mode(True):
-        points.requires_grad_()
-        scores = _scores(critic, points, args, kwargs)
-        gradient = None
-        if scores.requires_grad:
-            graph = _CriticGraph(scores, points)
-            graph.let_go_of_inputs()
-            # Autocast is for the forward; the type of each backward operation follows from it.
-            with _without_autocast(points.device.type):
-                (gradient,) = torch.autograd.grad(
-                    scores, points, torch.ones_like(scores), create_graph=create_graph, allow_unused=True
-                )
-            if create_graph and gradient is not None:
-                gradient = graph.without_dead_work(gradient)
-    if gradient is None:
-        raise ValueError("critic: its scores do not depend on the samples, so there is no gradient to penalise")
-    return gradient
-
-
-def _input_gradient_in_transform(
-    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
-    scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
-    return pull_back(torch.ones_like(scores))[0]
-
-
-def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    with CriticMode() as mode:
-        scores = critic(points, *args, **kwargs)
-    check_scores("critic", scores)
-    if mode.batch_statistics:
-        _warn_of_batch_statistics(critic)
-    return scores
-
-
-class _PyTorchGraph:
-    """In place of the extension's graph, where that is missing."""
-
-    def __init__(self, scores: Tensor, points: Tensor) -> None:
-        pass
-
-    def let_go_of_inputs(self) -> None:
-        pass
-
-    def without_dead_work(self, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-_CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph
-
-
-def _grad_mode(enabled: bool) -> AbstractContextManager[Any]:
-    """Gradients enabled or not, and no inference mode. Nothing, which is what it usually costs, where it is so."""
-    if torch.is_inference_mode_enabled():
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(enabled))
-        return stack
-    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
-
-
-def _ordinary(tensor: Tensor) -> Tensor:
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+    return gradient_norm_penalty(input_gradient(critic, points, args, kwargs, scaler), **formula).penalty
 
 
 def _check_critic(critic: Any) -> None:
     if not callable(critic):
         raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-
-
-_warned_critics: WeakSet[Any] = WeakSet()
-
-
-def _warn_of_batch_statistics(critic: Any) -> None:
-    module = getattr(critic, "__self__", critic)  # a bound method belongs to its module
-    if module in _warned_critics:
-        return
-    _warned_critics.add(module)
-    modules = module.named_modules() if isinstance(module, nn.Module) else ()
-    names = (f"{name or 'it'} is a {type(layer).__name__}" for name, layer in modules if isinstance(layer, _BatchNorm))
-    warn_user(
-        f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one another; "
-        "the norm of each sample's gradient is then not what the penalty means. Layer, instance or group normalisation "
-        "does not have this fault.",
-        UserWarning,
-    )

@@ -3,11 +3,13 @@
 The signatures are those of ``torch.ops.wgan_fast``; arguments are checked in :mod:`wgan_fast.ops`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wgan_fast._checks import accumulate_dtype
 
@@ -31,6 +33,45 @@ def gradient_norm_penalty(
     if one_sided:
         excess = excess.clamp(min=0.0)
     return weight * excess.abs().pow(power).mean(), norms.detach()
+
+
+def piecewise_linear(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    """``x`` between the bounds, from a bound c on ``c + closed_slope (x - c)``; and the gates, a bit for each element, which
+    are open between the bounds. An infinite bound is none.
+    """
+    wide = x.to(accumulate_dtype(x.dtype))
+    below, above = (wide <= lower) & (lower > -inf), (wide >= upper) & (upper < inf)
+    bound = torch.where(below, lower, upper).to(wide.dtype)
+    beyond = bound + closed_slope * (wide - bound) if closed_slope else bound
+    closed = below | above
+    return torch.where(closed, beyond, wide).to(x.dtype), _pack(~closed)
+
+
+def piecewise_linear_(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
+    """The same in place; returns the gates."""
+    y, gates = piecewise_linear(x, closed_slope, lower, upper)
+    x.copy_(y)
+    return gates
+
+
+def gate(x: Tensor, gates: Tensor, closed_slope: float, stride: Sequence[int]) -> Tensor:
+    """``x`` where the gates are open, else ``closed_slope * x``. ``stride`` is that of what the gates were made from."""
+    wide = x.to(accumulate_dtype(x.dtype))
+    beyond = closed_slope * wide if closed_slope else torch.zeros_like(wide)
+    y = torch.where(_unpack(gates, x.shape, stride), wide, beyond)
+    return torch.empty_strided(x.shape, stride, dtype=x.dtype, device=x.device).copy_(y)
+
+
+def _pack(flags: Tensor) -> Tensor:
+    """Eight flags to a byte, in the order of memory, the first to the lowest bit; the last byte is filled with zeros."""
+    flat = flags.as_strided((flags.numel(),), (1,))
+    rows = F.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    return (rows << torch.arange(8, device=flags.device)).sum(1).to(torch.uint8)
+
+
+def _unpack(gates: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
+    flat = (gates[:, None] >> torch.arange(8, device=gates.device) & 1).bool().flatten()
+    return flat.as_strided(shape, stride)
 
 
 def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:

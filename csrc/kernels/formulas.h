@@ -61,9 +61,9 @@ HOST_DEVICE inline T clip_bits(T weight, T bound, uint16_t infinity) {
 HOST_DEVICE inline Half clip(Half weight, Half bound) { return clip_bits(weight, bound, 0x7c00u); }
 HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_bits(weight, bound, 0x7f80u); }
 
-// y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x - c).
-// An infinite bound is none and is held as NaN, with which no comparison is true; so is x = NaN between the bounds. ReLU
-// is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
+// y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x -
+// c). An infinite bound is none and is held as NaN, with which no comparison is true; so is x = NaN between the bounds.
+// ReLU is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
 struct PiecewiseLinear {
   double closed_slope;
   double lower;

@@ -26,7 +26,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first element has 
 }  // namespace
 
 template <class T>
-INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t begin, int64_t end) {
+INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint8_t* gates, PiecewiseLinear f,
+                                                 int64_t begin, int64_t end) {
   const PiecewiseLinear formula = f;
   int64_t i = begin;
   for (; i + GATES <= end; i += GATES) {
@@ -66,8 +67,8 @@ INSTRUCTION_SET_CLONES void gate_cpu(const T* __restrict input, const uint8_t* _
   }
 }
 
-#define INSTANTIATE(T)                                                                                   \
-  template void piecewise_linear_cpu<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, int64_t);   \
+#define INSTANTIATE(T)                                                                              \
+  template void piecewise_linear_cpu<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, int64_t); \
   template void gate_cpu<T>(const T*, const uint8_t*, T*, double, int64_t, int64_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

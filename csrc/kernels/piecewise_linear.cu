@@ -1,5 +1,5 @@
-#include "piecewise_linear.h"
 #include "launch.cuh"
+#include "piecewise_linear.h"
 
 namespace wgan_fast {
 namespace {
@@ -45,10 +45,11 @@ __global__ void __launch_bounds__(BLOCK)
 }  // namespace
 
 template <class T>
-void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t count, cudaStream_t stream) {
+void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t count,
+                           cudaStream_t stream) {
   const bool vectors = aligned(input) && aligned(output);
-  launch(vectors ? piecewise_linear_kernel<FULL_WIDTH<T>, T> : piecewise_linear_kernel<1, T>, blocks_for(gate_bytes(count)),
-         stream, input, output, gates, f, count);
+  launch(vectors ? piecewise_linear_kernel<FULL_WIDTH<T>, T> : piecewise_linear_kernel<1, T>,
+         blocks_for(gate_bytes(count)), stream, input, output, gates, f, count);
 }
 
 template <class T>
@@ -59,8 +60,8 @@ void gate_cuda(const T* input, const uint8_t* gates, T* output, double closed_sl
          gates, output, static_cast<Accumulate<T>>(closed_slope), count);
 }
 
-#define INSTANTIATE(T)                                                                                      \
-  template void piecewise_linear_cuda<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, cudaStream_t);   \
+#define INSTANTIATE(T)                                                                                    \
+  template void piecewise_linear_cuda<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, cudaStream_t); \
   template void gate_cuda<T>(const T*, const uint8_t*, T*, double, int64_t, cudaStream_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)

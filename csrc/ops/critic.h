@@ -13,9 +13,8 @@ namespace wgan_fast {
 using at::Tensor;
 using torch::autograd::Node;
 
-// Layers and activations of a critic that leave nothing dead for the second derivative. Each gives None for what it does
-// not know, and PyTorch's own then serves, with the same numbers.
-// layers.cpp
+// Layers and activations of a critic that leave nothing dead for the second derivative. Each gives None for what it
+// does not know, and PyTorch's own then serves, with the same numbers. layers.cpp
 std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
 std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                                   const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
@@ -44,6 +43,9 @@ class CriticGraph {
   // Whether the gradient at the points moves with the points, other than by jumps.
   bool curved() const { return curved_; }
 
+  // Whether a part of the critic was compiled, which has no second derivative in PyTorch.
+  bool compiled() const { return compiled_; }
+
   // The layers' inputs are needed for nothing but a derivative through curvature; where there is none, they go.
   void let_go_of_inputs();
 
@@ -58,7 +60,7 @@ class CriticGraph {
   std::unordered_set<Node*> forward_, on_path_;
   std::vector<Node*> layers_;
   std::vector<Tensor> below_activations_;
-  bool curved_ = false;
+  bool curved_ = false, compiled_ = false;
 };
 
 }  // namespace wgan_fast

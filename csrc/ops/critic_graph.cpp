@@ -31,18 +31,67 @@ struct Linearity {
 const std::unordered_map<std::string, Linearity>& linear_nodes() {
   static const auto table = [] {
     std::unordered_map<std::string, Linearity> table;
-    for (const char* name :
-         {"Add",         "Alias",       "Amax",       "Amin",        "AsStrided",         "Cat",
-          "Clamp",       "ClampMax",    "ClampMin",   "Clone",       "ConstantPadNd",     "Cumsum",
-          "Diagonal",    "Expand",      "Flip",       "Gather",      "Im2Col",            "Index",
-          "IndexSelect", "MaskedFill",  "Max",        "Maximum",     "Mean",              "Median",
-          "Min",         "Minimum",     "Neg",        "Permute",     "PixelShuffle",      "PixelUnshuffle",
-          "Repeat",      "ReshapeAlias", "Roll",      "Rsub",        "Select",            "Slice",
-          "Sort",        "Split",       "SplitWithSizes", "Squeeze", "Stack",             "Sub",
-          "Sum",         "T",           "ToCopy",     "Topk",        "Transpose",         "Tril",
-          "Triu",        "Unbind",      "Unfold",     "UnsafeSplit", "UnsafeView",        "Unsqueeze",
-          "UpsampleBilinear2D", "UpsampleLinear1D", "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D",
-          "View",        "Where"}) {
+    for (const char* name : {"Add",
+                             "Alias",
+                             "Amax",
+                             "Amin",
+                             "AsStrided",
+                             "Cat",
+                             "Clamp",
+                             "ClampMax",
+                             "ClampMin",
+                             "Clone",
+                             "ConstantPadNd",
+                             "Cumsum",
+                             "Diagonal",
+                             "Expand",
+                             "Flip",
+                             "Gather",
+                             "Im2Col",
+                             "Index",
+                             "IndexSelect",
+                             "MaskedFill",
+                             "Max",
+                             "Maximum",
+                             "Mean",
+                             "Median",
+                             "Min",
+                             "Minimum",
+                             "Neg",
+                             "Permute",
+                             "PixelShuffle",
+                             "PixelUnshuffle",
+                             "Repeat",
+                             "ReshapeAlias",
+                             "Roll",
+                             "Rsub",
+                             "Select",
+                             "Slice",
+                             "Sort",
+                             "Split",
+                             "SplitWithSizes",
+                             "Squeeze",
+                             "Stack",
+                             "Sub",
+                             "Sum",
+                             "T",
+                             "ToCopy",
+                             "Topk",
+                             "Transpose",
+                             "Tril",
+                             "Triu",
+                             "Unbind",
+                             "Unfold",
+                             "UnsafeSplit",
+                             "UnsafeView",
+                             "Unsqueeze",
+                             "UpsampleBilinear2D",
+                             "UpsampleLinear1D",
+                             "UpsampleNearest1D",
+                             "UpsampleNearest2D",
+                             "UpsampleNearest3D",
+                             "View",
+                             "Where"}) {
       for (const char* overload : {"0", "1", "2"}) table[std::string(name) + "Backward" + overload] = {};
     }
     for (const char* name : {"Bmm", "Convolution", "Mm", "Mul", "Mv"}) {
@@ -52,12 +101,30 @@ const std::unordered_map<std::string, Linearity>& linear_nodes() {
     table["AddmmBackward0"] = table["BaddbmmBackward0"] = {0b110, 0, false};
     table["DivBackward0"] = {0, 0b10, false};
     table["DivBackward1"] = {};
-    for (const char* name : {"Abs",          "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D",
-                             "AdaptiveMaxPool3D", "AvgPool2D",    "AvgPool3D",         "FractionalMaxPool2D",
-                             "FractionalMaxPool3D", "Hardshrink", "Hardtanh",          "LeakyRelu",
-                             "MaxPool2DWithIndices", "MaxPool3DWithIndices", "ReflectionPad1D", "ReflectionPad2D",
-                             "ReflectionPad3D", "Relu",           "ReplicationPad1D",  "ReplicationPad2D",
-                             "ReplicationPad3D", "RreluWithNoise", "Softshrink",       "Threshold"}) {
+    for (const char* name : {"Abs",
+                             "AdaptiveAvgPool2D",
+                             "AdaptiveAvgPool3D",
+                             "AdaptiveMaxPool2D",
+                             "AdaptiveMaxPool3D",
+                             "AvgPool2D",
+                             "AvgPool3D",
+                             "FractionalMaxPool2D",
+                             "FractionalMaxPool3D",
+                             "Hardshrink",
+                             "Hardtanh",
+                             "LeakyRelu",
+                             "MaxPool2DWithIndices",
+                             "MaxPool3DWithIndices",
+                             "ReflectionPad1D",
+                             "ReflectionPad2D",
+                             "ReflectionPad3D",
+                             "Relu",
+                             "ReplicationPad1D",
+                             "ReplicationPad2D",
+                             "ReplicationPad3D",
+                             "RreluWithNoise",
+                             "Softshrink",
+                             "Threshold"}) {
       for (const char* overload : {"0", "1"}) table[std::string(name) + "Backward" + overload] = {0, 0, true};
     }
     table["PreluKernelBackward0"] = {0b11, 0, true};
@@ -155,6 +222,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
       linearity = entry->second;
     } else {
       linearity.curved = ~0u;
+      if (node->name().find("CompiledFunction") != std::string::npos) compiled_ = true;
     }
     if ((from_points & linearity.curved) || std::bitset<32>(from_points & linearity.multiplied).count() > 1) {
       curved_ = true;
@@ -212,8 +280,9 @@ std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
     Node* node = next.back();
     next.pop_back();
     if (!node || !reached.insert(node).second) continue;
-    const bool follow = forward_.count(node) ? !on_path_.count(node)
-                                             : is_layer(*node) || is_piecewise_linear(*node) || linear_nodes().count(node->name());
+    const bool follow = forward_.count(node)
+                            ? !on_path_.count(node)
+                            : is_layer(*node) || is_piecewise_linear(*node) || linear_nodes().count(node->name());
     if (!follow) continue;
     for (const Edge& edge : node->next_edges()) next.push_back(edge.function.get());
   }

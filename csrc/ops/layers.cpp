@@ -33,10 +33,11 @@ Tensor saved_weight(AutogradContext* context) {
 }
 
 Tensor saved_input(AutogradContext* context) {
-  TORCH_CHECK(context->saved_data.find("let_go") == context->saved_data.end(),
-              "A tensor that the critic made while its gradient penalty was computed was differentiated with respect to "
-              "the critic's weights. The penalty has let go of what that needs. Call the critic once more, outside of "
-              "the penalty, and use what it makes then.");
+  TORCH_CHECK(
+      context->saved_data.find("let_go") == context->saved_data.end(),
+      "A tensor that the critic made while its gradient penalty was computed was differentiated with respect to "
+      "the critic's weights. The penalty has let go of what that needs. Call the critic once more, outside of "
+      "the penalty, and use what it makes then.");
   return context->get_saved_variables()[0];
 }
 
@@ -124,8 +125,8 @@ class Convolution : public torch::autograd::Function<Convolution> {
   }
 
   // The transpose of a convolution is a convolution, and so is the transpose of that. Its derivatives are therefore the
-  // layer itself and the dedicated weight gradient, where the derivative of at::convolution_backward computes the latter
-  // as a convolution with a kernel of the size of the map.
+  // layer itself and the dedicated weight gradient, where the derivative of at::convolution_backward computes the
+  // latter as a convolution with a kernel of the size of the map.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     variable_list result(4);
     if (!grads[0].defined()) return result;
@@ -206,8 +207,8 @@ std::vector<int64_t> expand(const std::vector<int64_t>& numbers, size_t dims) {
 }  // namespace
 
 std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias) || weight.dim() != 2 ||
-      input.dim() == 0 || input.size(-1) != weight.size(1)) {
+  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias) || weight.dim() != 2 || input.dim() == 0 ||
+      input.size(-1) != weight.size(1)) {
     return std::nullopt;
   }
   const at::DeviceType device = input.device().type();
@@ -221,8 +222,12 @@ std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, con
   if (!is_plain(input) || !is_plain(weight) || !is_plain(bias)) return std::nullopt;
   if (weight.dim() < 3 || input.dim() != weight.dim()) return std::nullopt;  // one sample without a batch, or an error
   const size_t dims = weight.dim() - 2;
-  const Geometry g{expand(stride, dims),         expand(padding, dims), expand(dilation, dims),
-                   expand(output_padding, dims), groups,                transposed};
+  const Geometry g{expand(stride, dims),
+                   expand(padding, dims),
+                   expand(dilation, dims),
+                   expand(output_padding, dims),
+                   groups,
+                   transposed};
   for (const auto* part : {&g.stride, &g.padding, &g.dilation, &g.output_padding}) {
     if (part->size() != dims) return std::nullopt;
   }

@@ -11,21 +11,21 @@
 
 namespace wgan_fast {
 
-std::tuple<Tensor, Tensor> dispatch_piecewise_linear(const Tensor& input, double closed_slope, double lower,
-                                                     double upper) {
-  static const auto op = find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, double)>(
-      "wgan_fast::piecewise_linear");
-  return op.call(input, closed_slope, lower, upper);
+std::tuple<Tensor, Tensor> dispatch_piecewise_linear(const Tensor& x, double closed_slope, double lower, double upper) {
+  static const auto op =
+      find_operator<std::tuple<Tensor, Tensor>(const Tensor&, double, double, double)>("wgan_fast::piecewise_linear");
+  return op.call(x, closed_slope, lower, upper);
 }
 
-static Tensor dispatch_piecewise_linear_(const Tensor& input, double closed_slope, double lower, double upper) {
+static Tensor dispatch_piecewise_linear_(const Tensor& x, double closed_slope, double lower, double upper) {
   static const auto op = find_operator<Tensor(const Tensor&, double, double, double)>("wgan_fast::piecewise_linear_");
-  return op.call(input, closed_slope, lower, upper);
+  return op.call(x, closed_slope, lower, upper);
 }
 
-Tensor dispatch_gate(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
-  static const auto op = find_operator<Tensor(const Tensor&, const Tensor&, double, at::IntArrayRef)>("wgan_fast::gate");
-  return op.call(input, gates, closed_slope, stride);
+Tensor dispatch_gate(const Tensor& x, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  static const auto op =
+      find_operator<Tensor(const Tensor&, const Tensor&, double, at::IntArrayRef)>("wgan_fast::gate");
+  return op.call(x, gates, closed_slope, stride);
 }
 
 namespace {
@@ -34,83 +34,82 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Elements and gates lie in the order of memory, so a tensor must fill its memory, in whatever order of dimensions.
-void check_dense(const Tensor& input) {
-  TORCH_CHECK_TYPE(is_supported(input.scalar_type()), "input: expected float16, bfloat16, float32 or float64, got ",
-                   input.scalar_type());
-  TORCH_CHECK_TYPE(input.layout() == at::kStrided, "input: expected a dense tensor, got layout ", input.layout());
-  TORCH_CHECK_VALUE(input.is_non_overlapping_and_dense(), "input: expected a tensor without gaps in memory");
+void check_dense(const Tensor& x) {
+  TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "x: expected float16, bfloat16, float32 or float64, got ",
+                   x.scalar_type());
+  TORCH_CHECK_TYPE(x.layout() == at::kStrided, "x: expected a dense tensor, got layout ", x.layout());
+  TORCH_CHECK_VALUE(x.is_non_overlapping_and_dense(), "x: expected a tensor without gaps in memory");
 }
 
-Tensor piecewise_linear_into(const Tensor& output, const Tensor& input, double closed_slope, double lower,
-                             double upper) {
+Tensor piecewise_linear_into(const Tensor& y, const Tensor& x, double closed_slope, double lower, double upper) {
   const auto bound = [](double value) { return std::isinf(value) ? NAN : value; };
   const PiecewiseLinear f{closed_slope, bound(lower), bound(upper)};
-  const int64_t count = input.numel();
-  const Tensor gates = at::empty({gate_bytes(count)}, input.options().dtype(at::kByte));
+  const int64_t count = x.numel();
+  const Tensor gates = at::empty({gate_bytes(count)}, x.options().dtype(at::kByte));
   if (count == 0) return gates;
-  dispatch(input.scalar_type(), [&](auto element) {
+  dispatch(x.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    const T* x = data<T>(input);
-    T* y = mutable_data<T>(output);
+    const T* in = data<T>(x);
+    T* out = mutable_data<T>(y);
     uint8_t* bits = mutable_data<uint8_t>(gates);
 #ifdef WGAN_FAST_CUDA
-    if (input.is_cuda()) {
-      return piecewise_linear_cuda(x, y, bits, f, count, c10::cuda::getCurrentCUDAStream().stream());
+    if (x.is_cuda()) {
+      return piecewise_linear_cuda(in, out, bits, f, count, c10::cuda::getCurrentCUDAStream().stream());
     }
 #endif
     at::parallel_for(0, (count + GATES - 1) / GATES, GRAIN / GATES, [&](int64_t begin, int64_t end) {
-      piecewise_linear_cpu(x, y, bits, f, begin * GATES, std::min(end * GATES, count));
+      piecewise_linear_cpu(in, out, bits, f, begin * GATES, std::min(end * GATES, count));
     });
   });
   return gates;
 }
 
-std::tuple<Tensor, Tensor> piecewise_linear(const Tensor& input, double closed_slope, double lower, double upper) {
-  check_dense(input);
-  const c10::DeviceGuard guard(input.device());
-  const Tensor output = at::empty_like(input);
-  return {output, piecewise_linear_into(output, input, closed_slope, lower, upper)};
+std::tuple<Tensor, Tensor> piecewise_linear(const Tensor& x, double closed_slope, double lower, double upper) {
+  check_dense(x);
+  const c10::DeviceGuard guard(x.device());
+  const Tensor y = at::empty_like(x);
+  return {y, piecewise_linear_into(y, x, closed_slope, lower, upper)};
 }
 
-Tensor piecewise_linear_(const Tensor& input, double closed_slope, double lower, double upper) {
-  check_dense(input);
-  const c10::DeviceGuard guard(input.device());
-  return piecewise_linear_into(input, input, closed_slope, lower, upper);
+Tensor piecewise_linear_(const Tensor& x, double closed_slope, double lower, double upper) {
+  check_dense(x);
+  const c10::DeviceGuard guard(x.device());
+  return piecewise_linear_into(x, x, closed_slope, lower, upper);
 }
 
-// `stride` is that of the activation's input, whose order of memory the gates have.
-Tensor gate_forward(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
-  TORCH_CHECK_TYPE(is_supported(input.scalar_type()), "input: expected float16, bfloat16, float32 or float64, got ",
-                   input.scalar_type());
+// `stride` is that of the activation's x, whose order of memory the gates have.
+Tensor gate_forward(const Tensor& x, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "x: expected float16, bfloat16, float32 or float64, got ",
+                   x.scalar_type());
   TORCH_CHECK_TYPE(gates.scalar_type() == at::kByte, "gates: expected uint8, got ", gates.scalar_type());
-  TORCH_CHECK_VALUE(gates.device() == input.device(), "gates is on ", gates.device(), " and input on ", input.device());
-  TORCH_CHECK_VALUE(gates.dim() == 1 && gates.is_contiguous() && gates.numel() == gate_bytes(input.numel()),
-                    "gates: expected ", gate_bytes(input.numel()), " bytes, got shape ", gates.sizes());
-  TORCH_CHECK_VALUE(stride.size() == input.sizes().size(), "stride: expected ", input.dim(), " numbers, got ", stride);
-  const c10::DeviceGuard guard(input.device());
-  const Tensor output = at::empty_strided(input.sizes(), stride, input.options());
-  TORCH_CHECK_VALUE(output.is_non_overlapping_and_dense(), "stride: ", stride, " leaves gaps in memory");
-  if (output.numel() == 0) return output;
-  const Tensor dense = input.strides() == stride ? input : at::empty_like(output).copy_(input);
-  dispatch(input.scalar_type(), [&](auto element) {
+  TORCH_CHECK_VALUE(gates.device() == x.device(), "gates is on ", gates.device(), " and x on ", x.device());
+  TORCH_CHECK_VALUE(gates.dim() == 1 && gates.is_contiguous() && gates.numel() == gate_bytes(x.numel()),
+                    "gates: expected ", gate_bytes(x.numel()), " bytes, got shape ", gates.sizes());
+  TORCH_CHECK_VALUE(stride.size() == x.sizes().size(), "stride: expected ", x.dim(), " numbers, got ", stride);
+  const c10::DeviceGuard guard(x.device());
+  const Tensor y = at::empty_strided(x.sizes(), stride, x.options());
+  TORCH_CHECK_VALUE(y.is_non_overlapping_and_dense(), "stride: ", stride, " leaves gaps in memory");
+  if (y.numel() == 0) return y;
+  const Tensor dense = x.strides() == stride ? x : at::empty_like(y).copy_(x);
+  dispatch(x.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    const T* x = data<T>(dense);
+    const T* in = data<T>(dense);
     const uint8_t* bits = data<uint8_t>(gates);
-    T* y = mutable_data<T>(output);
-    const int64_t count = output.numel();
+    T* out = mutable_data<T>(y);
+    const int64_t count = y.numel();
 #ifdef WGAN_FAST_CUDA
-    if (input.is_cuda()) {
-      return gate_cuda(x, bits, y, closed_slope, count, c10::cuda::getCurrentCUDAStream().stream());
+    if (x.is_cuda()) {
+      return gate_cuda(in, bits, out, closed_slope, count, c10::cuda::getCurrentCUDAStream().stream());
     }
 #endif
     at::parallel_for(0, (count + GATES - 1) / GATES, GRAIN / GATES, [&](int64_t begin, int64_t end) {
-      gate_cpu(x, bits, y, closed_slope, begin * GATES, std::min(end * GATES, count));
+      gate_cpu(in, bits, out, closed_slope, begin * GATES, std::min(end * GATES, count));
     });
   });
-  return output;
+  return y;
 }
 
-// The gates decide the derivative and do not move with the input: the second derivative has nothing to tell the input.
+// The gates decide the derivative and do not move with the x: the second derivative has nothing to tell the x.
 void save(AutogradContext* context, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
   context->set_materialize_grads(false);
   context->saved_data["gates"] = gates;
@@ -127,11 +126,11 @@ Tensor backward_of_gate(AutogradContext* context, const Tensor& grad) {
 
 class Gate : public torch::autograd::Function<Gate> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& gates, double closed_slope,
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& gates, double closed_slope,
                         at::IntArrayRef stride) {
     const at::AutoDispatchBelowADInplaceOrView below;
     save(context, gates, closed_slope, stride);
-    return dispatch_gate(input, gates, closed_slope, stride);
+    return dispatch_gate(x, gates, closed_slope, stride);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -139,25 +138,25 @@ class Gate : public torch::autograd::Function<Gate> {
   }
 };
 
-Tensor gate_autograd(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
-  return Gate::apply(input, gates, closed_slope, stride);
+Tensor gate_autograd(const Tensor& x, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
+  return Gate::apply(x, gates, closed_slope, stride);
 }
 
-// Returns the output alone, because autograd lets a function that works in place on a view return nothing else.
+// Returns the y alone, because autograd lets a function that works in place on a view return nothing else.
 class Activation : public torch::autograd::Function<Activation> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& input, double closed_slope, double lower, double upper,
+  static Tensor forward(AutogradContext* context, const Tensor& x, double closed_slope, double lower, double upper,
                         bool inplace, Tensor* gates) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    Tensor output = input;
+    Tensor y = x;
     if (inplace) {
-      *gates = dispatch_piecewise_linear_(input, closed_slope, lower, upper);
-      context->mark_dirty({input});
+      *gates = dispatch_piecewise_linear_(x, closed_slope, lower, upper);
+      context->mark_dirty({x});
     } else {
-      std::tie(output, *gates) = dispatch_piecewise_linear(input, closed_slope, lower, upper);
+      std::tie(y, *gates) = dispatch_piecewise_linear(x, closed_slope, lower, upper);
     }
-    save(context, *gates, closed_slope, input.strides());
-    return output;
+    save(context, *gates, closed_slope, x.strides());
+    return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -167,16 +166,15 @@ class Activation : public torch::autograd::Function<Activation> {
   }
 };
 
-std::tuple<Tensor, Tensor> piecewise_linear_autograd(const Tensor& input, double closed_slope, double lower,
-                                                     double upper) {
+std::tuple<Tensor, Tensor> piecewise_linear_autograd(const Tensor& x, double closed_slope, double lower, double upper) {
   Tensor gates;
-  const Tensor output = Activation::apply(input, closed_slope, lower, upper, /*inplace=*/false, &gates);
-  return {output, gates};
+  const Tensor y = Activation::apply(x, closed_slope, lower, upper, /*inplace=*/false, &gates);
+  return {y, gates};
 }
 
-Tensor piecewise_linear_autograd_(const Tensor& input, double closed_slope, double lower, double upper) {
+Tensor piecewise_linear_autograd_(const Tensor& x, double closed_slope, double lower, double upper) {
   Tensor gates;
-  Activation::apply(input, closed_slope, lower, upper, /*inplace=*/true, &gates);
+  Activation::apply(x, closed_slope, lower, upper, /*inplace=*/true, &gates);
   return gates;
 }
 
@@ -188,11 +186,11 @@ void implement(torch::Library& library) {
 
 }  // namespace
 
-std::optional<Tensor> activation(const Tensor& input, double closed_slope, double lower, double upper, bool inplace) {
-  if (!is_plain(input) || !input.is_non_overlapping_and_dense() || lower > upper) return std::nullopt;
-  if (!inplace) return std::get<0>(dispatch_piecewise_linear(input, closed_slope, lower, upper));
-  dispatch_piecewise_linear_(input, closed_slope, lower, upper);
-  return input;
+std::optional<Tensor> activation(const Tensor& x, double closed_slope, double lower, double upper, bool inplace) {
+  if (!is_plain(x) || !x.is_non_overlapping_and_dense() || lower > upper) return std::nullopt;
+  if (!inplace) return std::get<0>(dispatch_piecewise_linear(x, closed_slope, lower, upper));
+  dispatch_piecewise_linear_(x, closed_slope, lower, upper);
+  return x;
 }
 
 bool is_piecewise_linear(const torch::autograd::Node& node) {

@@ -1,0 +1,179 @@
+"""The gradient of a critic at points, ready to be differentiated again without dead work."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
+
+from wgan_fast._checks import accumulate_dtype, check_scores
+from wgan_fast._library import extension, warn_user
+from wgan_fast.critic_mode import CriticMode
+
+
+def input_gradient(
+    critic: Callable[..., Tensor],
+    points: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    scaler: torch.amp.GradScaler | None,
+) -> Tensor:
+    """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled.
+
+    ``scaler`` scales the backward pass through a critic in float16, whose numbers would otherwise leave its range.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return _input_gradient_in_transform(critic, points, args, kwargs)
+    create_graph = torch.is_grad_enabled()
+    if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
+        args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
+    with grad_mode(True):
+        points.requires_grad_()
+        scores, graph = _scores_and_graph(critic, points, args, kwargs)
+        gradient = None
+        if scores.requires_grad:
+            graph.let_go_of_inputs()
+            # Autocast is for the forward; the type of each backward operation follows from it.
+            with _without_autocast(points.device.type):
+                ones = torch.ones_like(scores)
+                (gradient,) = torch.autograd.grad(
+                    scores,
+                    points,
+                    ones if scaler is None else scaler.scale(ones),
+                    create_graph=create_graph,
+                    allow_unused=True,
+                )
+                if scaler is not None and gradient is not None:
+                    gradient = gradient.to(accumulate_dtype(gradient.dtype))
+                    gradient = gradient / scaler.scale(gradient.new_ones(()))
+            if create_graph and gradient is not None:
+                gradient = graph.without_dead_work(gradient)
+    if gradient is None:
+        raise ValueError("critic: its scores do not depend on the samples, so there is no gradient to penalise")
+    return gradient
+
+
+def _input_gradient_in_transform(
+    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
+    scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
+    return pull_back(torch.ones_like(scores))[0]
+
+
+_compiled_critics: WeakSet[Any] = WeakSet()
+
+
+def _scores_and_graph(
+    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Any]:
+    """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is, the
+    graph tells, and the critic runs once more.
+    """
+    if not _is_compiled(critic) and not _is_in(_compiled_critics, critic):
+        scores = _scores(critic, points, args, kwargs)
+        graph = _CriticGraph(scores, points)
+        if not graph.compiled:
+            return scores, graph
+        _add(_compiled_critics, critic)
+    with torch.compiler.set_stance("force_eager"):
+        scores = _scores(critic, points, args, kwargs)
+    graph = _CriticGraph(scores, points)
+    if graph.compiled:
+        raise RuntimeError(
+            "critic: a part of it was compiled ahead of time and has no second derivative; pass the critic that it was "
+            "compiled from"
+        )
+    return scores, graph
+
+
+def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    with CriticMode() as mode:
+        scores = critic(points, *args, **kwargs)
+    check_scores("critic", scores)
+    if mode.batch_statistics:
+        _warn_of_batch_statistics(critic)
+    return scores
+
+
+class _PyTorchGraph:
+    """In place of the extension's graph, where that is missing."""
+
+    compiled = False
+
+    def __init__(self, scores: Tensor, points: Tensor) -> None:
+        pass
+
+    def let_go_of_inputs(self) -> None:
+        pass
+
+    def without_dead_work(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+_CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph
+
+
+def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
+    """Gradients enabled or not, and no inference mode. Nothing, which is what it usually costs, where it is so."""
+    if torch.is_inference_mode_enabled():
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(enabled))
+        return stack
+    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+_warned_critics: WeakSet[Any] = WeakSet()
+
+
+def _warn_of_batch_statistics(critic: Any) -> None:
+    module = getattr(critic, "__self__", critic)  # a bound method belongs to its module
+    if _is_in(_warned_critics, module):
+        return
+    _add(_warned_critics, module)
+    modules = module.named_modules() if isinstance(module, nn.Module) else ()
+    names = (f"{name or 'it'} is a {type(layer).__name__}" for name, layer in modules if isinstance(layer, _BatchNorm))
+    warn_user(
+        f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one "
+        "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or group "
+        "normalisation does not have this fault.",
+        UserWarning,
+    )
+
+
+def _is_compiled(critic: Any) -> bool:
+    attributes = getattr(critic, "__dict__", {})
+    return (
+        "_orig_mod" in attributes.get("_modules", ())  # torch.compile(module)
+        or attributes.get("_compiled_call_impl") is not None  # module.compile()
+        or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
+    )
+
+
+# A callable without a hash or weak references is in no set.
+def _is_in(critics: WeakSet[Any], critic: Any) -> bool:
+    try:
+        return critic in critics
+    except TypeError:
+        return False
+
+
+def _add(critics: WeakSet[Any], critic: Any) -> None:
+    with suppress(TypeError):
+        critics.add(critic)
