@@ -71,8 +71,8 @@ _compiled_critics: WeakSet[Any] = WeakSet()
 def _scores_and_graph(
     critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Any]:
-    """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is, the
-    graph tells, and the critic runs once more.
+    """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is,
+    the graph tells, and the critic runs once more.
     """
     if not _is_compiled(critic) and not _is_in(_compiled_critics, critic):
         scores = _scores(critic, points, args, kwargs)

@@ -36,8 +36,8 @@ def gradient_norm_penalty(
 
 
 def piecewise_linear(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-    """``x`` between the bounds, from a bound c on ``c + closed_slope (x - c)``; and the gates, a bit for each element, which
-    are open between the bounds. An infinite bound is none.
+    """``x`` between the bounds, from a bound c on ``c + closed_slope (x - c)``; and the gates, a bit for each element,
+    which are open between the bounds. An infinite bound is none.
     """
     wide = x.to(accumulate_dtype(x.dtype))
     below, above = (wide <= lower) & (lower > -inf), (wide >= upper) & (upper < inf)
@@ -55,7 +55,7 @@ def piecewise_linear_(x: Tensor, closed_slope: float, lower: float, upper: float
 
 
 def gate(x: Tensor, gates: Tensor, closed_slope: float, stride: Sequence[int]) -> Tensor:
-    """``x`` where the gates are open, else ``closed_slope * x``. ``stride`` is that of what the gates were made from."""
+    """``x`` where the gates are open, else ``closed_slope * x``. ``stride`` is that of what the gates came from."""
     wide = x.to(accumulate_dtype(x.dtype))
     beyond = closed_slope * wide if closed_slope else torch.zeros_like(wide)
     y = torch.where(_unpack(gates, x.shape, stride), wide, beyond)
@@ -63,7 +63,7 @@ def gate(x: Tensor, gates: Tensor, closed_slope: float, stride: Sequence[int]) -
 
 
 def _pack(flags: Tensor) -> Tensor:
-    """Eight flags to a byte, in the order of memory, the first to the lowest bit; the last byte is filled with zeros."""
+    """Eight flags to a byte, in the order of memory, the first to the lowest bit; the last byte is filled up with 0."""
     flat = flags.as_strided((flags.numel(),), (1,))
     rows = F.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
     return (rows << torch.arange(8, device=flags.device)).sum(1).to(torch.uint8)

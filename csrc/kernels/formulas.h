@@ -64,15 +64,16 @@ HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_
 // y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x -
 // c). An infinite bound is none and is held as NaN, with which no comparison is true; so is x = NaN between the bounds.
 // ReLU is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
+template <class A>
 struct PiecewiseLinear {
-  double closed_slope;
-  double lower;
-  double upper;
+  A closed_slope;
+  A lower;
+  A upper;
 };
 
 template <class A>
-HOST_DEVICE inline bool is_open(A x, const PiecewiseLinear& f) {
-  return !((x <= static_cast<A>(f.lower)) | (x >= static_cast<A>(f.upper)));
+HOST_DEVICE inline bool is_open(A x, const PiecewiseLinear<A>& f) {
+  return !((x <= f.lower) | (x >= f.upper));
 }
 
 // What a gate does to a value. Closed with the slope 0 it leaves nothing, not even of infinity. The product is taken in
@@ -84,9 +85,9 @@ HOST_DEVICE inline A gate(A value, bool open, A closed_slope) {
 }
 
 template <class A>
-HOST_DEVICE inline A piecewise_linear(A x, const PiecewiseLinear& f) {
-  const A c = x <= static_cast<A>(f.lower) ? static_cast<A>(f.lower) : static_cast<A>(f.upper);
-  const A y = c + gate(x - c, false, static_cast<A>(f.closed_slope));
+HOST_DEVICE inline A piecewise_linear(A x, const PiecewiseLinear<A>& f) {
+  const A c = x <= f.lower ? f.lower : f.upper;
+  const A y = c + gate(x - c, false, f.closed_slope);
   return is_open(x, f) ? x : y;
 }
 

@@ -26,9 +26,9 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first element has 
 }  // namespace
 
 template <class T>
-INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint8_t* gates, PiecewiseLinear f,
-                                                 int64_t begin, int64_t end) {
-  const PiecewiseLinear formula = f;
+INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint8_t* gates,
+                                                 PiecewiseLinear<Accumulate<T>> f, int64_t begin, int64_t end) {
+  const PiecewiseLinear<Accumulate<T>> formula = f;
   int64_t i = begin;
   for (; i + GATES <= end; i += GATES) {
     uint8_t open[GATES];
@@ -53,23 +53,24 @@ INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint
 
 template <class T>
 INSTRUCTION_SET_CLONES void gate_cpu(const T* __restrict input, const uint8_t* __restrict gates, T* __restrict output,
-                                     double closed_slope, int64_t begin, int64_t end) {
-  const auto slope = static_cast<Accumulate<T>>(closed_slope);
+                                     Accumulate<T> closed_slope, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += GATES) {
     uint8_t open[GATES];
     const int64_t count = std::min(GATES, end - i);
     for (int64_t k = 0; k < count; k += 8) unpack(gates[(i + k) / 8], open + k);
     if (count == GATES) {
-      for (int64_t k = 0; k < GATES; ++k) output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, slope));
+      for (int64_t k = 0; k < GATES; ++k)
+        output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, closed_slope));
     } else {
-      for (int64_t k = 0; k < count; ++k) output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, slope));
+      for (int64_t k = 0; k < count; ++k)
+        output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, closed_slope));
     }
   }
 }
 
-#define INSTANTIATE(T)                                                                              \
-  template void piecewise_linear_cpu<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, int64_t); \
-  template void gate_cpu<T>(const T*, const uint8_t*, T*, double, int64_t, int64_t);
+#define INSTANTIATE(T)                                                                                             \
+  template void piecewise_linear_cpu<T>(const T*, T*, uint8_t*, PiecewiseLinear<Accumulate<T>>, int64_t, int64_t); \
+  template void gate_cpu<T>(const T*, const uint8_t*, T*, Accumulate<T>, int64_t, int64_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
 INSTANTIATE(float)

@@ -6,8 +6,8 @@ namespace {
 
 // A thread does eight neighbouring elements: their gates are one byte, so no thread waits for another.
 template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK)
-    piecewise_linear_kernel(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t count) {
+__global__ void __launch_bounds__(BLOCK) piecewise_linear_kernel(const T* input, T* output, uint8_t* gates,
+                                                                 PiecewiseLinear<Accumulate<T>> f, int64_t count) {
   for (int64_t byte = thread_index(); byte * 8 < count; byte += thread_count()) {
     unsigned open = 0;
     for (int first = 0; first < 8; first += WIDTH) {
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(BLOCK)
 }  // namespace
 
 template <class T>
-void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t count,
+void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear<Accumulate<T>> f, int64_t count,
                            cudaStream_t stream) {
   const bool vectors = aligned(input) && aligned(output);
   launch(vectors ? piecewise_linear_kernel<FULL_WIDTH<T>, T> : piecewise_linear_kernel<1, T>,
@@ -53,16 +53,17 @@ void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseL
 }
 
 template <class T>
-void gate_cuda(const T* input, const uint8_t* gates, T* output, double closed_slope, int64_t count,
+void gate_cuda(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count,
                cudaStream_t stream) {
   const bool vectors = aligned(input) && aligned(output);
   launch(vectors ? gate_kernel<FULL_WIDTH<T>, T> : gate_kernel<1, T>, blocks_for(gate_bytes(count)), stream, input,
-         gates, output, static_cast<Accumulate<T>>(closed_slope), count);
+         gates, output, closed_slope, count);
 }
 
 #define INSTANTIATE(T)                                                                                    \
-  template void piecewise_linear_cuda<T>(const T*, T*, uint8_t*, PiecewiseLinear, int64_t, cudaStream_t); \
-  template void gate_cuda<T>(const T*, const uint8_t*, T*, double, int64_t, cudaStream_t);
+  template void piecewise_linear_cuda<T>(const T*, T*, uint8_t*, PiecewiseLinear<Accumulate<T>>, int64_t, \
+                                         cudaStream_t);                                                   \
+  template void gate_cuda<T>(const T*, const uint8_t*, T*, Accumulate<T>, int64_t, cudaStream_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
 INSTANTIATE(float)

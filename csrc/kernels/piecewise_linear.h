@@ -18,10 +18,10 @@ template <class T>
 void piecewise_linear_cpu(const T* input,  // [count]
                           T* output,       // [count]
                           uint8_t* gates,  // [gate_bytes(count)]
-                          PiecewiseLinear f, int64_t begin, int64_t end);
+                          PiecewiseLinear<Accumulate<T>> f, int64_t begin, int64_t end);
 
 template <class T>
-void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear f, int64_t count,
+void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear<Accumulate<T>> f, int64_t count,
                            CUstream_st* stream);
 
 // output_i = input_i where gate_i is open, else closed_slope * input_i
@@ -29,10 +29,10 @@ template <class T>
 void gate_cpu(const T* input,        // [count]
               const uint8_t* gates,  // [gate_bytes(count)]
               T* output,             // [count]
-              double closed_slope, int64_t begin, int64_t end);
+              Accumulate<T> closed_slope, int64_t begin, int64_t end);
 
 template <class T>
-void gate_cuda(const T* input, const uint8_t* gates, T* output, double closed_slope, int64_t count,
+void gate_cuda(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count,
                CUstream_st* stream);
 
 }  // namespace wgan_fast

@@ -42,13 +42,13 @@ void check_dense(const Tensor& x) {
 }
 
 Tensor piecewise_linear_into(const Tensor& y, const Tensor& x, double closed_slope, double lower, double upper) {
-  const auto bound = [](double value) { return std::isinf(value) ? NAN : value; };
-  const PiecewiseLinear f{closed_slope, bound(lower), bound(upper)};
   const int64_t count = x.numel();
   const Tensor gates = at::empty({gate_bytes(count)}, x.options().dtype(at::kByte));
   if (count == 0) return gates;
   dispatch(x.scalar_type(), [&](auto element) {
     using T = decltype(element);
+    const auto bound = [](double value) { return static_cast<Accumulate<T>>(std::isinf(value) ? NAN : value); };
+    const PiecewiseLinear<Accumulate<T>> f{static_cast<Accumulate<T>>(closed_slope), bound(lower), bound(upper)};
     const T* in = data<T>(x);
     T* out = mutable_data<T>(y);
     uint8_t* bits = mutable_data<uint8_t>(gates);
@@ -96,14 +96,15 @@ Tensor gate_forward(const Tensor& x, const Tensor& gates, double closed_slope, a
     const T* in = data<T>(dense);
     const uint8_t* bits = data<uint8_t>(gates);
     T* out = mutable_data<T>(y);
+    const auto slope = static_cast<Accumulate<T>>(closed_slope);
     const int64_t count = y.numel();
 #ifdef WGAN_FAST_CUDA
     if (x.is_cuda()) {
-      return gate_cuda(in, bits, out, closed_slope, count, c10::cuda::getCurrentCUDAStream().stream());
+      return gate_cuda(in, bits, out, slope, count, c10::cuda::getCurrentCUDAStream().stream());
     }
 #endif
     at::parallel_for(0, (count + GATES - 1) / GATES, GRAIN / GATES, [&](int64_t begin, int64_t end) {
-      gate_cpu(in, bits, out, closed_slope, begin * GATES, std::min(end * GATES, count));
+      gate_cpu(in, bits, out, slope, begin * GATES, std::min(end * GATES, count));
     });
   });
   return y;
