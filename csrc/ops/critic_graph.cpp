@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <bitset>
+#include <sstream>
 #include <string>
 #include <unordered_map>
 
@@ -20,130 +21,70 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Edge;
 using torch::autograd::variable_list;
 
+// PyTorch's nodes, by the names of their operators. Those that are linear in their inputs:
+constexpr const char* LINEAR =
+    "Add Alias Amax Amin AsStrided Cat Clamp ClampMax ClampMin Clone ConstantPadNd Cumsum Diagonal Expand Flip Gather "
+    "Im2Col Index IndexSelect MaskedFill Max Maximum Mean Median Min Minimum NativeDropout Neg Permute PixelShuffle "
+    "PixelUnshuffle Repeat ReshapeAlias Roll Rsub Select Slice Sort Split SplitWithSizes Squeeze Stack Sub Sum T "
+    "ToCopy "
+    "Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D UpsampleLinear1D "
+    "UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
+// Those that are linear in each of their first two inputs, but not in both at once:
+constexpr const char* BILINEAR = "Bmm Convolution Mm Mul Mv";
+// Those that are linear once their input has made a choice: a sign, a maximum, or only a shape. Their derivative keeps
+// the input, and the derivative of that sends zeros to it, which would travel through the whole forward.
+constexpr const char* PIECEWISE =
+    "AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D FractionalMaxPool2D "
+    "FractionalMaxPool3D Hardshrink Hardtanh LeakyRelu MaxPool2DWithIndices MaxPool3DWithIndices ReflectionPad1D "
+    "ReflectionPad2D ReflectionPad3D Relu ReplicationPad1D ReplicationPad2D ReplicationPad3D RreluWithNoise Softshrink "
+    "Threshold";
+
+template <class Use>
+void for_each_word(const char* words, Use&& use) {
+  std::istringstream stream(words);
+  for (std::string word; stream >> word;) use(word);
+}
+
 // How a node depends on its inputs, of which a bit stands for each.
 struct Linearity {
   unsigned multiplied = 0;  // it is linear in each of these, but not in two of them at once
-  unsigned curved = 0;      // it is not linear in these
-  bool piecewise = false;   // it is linear once its input has made a choice: a sign, a maximum
+  unsigned curved = 0;      // it is not known to be linear in these
+  bool piecewise = false;   // its second derivative has zeros for its input
 };
 
-// PyTorch's nodes that are linear, or piecewise so. A node that is not here counts as curved, which costs memory only.
-const std::unordered_map<std::string, Linearity>& linear_nodes() {
+// A node that is not here counts as curved, which costs memory and nothing else.
+const std::unordered_map<std::string, Linearity>& linearities() {
   static const auto table = [] {
     std::unordered_map<std::string, Linearity> table;
-    for (const char* name : {"Add",
-                             "Alias",
-                             "Amax",
-                             "Amin",
-                             "AsStrided",
-                             "Cat",
-                             "Clamp",
-                             "ClampMax",
-                             "ClampMin",
-                             "Clone",
-                             "ConstantPadNd",
-                             "Cumsum",
-                             "Diagonal",
-                             "Expand",
-                             "Flip",
-                             "Gather",
-                             "Im2Col",
-                             "Index",
-                             "IndexSelect",
-                             "MaskedFill",
-                             "Max",
-                             "Maximum",
-                             "Mean",
-                             "Median",
-                             "Min",
-                             "Minimum",
-                             "Neg",
-                             "Permute",
-                             "PixelShuffle",
-                             "PixelUnshuffle",
-                             "Repeat",
-                             "ReshapeAlias",
-                             "Roll",
-                             "Rsub",
-                             "Select",
-                             "Slice",
-                             "Sort",
-                             "Split",
-                             "SplitWithSizes",
-                             "Squeeze",
-                             "Stack",
-                             "Sub",
-                             "Sum",
-                             "T",
-                             "ToCopy",
-                             "Topk",
-                             "Transpose",
-                             "Tril",
-                             "Triu",
-                             "Unbind",
-                             "Unfold",
-                             "UnsafeSplit",
-                             "UnsafeView",
-                             "Unsqueeze",
-                             "UpsampleBilinear2D",
-                             "UpsampleLinear1D",
-                             "UpsampleNearest1D",
-                             "UpsampleNearest2D",
-                             "UpsampleNearest3D",
-                             "View",
-                             "Where"}) {
-      for (const char* overload : {"0", "1", "2"}) table[std::string(name) + "Backward" + overload] = {};
-    }
-    for (const char* name : {"Bmm", "Convolution", "Mm", "Mul", "Mv"}) {
-      table[std::string(name) + "Backward0"] = {0b11, 0, false};
-    }
-    table["MulBackward1"] = {};
-    table["AddmmBackward0"] = table["BaddbmmBackward0"] = {0b110, 0, false};
-    table["DivBackward0"] = {0, 0b10, false};
-    table["DivBackward1"] = {};
-    for (const char* name : {"Abs",
-                             "AdaptiveAvgPool2D",
-                             "AdaptiveAvgPool3D",
-                             "AdaptiveMaxPool2D",
-                             "AdaptiveMaxPool3D",
-                             "AvgPool2D",
-                             "AvgPool3D",
-                             "FractionalMaxPool2D",
-                             "FractionalMaxPool3D",
-                             "Hardshrink",
-                             "Hardtanh",
-                             "LeakyRelu",
-                             "MaxPool2DWithIndices",
-                             "MaxPool3DWithIndices",
-                             "ReflectionPad1D",
-                             "ReflectionPad2D",
-                             "ReflectionPad3D",
-                             "Relu",
-                             "ReplicationPad1D",
-                             "ReplicationPad2D",
-                             "ReplicationPad3D",
-                             "RreluWithNoise",
-                             "Softshrink",
-                             "Threshold"}) {
-      for (const char* overload : {"0", "1"}) table[std::string(name) + "Backward" + overload] = {0, 0, true};
-    }
-    table["PreluKernelBackward0"] = {0b11, 0, true};
+    const auto enter = [&](const std::string& name, std::initializer_list<const char*> overloads, Linearity linearity) {
+      for (const char* overload : overloads) table[name + "Backward" + overload] = linearity;
+    };
+    for_each_word(LINEAR, [&](auto& name) { enter(name, {"0", "1", "2"}, {}); });
+    for_each_word(BILINEAR, [&](auto& name) { enter(name, {"0"}, {0b11, 0, false}); });
+    for_each_word(PIECEWISE, [&](auto& name) { enter(name, {"0", "1"}, {0, 0, true}); });
+    for (const char* name : {"Addmm", "Baddbmm"}) enter(name, {"0"}, {0b110, 0, false});
+    enter("Mul", {"1"}, {});
+    enter("Div", {"0"}, {0, 0b10, false});
+    enter("Div", {"1"}, {});
+    for (const char* name : {"Abs", "PreluKernel"}) enter(name, {"0"}, {0, ~0u, true});
+    table["torch::autograd::CopySlices"] = {0, ~0u, true};  // an activation in place on a view, perhaps
     return table;
   }();
   return table;
 }
 
-// Of the nodes that differentiate a backward, by name: the input that they send nothing but zeros to, or nothing at all
-// as long as no weight's gradient is differentiated. PyTorch's zeros would travel through the whole forward.
-const std::unordered_map<std::string, size_t>& dead_inputs() {
-  static const auto table = [] {
-    std::unordered_map<std::string, size_t> table{{"ConvolutionBackwardBackward0", 1}, {"SgnBackward0", 0}};
-    for (const auto& [name, linearity] : linear_nodes()) {
-      if (linearity.piecewise) table[name.substr(0, name.size() - 1) + "Backward0"] = 1;
-    }
-    return table;
+// The input that the derivative of a backward sends nothing but zeros to, where `node` is such a derivative.
+std::optional<size_t> dead_input(const Node& node) {
+  static const auto names = [] {
+    std::unordered_set<std::string> names;
+    for_each_word(PIECEWISE, [&](auto& name) { names.insert(name + "BackwardBackward0"); });
+    return names;
   }();
-  return table;
+  const std::string name = node.name();
+  if (names.count(name)) return 1;
+  // |x| has the derivative sgn(x), whose own is zero unless it is complex.
+  if (name == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType())) return 0;
+  return std::nullopt;
 }
 
 // Walks from the root down: enter(node) before its inputs, leave(node) after them.
@@ -194,8 +135,13 @@ bool is_plain(const Tensor& tensor) {
   constexpr c10::DispatchKeySet special({DispatchKey::Python, DispatchKey::FuncTorchBatched,
                                          DispatchKey::FuncTorchGradWrapper, DispatchKey::Negative,
                                          DispatchKey::Conjugate, DispatchKey::ZeroTensor});
-  return is_supported(tensor.scalar_type()) && tensor.layout() == at::kStrided && !tensor.is_nested() &&
-         (tensor.is_cpu() || tensor.is_cuda()) && !tensor.key_set().has_any(special) &&
+#ifdef WGAN_FAST_CUDA
+  const bool has_kernels = tensor.is_cpu() || tensor.is_cuda();
+#else
+  const bool has_kernels = tensor.is_cpu();
+#endif
+  return has_kernels && is_supported(tensor.scalar_type()) && tensor.layout() == at::kStrided &&
+         !tensor.key_set().has_any(special) &&
          !c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerFrontMode) &&
          !at::SavedTensorDefaultHooks::get_hooks();
 }
@@ -218,11 +164,11 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
       if (from_points == 0b01) layers_.push_back(node);
     } else if (is_piecewise_linear(*node)) {
       linearity.piecewise = true;
-    } else if (const auto entry = linear_nodes().find(node->name()); entry != linear_nodes().end()) {
-      linearity = entry->second;
     } else {
-      linearity.curved = ~0u;
-      if (node->name().find("CompiledFunction") != std::string::npos) compiled_ = true;
+      const std::string name = node->name();
+      const auto entry = linearities().find(name);
+      linearity = entry == linearities().end() ? Linearity{0, ~0u, false} : entry->second;
+      compiled_ = compiled_ || name.find("CompiledFunction") != std::string::npos;
     }
     if ((from_points & linearity.curved) || std::bitset<32>(from_points & linearity.multiplied).count() > 1) {
       curved_ = true;
@@ -248,8 +194,7 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) const {
   std::unordered_set<Node*> visited, alive;
   const auto cut_dead = [&](Node* node) {
     if (forward_.count(node)) return;
-    const auto dead = dead_inputs().find(node->name());
-    if (dead != dead_inputs().end()) node->next_edges()[dead->second] = Edge();
+    if (const auto dead = dead_input(*node)) node->next_edges()[*dead] = Edge();
   };
   walk(gradient.grad_fn().get(), visited, cut_dead, [&](Node* node) {
     auto& edges = node->next_edges();
@@ -268,7 +213,9 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) const {
   for (const Tensor& leaf : below_activations_) {
     if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
   }
-  return zeros.empty() ? gradient : WithZeros::apply(gradient, at::TensorList(zeros));
+  if (!zeros.empty()) return WithZeros::apply(gradient, at::TensorList(zeros));
+  // The penalty of a frozen critic can be differentiated as PyTorch's can, for nothing.
+  return gradient.requires_grad() ? gradient : gradient.detach().requires_grad_();
 }
 
 // The nodes whose input surely receives a gradient when the penalty is differentiated. Where there is curvature PyTorch
@@ -282,7 +229,7 @@ std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
     if (!node || !reached.insert(node).second) continue;
     const bool follow = forward_.count(node)
                             ? !on_path_.count(node)
-                            : is_layer(*node) || is_piecewise_linear(*node) || linear_nodes().count(node->name());
+                            : is_layer(*node) || is_piecewise_linear(*node) || linearities().count(node->name());
     if (!follow) continue;
     for (const Edge& edge : node->next_edges()) next.push_back(edge.function.get());
   }

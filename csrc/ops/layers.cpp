@@ -208,7 +208,7 @@ std::vector<int64_t> expand(const std::vector<int64_t>& numbers, size_t dims) {
 
 std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   if (!is_plain(input) || !is_plain(weight) || !is_plain(bias) || weight.dim() != 2 || input.dim() == 0 ||
-      input.size(-1) != weight.size(1)) {
+      input.numel() == 0 || input.size(-1) != weight.size(1)) {
     return std::nullopt;
   }
   const at::DeviceType device = input.device().type();
