@@ -32,10 +32,9 @@ class CriticMode(TorchFunctionMode):
         self, func: Layer, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():
-            return func(*args, **kwargs)
         layer = _LAYERS.get(func)
-        if layer is not None and _PLAIN.issuperset(types):  # a subclass of Tensor has its own idea of every function
+        # A subclass of Tensor has its own idea of every function, and the compiler knows PyTorch's.
+        if layer is not None and _PLAIN.issuperset(types) and not torch.compiler.is_compiling():
             output = layer(*args, **kwargs)
             return func(*args, **kwargs) if output is None else output
         if func in _ATTENTION:

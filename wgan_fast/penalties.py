@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from wgan_fast._checks import check_batch, check_flag, check_number
+from wgan_fast._library import operators
 from wgan_fast.input_gradient import grad_mode, input_gradient
-from wgan_fast.ops import check_generator, draw_uniform, gradient_norm_penalty, interpolate
+from wgan_fast.ops import check_generator, draw_uniform, interpolate
 
 P = ParamSpec("P")
 
@@ -236,12 +237,18 @@ def _norm_penalty(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
-    **formula: Any,
+    *,
+    weight: float,
+    target: float,
+    power: float = 2.0,
+    one_sided: bool = False,
 ) -> Tensor:
     """The penalty of :func:`wgan_fast.ops.gradient_norm_penalty` on the critic's gradient at the points."""
     if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
         raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
-    return gradient_norm_penalty(input_gradient(critic, points, args, kwargs, scaler), **formula).penalty
+    gradient = input_gradient(critic, points, args, kwargs, scaler)
+    penalty, _ = operators(gradient.device).gradient_norm_penalty(gradient, weight, target, power, one_sided)
+    return penalty
 
 
 def _check_critic(critic: Any) -> None:
