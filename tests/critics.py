@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class Residual(nn.Module):
@@ -50,6 +51,111 @@ class Attention(nn.Module):
         return (weights @ self.value(x)).mean((1, 2))
 
 
+class Block(nn.Module):
+    """Activation first, in place on a clone, and pooled: the block of a ResNet critic."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.relu_(self.first(F.relu(x))))
+        return F.avg_pool2d(hidden + x, 2)
+
+
+class Modulated(nn.Module):
+    """Conditional: labels scale and shift the features, and choose the temperature of a constant's branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 8), nn.Linear(8, 1)
+        self.scale = nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 8), nn.ReLU(inplace=True))
+        self.shift = nn.Sequential(nn.Embedding(4, 6), nn.LeakyReLU(0.1), nn.Linear(6, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        labels = torch.arange(len(x)) % 4
+        labels = labels.to(x.device)
+        return self.head(F.leaky_relu(self.body(x) * self.scale(labels) + self.shift(labels), 0.3))
+
+
+class DynamicFilter(nn.Module):
+    """The points make the kernel that a learned image is convolved with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.image = nn.Linear(12, 9), nn.Parameter(torch.randn(1, 1, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = F.conv2d(self.image, self.kernel(x).view(-1, 1, 3, 3))
+        return F.leaky_relu(maps, 0.2).mean((0, 2, 3))
+
+
+class Hypernetwork(nn.Module):
+    """A network makes the layer's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 12 * 6))
+        self.code, self.head = nn.Parameter(torch.randn(3)), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(F.linear(x, self.weight(self.code).view(6, 12))))
+
+
+class Spectrum(nn.Module):
+    """The absolute values of complex numbers are curved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(12, 12), nn.Linear(7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.fft.rfft(self.mix(x)).abs())
+
+
+class Views(nn.Module):
+    """An activation in place on a view, and one whose result is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        F.leaky_relu_(hidden[:, :4], 0.2)
+        features = F.hardtanh_(self.second(hidden), -0.3, 0.4)
+        return features + features.roll(1, 1)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(12, 8), nn.LeakyReLU(0.2), nn.Linear(8, 8))
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(checkpoint(self.body, x, use_reentrant=False)))
+
+
+class Ensemble(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.heads = nn.Linear(12, 8), nn.Parameter(torch.randn(3, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.vmap(lambda head: F.leaky_relu(self.body(x), 0.1) @ head)(self.heads).mean(0)
+
+
+class LastStep(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.cell, self.head = getattr(nn, kind)(4, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0][:, -1])
+
+
 def convolutional(normalisation: Callable[[int], nn.Module]) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2, padding=1),
@@ -57,6 +163,31 @@ def convolutional(normalisation: Callable[[int], nn.Module]) -> nn.Module:
         nn.LeakyReLU(0.2, inplace=True),
         nn.Flatten(),
         nn.Linear(16, 2),
+    )
+
+
+def dcgan() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 4, 2, 1),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(4, 6, 4, 2, 1, bias=False),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(6, 1, 2),
+    )
+
+
+def mixed_convolutions() -> nn.Module:
+    """Groups, dilation, transposition, words for padding, padding that is not zeros."""
+    return nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding="same", groups=2),
+        nn.ReLU6(),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
+        nn.Hardtanh(-0.4, 0.5, inplace=True),
+        nn.Conv2d(6, 4, 3, stride=2, dilation=2, padding=1, padding_mode="reflect"),
+        nn.PReLU(4),
+        nn.Conv2d(4, 2, 2, padding="same", padding_mode="circular"),
+        nn.RReLU().eval(),
+        nn.Conv2d(2, 1, 2, padding="valid"),
     )
 
 
@@ -77,4 +208,45 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, (3, 4, 4)),
     "recurrent": (Recurrent, (3, 4)),
     "attention": (Attention, (3, 4)),
+    "dcgan": (dcgan, (3, 8, 8)),
+    "resnet": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Block(4), Block(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1)),
+        (3, 4, 4),
+    ),
+    "mixed convolutions": (mixed_convolutions, (4, 6, 6)),
+    "one dimension": (
+        lambda: nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.MaxPool1d(2), nn.ConvTranspose1d(4, 1, 3)),
+        (2, 8),
+    ),
+    "three dimensions": (
+        lambda: nn.Sequential(
+            nn.Conv3d(2, 4, 2, groups=2), nn.LeakyReLU(0.2), nn.AvgPool3d(2), nn.ConvTranspose3d(4, 1, 2)
+        ),
+        (2, 4, 4, 4),
+    ),
+    "adaptive pool": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 1)),
+        (3, 6, 6),
+    ),
+    "batch norm": (lambda: convolutional(nn.BatchNorm2d).eval(), (3, 4, 4)),
+    "spectral convolution": (
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.utils.parametrizations.weight_norm(nn.Linear(16, 1)),
+        ).eval(),
+        (3, 4, 4),
+    ),
+    "modulated": (Modulated, (12,)),
+    "dynamic filter": (DynamicFilter, (12,)),
+    "hypernetwork": (Hypernetwork, (12,)),
+    "spectrum": (Spectrum, (12,)),
+    "views": (Views, (12,)),
+    "checkpointed": (Checkpointed, (12,)),
+    "ensemble": (Ensemble, (12,)),
+    "lstm": (lambda: LastStep("LSTM"), (3, 4)),
+    "rnn": (lambda: LastStep("RNN"), (3, 4)),
+    "linear convolutions": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 2)), (3, 4, 4)),
+    "no bias": (lambda: nn.Sequential(nn.Linear(12, 8, bias=False), nn.ReLU(), nn.Linear(8, 1, bias=False)), (12,)),
 }

@@ -84,7 +84,7 @@ def gradient_penalty(
         >>> real, fake = torch.randn(8, 2), torch.randn(8, 2)
         >>> gradient_penalty(critic, real, fake).backward()
     """
-    _check_critic(critic)
+    _check_critic(critic, scaler)
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
     check_flag("one_sided", one_sided)
@@ -115,7 +115,7 @@ def r1_penalty(
 
     Source: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.1.
     """
-    _check_critic(critic)
+    _check_critic(critic, scaler)
     return _zero_centred_penalty("real", critic, real, args, kwargs, weight, scaler)
 
 
@@ -129,7 +129,7 @@ def r2_penalty(
     **kwargs: Any,
 ) -> Tensor:
     r"""The zero-centred gradient penalty at generated samples: :func:`r1_penalty` with ``fake`` for ``real``."""
-    _check_critic(critic)
+    _check_critic(critic, scaler)
     return _zero_centred_penalty("fake", critic, fake, args, kwargs, weight, scaler)
 
 
@@ -164,7 +164,7 @@ def dragan_penalty(
 
     Source: Kodali et al., "On Convergence and Stability of GANs", 2017, algorithm 1.
     """
-    _check_critic(critic)
+    _check_critic(critic, scaler)
     check_batch("real", real)
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
@@ -203,7 +203,7 @@ def wgan_div_penalty(
 
     Source: Wu et al., "Wasserstein Divergence for GANs", 2018.
     """
-    _check_critic(critic)
+    _check_critic(critic, scaler)
     check_number("k", k, minimum=0.0)
     check_number("p", p, minimum=2.0)
     points = _interpolates(real, fake, t, generator)
@@ -244,13 +244,13 @@ def _norm_penalty(
     one_sided: bool = False,
 ) -> Tensor:
     """The penalty of :func:`wgan_fast.ops.gradient_norm_penalty` on the critic's gradient at the points."""
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
     gradient = input_gradient(critic, points, args, kwargs, scaler)
     penalty, _ = operators(gradient.device).gradient_norm_penalty(gradient, weight, target, power, one_sided)
     return penalty
 
 
-def _check_critic(critic: Any) -> None:
+def _check_critic(critic: Any, scaler: Any) -> None:
     if not callable(critic):
         raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")

@@ -148,8 +148,8 @@ class Convolution : public torch::autograd::Function<Convolution> {
   }
 };
 
-// y = x where the gate is open, else w x, with one weight w for all or for each channel. The derivative is a sum of
-// operators that are differentiable themselves, for w is learned: g w + gate(g (1 - w)).
+// y = x where the gate is open, else w x, with one weight w for all or for each channel. Its derivative is made of
+// operators that are differentiable themselves, for w is learned: open(g) + w closed(g), of which each element has one.
 class PReLU : public torch::autograd::Function<PReLU> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight) {
@@ -168,14 +168,13 @@ class PReLU : public torch::autograd::Function<PReLU> {
     const Tensor weight = saved_weight(context);
     const Tensor gates = context->saved_data["gates"].toTensor();
     const std::vector<int64_t> stride = context->saved_data["stride"].toIntVector();
-    const auto where_open = [&](const Tensor& tensor) { return dispatch_gate(tensor, gates, 0.0, stride); };
+    const auto open = [&](const Tensor& tensor) { return dispatch_gate(tensor, gates, 0.0, stride); };
+    const auto closed = [&](const Tensor& tensor) { return dispatch_gate(tensor, ~gates, 0.0, stride); };
     std::vector<int64_t> per_channel(grad.dim(), 1);
     if (weight.numel() != 1) per_channel[1] = weight.numel();
-    const Tensor w = weight.reshape(per_channel);
-    if (context->needs_input_grad(0)) result[0] = grad * w + where_open(grad * (1 - w));
+    if (context->needs_input_grad(0)) result[0] = open(grad) + weight.reshape(per_channel) * closed(grad);
     if (context->needs_input_grad(1)) {
-      const Tensor product = grad * saved_input(context);
-      result[1] = (product - where_open(product)).sum_to_size(per_channel).reshape_as(weight);
+      result[1] = closed(grad * saved_input(context)).sum_to_size(per_channel).reshape_as(weight);
     }
     return result;
   }

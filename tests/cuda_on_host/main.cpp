@@ -1,6 +1,6 @@
-// Runs one CUDA launcher on the host. Parameters on the command line, tensors as raw bytes on standard input, results
-// as raw bytes on standard output. Every buffer has its exact size, so that the address sanitizer sees each step
-// outside.
+// Runs the CUDA launchers of one operation on the host. Parameters on the command line, tensors as raw bytes on
+// standard input, results as raw bytes on standard output. Every buffer has its exact size, so that the address
+// sanitizer sees each step outside.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +11,7 @@
 #include "kernels/clip_weights.h"
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/interpolate.h"
+#include "kernels/piecewise_linear.h"
 
 using namespace wgan_fast;
 
@@ -68,6 +69,30 @@ void run_gradient_norm_penalty(char** arguments) {
   out.write();
 }
 
+// Each count is a run of its own: out of place, then the gate, then in place.
+template <class T>
+void run_piecewise_linear(char** arguments, int count) {
+  const int64_t in_offset = std::atoll(arguments[0]), out_offset = std::atoll(arguments[1]);
+  const PiecewiseLinear<Accumulate<T>> formula{static_cast<Accumulate<T>>(std::atof(arguments[2])),
+                                               static_cast<Accumulate<T>>(std::atof(arguments[3])),
+                                               static_cast<Accumulate<T>>(std::atof(arguments[4]))};
+  for (int next = 5; next < count; ++next) {
+    const int64_t size = std::atoll(arguments[next]);
+    auto x = Buffer<T>(size, in_offset).read();
+    auto grad = Buffer<T>(size, in_offset).read();
+    Buffer<T> y(size, out_offset), gated(size, out_offset);
+    Buffer<uint8_t> gates(gate_bytes(size)), gates_in_place(gate_bytes(size));
+    piecewise_linear_cuda<T>(x.data(), y.data(), gates.data(), formula, size, nullptr);
+    gate_cuda<T>(grad.data(), gates.data(), gated.data(), formula.closed_slope, size, nullptr);
+    piecewise_linear_cuda<T>(x.data(), x.data(), gates_in_place.data(), formula, size, nullptr);
+    y.write();
+    gates.write();
+    gated.write();
+    x.write();
+    gates_in_place.write();
+  }
+}
+
 // Each tensor: its type, offset in bytes, bytes of memory, number of elements, dimensions, sizes and strides.
 void run_clip_weights(char** arguments, int count) {
   const double bound = std::atof(arguments[0]);
@@ -91,7 +116,8 @@ void run_clip_weights(char** arguments, int count) {
 }
 
 template <class T>
-void run(const std::string& operation, char** arguments) {
+void run(const std::string& operation, char** arguments, int count) {
+  if (operation == "piecewise_linear") return run_piecewise_linear<T>(arguments, count);
   if (operation == "interpolate") return run_interpolate<T>(arguments);
   if (operation == "gradient_norm_penalty") return run_gradient_norm_penalty<T>(arguments);
   std::exit(2);
@@ -104,8 +130,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   const std::string dtype = argc > 2 ? argv[2] : "";
-  if (dtype == "float16") run<Half>(operation, argv + 3);
-  if (dtype == "bfloat16") run<BFloat16>(operation, argv + 3);
-  if (dtype == "float32") run<float>(operation, argv + 3);
-  if (dtype == "float64") run<double>(operation, argv + 3);
+  if (dtype == "float16") run<Half>(operation, argv + 3, argc - 3);
+  if (dtype == "bfloat16") run<BFloat16>(operation, argv + 3, argc - 3);
+  if (dtype == "float32") run<float>(operation, argv + 3, argc - 3);
+  if (dtype == "float64") run<double>(operation, argv + 3, argc - 3);
 }

@@ -5,6 +5,8 @@ sanitizers, and a few cases under the thread sanitizer, which sees a missing bar
 import itertools
 import os
 import subprocess
+from collections.abc import Sequence
+from math import inf, isinf
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ PROGRAMS = {
     "small grid": [*ADDRESS, "-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"],
     "thread": ["-fsanitize=thread"],
 }
+Formula = tuple[float, float, float]  # closed_slope, lower, upper
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
 
 
@@ -112,6 +115,26 @@ def check_penalty(program: Path, dtype: torch.dtype, rows: int, length: int, off
     assert_close(derivative.view(rows, length), expected_derivative, dtype)
 
 
+def check_piecewise_linear(
+    program: Path, dtype: torch.dtype, counts: Sequence[int], offsets: tuple[int, int], formula: Formula
+) -> None:
+    tensors = []
+    for count in counts:
+        x, grad = torch.randn(2, count).to(dtype)
+        for i, value in enumerate((torch.nan, torch.inf, -torch.inf, *formula[1:])):
+            x[i + 2 :: 37] = value
+        tensors += [x, grad]
+    bounds = [torch.nan if isinf(bound) else bound for bound in formula[1:]]
+    data = run(program, "piecewise_linear", NAMES[dtype], *offsets, formula[0], *bounds, *counts, tensors=tensors)
+    expected = []
+    for x, grad in zip(tensors[::2], tensors[1::2], strict=True):
+        y, gates = reference.piecewise_linear(x, *formula)
+        expected += [y, gates, reference.gate(grad, gates, formula[0], [1]), y, gates]
+    results = split(data, *((value.dtype, value.numel()) for value in expected))
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
+
+
 def check_clip_weights(program: Path, tensors: list[Tensor], bound: float) -> None:
     memory = [tensor.new_empty(0).set_(tensor.untyped_storage()) for tensor in tensors]
     arguments: list[object] = []
@@ -184,6 +207,22 @@ def test_clip_weights_of_a_long_list(address_program: Path) -> None:
     check_clip_weights(address_program, [torch.randn(3) for _ in range(1_030)], 0.3)
 
 
+# Around the elements of a byte of gates, of a warp and of a block.
+COUNTS = [*range(1, 18), 63, 64, 65, 255, 256, 257, 2047, 2048, 2049]
+FORMULAS = [(0.2, 0.0, inf), (0.0, -0.75, 0.5)]
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (1, 1), (0, 1), (1, 0)], ids=str)
+def test_piecewise_linear(address_program: Path, dtype: torch.dtype, offsets: tuple[int, int]) -> None:
+    formula = FORMULAS[offsets[0]]
+    check_piecewise_linear(address_program, dtype, COUNTS, offsets, formula)
+
+
+@pytest.mark.parametrize("count", [4_096, 4_097, 9_001, 20_000])
+def test_piecewise_linear_in_a_small_grid(small_grid_program: Path, dtype: torch.dtype, count: int) -> None:
+    check_piecewise_linear(small_grid_program, dtype, [count], (0, 0), FORMULAS[0])
+
+
 @pytest.mark.parametrize(("rows", "length"), [(5, 2), (9, 40), (3, 2_100), (2, 33_000)])
 def test_threads_meet_at_barriers(thread_program: Path, rows: int, length: int) -> None:
     check_penalty(thread_program, torch.float32, rows, length, 0, one_sided=False)
@@ -191,4 +230,6 @@ def test_threads_meet_at_barriers(thread_program: Path, rows: int, length: int) 
 
 def test_threads_write_apart(thread_program: Path) -> None:
     check_interpolate(thread_program, torch.float32, 5, 203, 0)
+    check_piecewise_linear(thread_program, torch.float16, [203, 2_049], (0, 1), FORMULAS[0])
+    check_piecewise_linear(thread_program, torch.float32, [203, 2_049], (0, 0), FORMULAS[0])
     check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
