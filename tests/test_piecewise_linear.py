@@ -207,7 +207,7 @@ class TestPyTorch:
 
 
 class TestDifferencesFromPyTorch:
-    """All of them: at NaN, infinity and the sign of zero. Where no number is NaN or infinite, only signs of 0 differ."""
+    """All of them: at NaN, at infinity, and in the sign of zero."""
 
     @formulas
     def test_gradient_passes_nan(self, device: torch.device, dtype: torch.dtype, formula: Formula) -> None:

@@ -6,6 +6,7 @@
 #include <barrier>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -59,6 +60,44 @@ struct Block {
 
 inline Block* block = nullptr;
 
+// They stay for the next launch: under a sanitizer, starting a thread takes longer than most kernels.
+class Threads {
+ public:
+  explicit Threads(unsigned count) : start_(count + 1), end_(count + 1) {
+    for (unsigned i = 0; i < count; ++i) {
+      threads_.emplace_back([this, i] {
+        threadIdx.x = i;
+        for (start_.arrive_and_wait(); work_; start_.arrive_and_wait()) {
+          work_();
+          end_.arrive_and_wait();
+        }
+      });
+    }
+  }
+  ~Threads() {
+    work_ = nullptr;
+    start_.arrive_and_wait();
+    for (auto& thread : threads_) thread.join();
+  }
+
+  unsigned count() const { return static_cast<unsigned>(threads_.size()); }
+  void run(std::function<void()> work) {
+    work_ = std::move(work);
+    start_.arrive_and_wait();
+    end_.arrive_and_wait();
+  }
+
+ private:
+  std::barrier<> start_, end_;
+  std::function<void()> work_;
+  std::vector<std::thread> threads_;
+};
+
+inline Threads& threads(unsigned count) {
+  static Threads threads(count);
+  return threads;
+}
+
 }  // namespace cuda_on_host
 
 inline void __syncthreads() { cuda_on_host::block->syncthreads.arrive_and_wait(); }
@@ -78,22 +117,21 @@ T __shfl_xor_sync(unsigned /*mask: all take part*/, T value, int lane_mask) {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  if (config->gridDim.x == 0 || config->blockDim.x % cuda_on_host::WARP != 0) return cudaErrorInvalidConfiguration;
+  auto& threads = cuda_on_host::threads(config->blockDim.x);
+  const bool whole_warps = config->blockDim.x % cuda_on_host::WARP == 0;
+  if (config->gridDim.x == 0 || !whole_warps || config->blockDim.x != threads.count()) {
+    return cudaErrorInvalidConfiguration;
+  }
   blockDim = config->blockDim;
   gridDim = config->gridDim;
   cuda_on_host::Block block(blockDim.x);
   cuda_on_host::block = &block;
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < blockDim.x; ++i) {
-    threads.emplace_back([&, i] {
-      threadIdx.x = i;
-      for (unsigned b = 0; b < gridDim.x; ++b) {
-        blockIdx.x = b;
-        kernel(arguments...);
-        block.finished.arrive_and_wait();
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
+  threads.run([&] {
+    for (unsigned b = 0; b < gridDim.x; ++b) {
+      blockIdx.x = b;
+      kernel(arguments...);
+      block.finished.arrive_and_wait();
+    }
+  });
   return cudaSuccess;
 }
