@@ -1,8 +1,11 @@
 """One warm call of each operator against its plain-PyTorch reference and against the strongest other form of it."""
 
+from math import inf
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from conftest import Comparison
 from wgan_fast import clip_weights_, interpolate, reference
@@ -15,6 +18,12 @@ SHAPES = {
     "image": (64, 3, 64, 64),
     "few long rows": (4, 1_000_000),
     "many short rows": (1_000_000, 2),
+}
+# What a critic's layers put out.
+ACTIVATIONS = {
+    "toy": (256, 512),
+    "mnist": (64, 64, 14, 14),
+    "image": (64, 64, 32, 32),
 }
 DTYPES = (torch.float32, torch.bfloat16)
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -50,6 +59,27 @@ def bench_gradient_norm_penalty(compare: Comparison, shape: tuple[int, ...], dty
         lambda: derivative(gradient_norm_penalty(gradient).penalty),
         reference=lambda: derivative(reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)[0]),
         textbook=lambda: derivative(textbook()),
+    )
+
+
+@pytest.mark.parametrize("shape", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@dtypes
+def bench_piecewise_linear(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """LeakyReLU and its derivative."""
+    x = torch.randn(shape).to(compare.device, dtype).requires_grad_()
+    grad = torch.randn(shape).to(compare.device, dtype)
+
+    def derivative(y: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, grad)[0]
+
+    def plain() -> Tensor:
+        gates = reference.piecewise_linear(x.detach(), 0.2, 0.0, inf)[1]
+        return reference.gate(grad, gates, 0.2, x.stride())
+
+    compare(
+        lambda: derivative(torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, inf)[0]),
+        reference=plain,
+        leaky_relu=lambda: derivative(F.leaky_relu(x, 0.2)),
     )
 
 
