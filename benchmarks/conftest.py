@@ -67,6 +67,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             for key, value in result.extra_info.items()
             if key.endswith("_ratio")
         ]
+        ratios += [
+            f"{key.removesuffix('_of_the_textbook')} x {value:.2f}"
+            for key, value in result.extra_info.items()
+            if key.endswith("_of_the_textbook")
+        ]
         noisy = "   (noisy)" if result.stats.iqr > result.stats.median / 2 else ""
         line = f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
         terminalreporter.write_line(line)

@@ -1,96 +1,25 @@
 """What a penalty costs: operations, memory, and nothing that nobody reads."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from costs import CRITICS, Penalty, flops, mlp, peak_memory, update
 from wgan_fast import gradient_penalty, reference
-
-Penalty = Callable[..., Tensor]
-
-
-class Flops(TorchDispatchMode):
-    """Counts on the operators that are dispatched, below autograd. (PyTorch's own mode cannot watch autograd.grad.)"""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def update(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> None:
-    critic.zero_grad()
-    generator = torch.Generator().manual_seed(1)
-    dtype = next(critic.parameters()).dtype
-    real, fake = torch.randn(2, *shape, generator=generator).to(dtype)
-    penalty(critic, real, fake, t=torch.rand(shape[0], generator=generator).to(dtype)).backward()
-
-
-def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
-    with Flops() as counted:
-        update(penalty, critic, shape)
-    return counted.total
-
-
-def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
-    """The most bytes at once that the allocator had handed out since the beginning."""
-    update(penalty, critic, shape)
-    critic.zero_grad()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        update(penalty, critic, shape)
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    size = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        size += event.nbytes()
-        peak = max(peak, size)
-    return peak
-
-
-def mlp(size: int, width: int, depth: int, inplace: bool = True) -> nn.Module:
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        layers += [nn.Linear(width if i else size, width), nn.LeakyReLU(0.2, inplace=inplace)]
-    return nn.Sequential(*layers, nn.Linear(width, 1))
-
-
-def convolutional(channels: tuple[int, ...], kernel: int, padding: int, features: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for i in range(len(channels) - 1):
-        layers += [nn.Conv2d(channels[i], channels[i + 1], kernel, 2, padding), nn.LeakyReLU(0.2, inplace=True)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1))
-
-
-COSTLY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "toy": (lambda: mlp(2, 512, 3), (64, 2)),
-    "tabular": (lambda: mlp(300, 256, 2), (100, 300)),
-    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
-    "dcgan": (lambda: convolutional((3, 32, 64, 128), 4, 1, 2048), (16, 3, 32, 32)),
-    "mnist": (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (16, 1, 28, 28)),
-}
 
 
 class TestFlops:
-    @pytest.mark.parametrize("name", COSTLY)
+    @pytest.mark.parametrize("name", CRITICS)
     def test_two_thirds_of_the_textbook(self, name: str) -> None:
-        make, shape = COSTLY[name]
+        make, shape = CRITICS[name]
         critic = make()
         assert flops(gradient_penalty, critic, shape) <= 0.68 * flops(reference.gradient_penalty, critic, shape)
 
-    @pytest.mark.parametrize("name", COSTLY)
+    @pytest.mark.parametrize("name", CRITICS)
     def test_same_gradients(self, name: str) -> None:
-        make, shape = COSTLY[name]
+        make, shape = CRITICS[name]
         ours = make().double()
         textbook = copy.deepcopy(ours)
         update(gradient_penalty, ours, shape)
@@ -164,7 +93,7 @@ class TestFlops:
 class TestMemory:
     @pytest.mark.parametrize("name", ["wide", "dcgan", "mnist"])
     def test_in_place_activations(self, name: str) -> None:
-        make, shape = COSTLY[name]
+        make, shape = CRITICS[name]
         critic = make()
         ours, textbook = (
             peak_memory(penalty, critic, shape) for penalty in (gradient_penalty, reference.gradient_penalty)

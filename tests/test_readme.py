@@ -1,4 +1,4 @@
-"""The README's code runs as it stands."""
+"""The code of the README and of docs/ runs as it stands."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-EXAMPLE, SAMPLING = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+
+
+def code_in(file: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+
+
+EXAMPLE, SAMPLING = code_in("README.md")
 
 
 def test_example() -> None:
@@ -24,3 +31,11 @@ def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     exec(SAMPLING, names)
     samples = names["samples"]
     assert isinstance(samples, torch.Tensor) and samples.shape == (1000, 2)
+
+
+@pytest.mark.parametrize("recipe", code_in("docs/critics.md"), ids=["precision", "packing", "lazy"])
+def test_recipes(recipe: str) -> None:
+    names: dict[str, object] = {}
+    exec(recipe, names)
+    loss = names["loss"]
+    assert isinstance(loss, torch.Tensor) and loss.isfinite()

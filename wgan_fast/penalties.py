@@ -53,8 +53,8 @@ def gradient_penalty(
     Args:
         critic: :math:`f`, any callable from a batch of samples to scores. Scores of any shape are summed. The rows of a
             batch must not influence one another, so batch normalisation, which makes them, is warned about. It must not
-            change its input in place. A compiled critic has no second derivative in PyTorch: pass the module that
-            was given to ``torch.compile``.
+            change its input in place. A compiled critic runs uncompiled here. docs/critics.md says what else happens
+            to it.
         real: the real samples :math:`x`, of shape (B, ...), in float16, bfloat16, float32 or float64.
         fake: the generated samples :math:`\tilde{x}`, of the same shape, type and device.
         args, kwargs: go to the critic untouched, after the points (labels, masks, ...).
@@ -63,10 +63,13 @@ def gradient_penalty(
         one_sided: penalise only norms above the target (WGAN-LP).
         t: None, or the B numbers :math:`t_i`, of shape (B,) or (B, 1, ..., 1). None draws them from U(0, 1).
         generator: draws ``t``, where that is None.
+        scaler: for a critic in float16, the GradScaler of the training: the gradient's backward pass is scaled too,
+            against overflow and underflow, and the gradient is unscaled in float32.
 
     Returns:
         A scalar, already times ``weight``; float32 for 16-bit samples, else of their type. Its gradient reaches the
-        critic's parameters. ``real`` and ``fake`` are constants: nothing reaches the generator. Inside
+        critic's parameters and is what the textbook's would be, None and zeros included, for two thirds of the
+        operations; it can be differentiated again. ``real`` and ``fake`` are constants: nothing reaches the generator. Inside
         ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
 
     Raises:
@@ -110,6 +113,7 @@ def r1_penalty(
         real: the real samples :math:`x`, of shape (B, ...).
         args, kwargs: go to the critic untouched.
         weight: twice the factor of the mean, at least 0.
+        scaler: as for :func:`gradient_penalty`.
 
     Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
 
@@ -159,6 +163,7 @@ def dragan_penalty(
         weight: factor of the mean, at least 0.
         target: the norm that costs nothing, at least 0.
         generator: draws :math:`u`, on the device of ``real``; PyTorch's default generator of the device if None.
+        scaler: as for :func:`gradient_penalty`.
 
     Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
 
@@ -195,7 +200,7 @@ def wgan_div_penalty(
     .. math:: k \cdot \frac{1}{B} \sum_i \lVert \nabla f(\hat{x}_i) \rVert_2^p
 
     Args:
-        critic, real, fake, args, kwargs, t, generator: as for :func:`gradient_penalty`.
+        critic, real, fake, args, kwargs, t, generator, scaler: as for :func:`gradient_penalty`.
         k: factor of the mean, at least 0.
         p: power of the norm, at least 2.
 
