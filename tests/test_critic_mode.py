@@ -122,8 +122,10 @@ class TestActivations:
                 nn.Linear(3, 2)(torch.randn(2, 4))
             with pytest.raises(RuntimeError, match="expected input"):
                 nn.Conv2d(3, 2, 1)(torch.randn(2, 4, 3, 3))
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=r"must be Tensor, not NoneType"):
                 F.relu(None)
+            y = torch.empty(3)
+            assert torch._C._nn.leaky_relu(-torch.ones(3), 0.5, out=y) is y and (y == -0.5).all()
 
 
 class Tagged(Tensor):

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from wgan_fast._library import extension
 
 Layer = Callable[..., Any]
+_C: Any = extension
 
 
 class CriticMode(TorchFunctionMode):
@@ -35,7 +36,10 @@ class CriticMode(TorchFunctionMode):
         layer = _LAYERS.get(func)
         # A subclass of Tensor has its own idea of every function, and the compiler knows PyTorch's.
         if layer is not None and _PLAIN.issuperset(types) and not torch.compiler.is_compiling():
-            output = layer(*args, **kwargs)
+            try:
+                output = layer(*args, **kwargs)
+            except TypeError:  # arguments that only PyTorch's function takes, or refuses in its own words
+                output = None
             return func(*args, **kwargs) if output is None else output
         if func in _ATTENTION:
             with sdpa_kernel(SDPBackend.MATH):
@@ -56,7 +60,7 @@ class CriticMode(TorchFunctionMode):
 def _rrelu(
     input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor | None:
-    return None if training else extension.leaky_relu(input, (lower + upper) / 2, inplace)
+    return None if training else _C.leaky_relu(input, (lower + upper) / 2, inplace)
 
 
 def _convolution(
@@ -72,7 +76,7 @@ def _convolution(
         padding = _symmetric(padding, weight.shape[2:], _numbers(dilation))
         if padding is None:
             return None
-    return extension.convolution(
+    return _C.convolution(
         input, weight, bias, _numbers(stride), _numbers(padding), _numbers(dilation), False, (0,), groups
     )
 
@@ -87,7 +91,7 @@ def _transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor | None:
-    return extension.convolution(
+    return _C.convolution(
         input,
         weight,
         bias,
@@ -115,23 +119,27 @@ def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> t
 _PLAIN = {Tensor, torch.nn.Parameter}
 _nn = torch._C._nn
 _LAYERS: dict[Layer, Layer] = {}
-if extension is not None:
-    for _layer, _functions in {
-        extension.linear: (F.linear,),
-        _convolution: (torch.conv1d, torch.conv2d, torch.conv3d),
-        _transposed_convolution: (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
-        extension.relu: (F.relu, torch.relu, Tensor.relu),
-        extension.relu_: (torch.relu_, Tensor.relu_),
-        extension.leaky_relu: (F.leaky_relu, _nn.leaky_relu),
-        extension.leaky_relu_: (_nn.leaky_relu_,),
-        extension.hardtanh: (F.hardtanh, _nn.hardtanh),
-        extension.hardtanh_: (_nn.hardtanh_,),
-        extension.relu6: (F.relu6, _nn.relu6),
-        extension.relu6_: (_nn.relu6_,),
-        extension.prelu: (torch.prelu, Tensor.prelu),
-        _rrelu: (F.rrelu,),
-    }.items():
-        _LAYERS.update(dict.fromkeys(_functions, _layer))
+
+
+def _replace(layer: Layer, *functions: Layer) -> None:
+    _LAYERS.update(dict.fromkeys(functions, layer))
+
+
+if _C is not None:
+    _replace(_C.linear, F.linear)
+    _replace(_convolution, torch.conv1d, torch.conv2d, torch.conv3d)
+    _replace(_transposed_convolution, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+    _replace(_C.relu, F.relu, torch.relu, Tensor.relu)
+    _replace(_C.relu_, torch.relu_, Tensor.relu_)
+    _replace(_C.leaky_relu, F.leaky_relu, _nn.leaky_relu)
+    _replace(_C.leaky_relu_, _nn.leaky_relu_)
+    _replace(_C.hardtanh, F.hardtanh, _nn.hardtanh)
+    _replace(_C.hardtanh_, _nn.hardtanh_)
+    _replace(_C.relu6, F.relu6, _nn.relu6)
+    _replace(_C.relu6_, _nn.relu6_)
+    _replace(_C.prelu, torch.prelu, Tensor.prelu)
+    _replace(_rrelu, F.rrelu)
+
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _BATCH_NORM = {F.batch_norm, torch.batch_norm_stats}
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

@@ -69,8 +69,8 @@ def gradient_penalty(
     Returns:
         A scalar, already times ``weight``; float32 for 16-bit samples, else of their type. Its gradient reaches the
         critic's parameters and is what the textbook's would be, None and zeros included, for two thirds of the
-        operations; it can be differentiated again. ``real`` and ``fake`` are constants: nothing reaches the generator. Inside
-        ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
+        operations; it can be differentiated again. ``real`` and ``fake`` are constants: nothing reaches the generator.
+        Inside ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
 
     Raises:
         TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
