@@ -111,6 +111,7 @@ if extension is not None:
 
     @torch.library.register_fake("wgan_fast::gate")
     def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
+        torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
         return x.new_empty_strided(x.shape, stride)
 
     def _gates(x: Tensor) -> Tensor:

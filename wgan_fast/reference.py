@@ -4,7 +4,7 @@ The signatures are those of ``torch.ops.wgan_fast``; arguments are checked in :m
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from math import isfinite
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ def piecewise_linear(x: Tensor, closed_slope: float, lower: float, upper: float)
     which are open between the bounds. An infinite bound is none.
     """
     wide = x.to(accumulate_dtype(x.dtype))
-    below, above = (wide <= lower) & (lower > -inf), (wide >= upper) & (upper < inf)
-    bound = torch.where(below, lower, upper).to(wide.dtype)
+    below, above = (wide <= lower) & isfinite(lower), (wide >= upper) & isfinite(upper)
+    bound = torch.where(below, wide.new_tensor(lower), wide.new_tensor(upper))
     beyond = bound + closed_slope * (wide - bound) if closed_slope else bound
     closed = below | above
     return torch.where(closed, beyond, wide).to(x.dtype), _pack(~closed)

@@ -22,7 +22,10 @@ void save(AutogradContext* context, const Tensor& input, const Tensor& weight, b
   if (!weight.is_inference()) context->saved_data["version"] = weight._version();
 }
 
+bool let_go(AutogradContext* context) { return context->saved_data.find("let_go") != context->saved_data.end(); }
+
 Tensor saved_weight(AutogradContext* context) {
+  if (!let_go(context)) context->get_saved_variables();  // an error, where a backward has freed them
   const Tensor weight = context->saved_data["weight"].toTensor();
   const auto version = context->saved_data.find("version");
   TORCH_CHECK(version == context->saved_data.end() || version->second.toInt() == weight._version(),
@@ -34,7 +37,7 @@ Tensor saved_weight(AutogradContext* context) {
 
 Tensor saved_input(AutogradContext* context) {
   TORCH_CHECK(
-      context->saved_data.find("let_go") == context->saved_data.end(),
+      !let_go(context),
       "A tensor that the critic made while its gradient penalty was computed was differentiated with respect to "
       "the critic's weights. The penalty has let go of what that needs. Call the critic once more, outside of "
       "the penalty, and use what it makes then.");
@@ -252,13 +255,14 @@ bool is_layer(const Node& node) {
 bool is_prelu(const Node& node) { return typeid(node) == typeid(CppNode<PReLU>); }
 
 void let_go_of_input(Node& layer) {
-  const auto let_go = [](auto& node) {
-    node.ctx_.saved_data["let_go"] = true;
-    node.release_variables();
+  const auto release = [](auto* node) {
+    if (!node) return;
+    node->ctx_.saved_data["let_go"] = true;
+    node->release_variables();
   };
-  if (auto* linear = dynamic_cast<CppNode<Linear>*>(&layer)) let_go(*linear);
-  if (auto* prelu = dynamic_cast<CppNode<PReLU>*>(&layer)) let_go(*prelu);
-  if (auto* convolution = dynamic_cast<CppNode<Convolution>*>(&layer)) let_go(*convolution);
+  release(dynamic_cast<CppNode<Linear>*>(&layer));
+  release(dynamic_cast<CppNode<Convolution>*>(&layer));
+  release(dynamic_cast<CppNode<PReLU>*>(&layer));
 }
 
 }  // namespace wgan_fast

@@ -1,8 +1,10 @@
 #include "kernels/piecewise_linear.h"
 
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 
@@ -42,6 +44,7 @@ void check_dense(const Tensor& x) {
 }
 
 Tensor piecewise_linear_into(const Tensor& y, const Tensor& x, double closed_slope, double lower, double upper) {
+  TORCH_CHECK_VALUE(!(lower > upper), "lower: expected at most upper = ", upper, ", got ", lower);
   const int64_t count = x.numel();
   const Tensor gates = at::empty({gate_bytes(count)}, x.options().dtype(at::kByte));
   if (count == 0) return gates;
@@ -77,7 +80,22 @@ Tensor piecewise_linear_(const Tensor& x, double closed_slope, double lower, dou
   return piecewise_linear_into(x, x, closed_slope, lower, upper);
 }
 
-// `stride` is that of the activation's x, whose order of memory the gates have.
+// Strides of a tensor that fills its memory, in whatever order of dimensions.
+bool fill_memory(at::IntArrayRef sizes, at::IntArrayRef stride) {
+  std::vector<size_t> dims;
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] != 1) dims.push_back(d);
+  }
+  std::sort(dims.begin(), dims.end(), [&](size_t a, size_t b) { return stride[a] < stride[b]; });
+  int64_t expected = 1;
+  for (const size_t d : dims) {
+    if (stride[d] != expected) return false;
+    expected *= sizes[d];
+  }
+  return true;
+}
+
+// `stride` is that of the activation's input, whose order of memory the gates have.
 Tensor gate_forward(const Tensor& x, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
   TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "x: expected float16, bfloat16, float32 or float64, got ",
                    x.scalar_type());
@@ -86,9 +104,10 @@ Tensor gate_forward(const Tensor& x, const Tensor& gates, double closed_slope, a
   TORCH_CHECK_VALUE(gates.dim() == 1 && gates.is_contiguous() && gates.numel() == gate_bytes(x.numel()),
                     "gates: expected ", gate_bytes(x.numel()), " bytes, got shape ", gates.sizes());
   TORCH_CHECK_VALUE(stride.size() == x.sizes().size(), "stride: expected ", x.dim(), " numbers, got ", stride);
+  TORCH_CHECK_VALUE(x.numel() == 0 || fill_memory(x.sizes(), stride), "stride: ", stride,
+                    " does not fill the memory of ", x.sizes(), " without gaps");
   const c10::DeviceGuard guard(x.device());
   const Tensor y = at::empty_strided(x.sizes(), stride, x.options());
-  TORCH_CHECK_VALUE(y.is_non_overlapping_and_dense(), "stride: ", stride, " leaves gaps in memory");
   if (y.numel() == 0) return y;
   const Tensor dense = x.strides() == stride ? x : at::empty_like(y).copy_(x);
   dispatch(x.scalar_type(), [&](auto element) {
@@ -110,10 +129,10 @@ Tensor gate_forward(const Tensor& x, const Tensor& gates, double closed_slope, a
   return y;
 }
 
-// The gates decide the derivative and do not move with the x: the second derivative has nothing to tell the x.
+// The gates decide the derivative and do not move with the input: the second derivative has nothing to tell it.
 void save(AutogradContext* context, const Tensor& gates, double closed_slope, at::IntArrayRef stride) {
   context->set_materialize_grads(false);
-  context->saved_data["gates"] = gates;
+  context->save_for_backward({gates});
   context->saved_data["closed_slope"] = closed_slope;
   context->saved_data["stride"] = stride.vec();
 }
@@ -121,7 +140,7 @@ void save(AutogradContext* context, const Tensor& gates, double closed_slope, at
 Tensor backward_of_gate(AutogradContext* context, const Tensor& grad) {
   if (!grad.defined()) return Tensor();
   auto& saved = context->saved_data;
-  return dispatch_gate(grad, saved["gates"].toTensor(), saved["closed_slope"].toDouble(),
+  return dispatch_gate(grad, context->get_saved_variables()[0], saved["closed_slope"].toDouble(),
                        saved["stride"].toIntVector());
 }
 
@@ -174,8 +193,17 @@ std::tuple<Tensor, Tensor> piecewise_linear_autograd(const Tensor& x, double clo
 }
 
 Tensor piecewise_linear_autograd_(const Tensor& x, double closed_slope, double lower, double upper) {
+  torch::autograd::check_inplace(x, x.requires_grad());  // before anything is written
   Tensor gates;
   Activation::apply(x, closed_slope, lower, upper, /*inplace=*/true, &gates);
+  return gates;
+}
+
+// Where autograd is out of the way, in inference mode, this still counts the change.
+Tensor piecewise_linear_counted_(const Tensor& x, double closed_slope, double lower, double upper) {
+  const at::AutoDispatchBelowADInplaceOrView below;
+  const Tensor gates = dispatch_piecewise_linear_(x, closed_slope, lower, upper);
+  torch::autograd::increment_version(x);
   return gates;
 }
 
@@ -203,6 +231,9 @@ TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }
 #ifdef WGAN_FAST_CUDA
 TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { implement(library); }
 #endif
+TORCH_LIBRARY_IMPL(wgan_fast, ADInplaceOrView, library) {
+  library.impl("piecewise_linear_", piecewise_linear_counted_);
+}
 TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) {
   library.impl("piecewise_linear", piecewise_linear_autograd);
   library.impl("piecewise_linear_", piecewise_linear_autograd_);
