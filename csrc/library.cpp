@@ -60,26 +60,28 @@ PYBIND11_MODULE(_C, module) {
   const auto inplace = py::arg("inplace") = false;
   const auto slope = py::arg("negative_slope") = 0.01;
   const auto min_val = py::arg("min_val") = -1.0, max_val = py::arg("max_val") = 1.0;
-  module.def("linear", linear, input, py::arg("weight"), py::arg("bias") = py::none());
-  module.def("convolution", convolution);
-  module.def("prelu", prelu, input, py::arg("weight"));
-  module.def(
-      "relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
-  module.def("relu_", [](const Tensor& x) { return activation(x, 0, 0, infinity, true); }, input);
-  module.def("relu6", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, 6, inplace); }, input, inplace);
-  module.def("relu6_", [](const Tensor& x) { return activation(x, 0, 0, 6, true); }, input);
-  module.def(
+  const auto layer = [&](const char* name, auto function, auto... arguments) {
+    module.def(name, function, arguments..., py::call_guard<py::gil_scoped_release>());
+  };
+  layer("linear", linear, input, py::arg("weight"), py::arg("bias") = py::none());
+  layer("convolution", convolution);
+  layer("prelu", prelu, input, py::arg("weight"));
+  layer("relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
+  layer("relu_", [](const Tensor& x) { return activation(x, 0, 0, infinity, true); }, input);
+  layer("relu6", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, 6, inplace); }, input, inplace);
+  layer("relu6_", [](const Tensor& x) { return activation(x, 0, 0, 6, true); }, input);
+  layer(
       "leaky_relu",
       [](const Tensor& x, double slope, bool inplace) { return activation(x, slope, 0, infinity, inplace); }, input,
       slope, inplace);
-  module.def(
+  layer(
       "leaky_relu_", [](const Tensor& x, double slope) { return activation(x, slope, 0, infinity, true); }, input,
       slope);
-  module.def(
+  layer(
       "hardtanh",
       [](const Tensor& x, double lower, double upper, bool inplace) { return activation(x, 0, lower, upper, inplace); },
       input, min_val, max_val, inplace);
-  module.def(
+  layer(
       "hardtanh_", [](const Tensor& x, double lower, double upper) { return activation(x, 0, lower, upper, true); },
       input, min_val, max_val);
   py::class_<CriticGraph>(module, "CriticGraph")

@@ -126,3 +126,128 @@ class TestInputsAreLetGo:
             critic[0].weight.mul_(2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             penalty.backward()
+
+
+def results(penalty: Callable[..., Tensor], critic: Callable[[Tensor], Tensor], leaves: list[Tensor]) -> list[Any]:
+    generator = torch.Generator().manual_seed(1)
+    real, fake = torch.randn(2, 6, 12, dtype=torch.float64, generator=generator)
+    value = penalty(critic, real, fake, t=torch.rand(6, dtype=torch.float64, generator=generator))
+    for leaf in leaves:
+        leaf.grad = None
+    value.backward()
+    return [value.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def assert_textbook(critic: Callable[[Tensor], Tensor], leaves: list[Tensor]) -> None:
+    ours, textbook = (results(penalty, critic, leaves) for penalty in (gradient_penalty, reference.gradient_penalty))
+    torch.testing.assert_close(ours, textbook, rtol=1e-10, atol=1e-12)
+
+
+class TestUnusualGraphs:
+    @pytest.fixture
+    def layers(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return nn.Linear(12, 8).double(), nn.Linear(12, 1).double(), nn.Linear(8, 1).double()
+
+    def test_hooks_that_bring_in_the_sample(self, layers: tuple[nn.Module, ...]) -> None:
+        first, _, head = layers
+
+        def on_tensor(x: Tensor) -> Tensor:
+            hidden = first(x)
+            hidden.register_hook(lambda grad: grad * hidden)
+            return head(F.relu(hidden))
+
+        def on_node(x: Tensor) -> Tensor:
+            hidden = first(x)
+            output = F.relu(hidden)
+            output.grad_fn.register_hook(lambda grads, _: (grads[0] * hidden,))
+            return head(output)
+
+        def on_points(x: Tensor) -> Tensor:
+            hidden = first(x)
+            x.register_hook(lambda grad: grad * hidden.sum(1, keepdim=True))
+            return head(F.relu(hidden))
+
+        def with_a_sign(x: Tensor) -> Tensor:
+            hidden = F.relu(first(x))
+            hidden.register_hook(lambda grad: grad * (2 + head.weight.sgn().sum()))
+            return head(hidden)
+
+        for critic in (on_tensor, on_node, on_points, with_a_sign):
+            assert_textbook(critic, [first.weight, first.bias, head.weight, head.bias])
+
+    def test_scores_kept_with_their_points(self, layers: tuple[nn.Module, ...]) -> None:
+        """A later derivative with respect to the points is right, or refused where edges to them were cut."""
+        first, skip, head = layers
+        kept: list[Tensor] = []
+
+        def penalise(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def critic(x: Tensor) -> Tensor:
+                scores = head(activation(first(x))) + skip(x)
+                kept[:] = [x, scores]
+                return scores
+
+            results(gradient_penalty, critic, [])
+            return critic
+
+        critic = penalise(F.relu)
+        points, scores = kept
+        again = points.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(scores.sum(), points)
+        torch.testing.assert_close(gradient, torch.autograd.grad(critic(again).sum(), again)[0])
+        penalise(torch.tanh)
+        points, scores = kept
+        with pytest.raises(RuntimeError, match="not have been used"):
+            torch.autograd.grad(scores.sum(), points)
+
+    def test_sparse_embedding(self) -> None:
+        embedding, first, head = nn.Embedding(4, 8, sparse=True), nn.Linear(12, 8), nn.Linear(8, 1)
+        optimizer = torch.optim.SparseAdam(embedding.parameters())
+        labels = torch.arange(6) % 4
+        gradient_penalty(lambda x: head(F.relu(first(x) + embedding(labels))), *torch.randn(2, 6, 12)).backward()
+        optimizer.step()
+
+    def test_gradients_inside_of_the_critic(self, layers: tuple[nn.Module, ...]) -> None:
+        first, skip, head = layers
+
+        def critic(x: Tensor) -> Tensor:
+            scores = head(F.leaky_relu(first(x.detach()), 0.2)).sum()
+            (weight,) = torch.autograd.grad(scores, first.weight, create_graph=True)
+            return head(F.relu(F.linear(x, weight + first.weight))) + skip(x)
+
+        # The inner bias, which only zeros of the inner derivative would reach, has None instead of them.
+        assert_textbook(critic, [first.weight, head.weight, head.bias, skip.weight])
+
+    def test_a_bias_that_changes_before_the_derivative(self) -> None:
+        critic = nn.Sequential(nn.Linear(12, 8), nn.LeakyReLU(), nn.Linear(8, 1))
+        penalty = gradient_penalty(critic, *torch.randn(2, 6, 12))
+        with torch.no_grad():
+            critic[0].bias.add_(1)
+        penalty.backward()
+        assert (critic[0].bias.grad == 0).all()
+
+    def test_bias_for_each_sample(self, layers: tuple[nn.Module, ...]) -> None:
+        first, _, head = layers
+        bias = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
+        assert_textbook(lambda x: head(torch.tanh(F.linear(x, first.weight, bias))), [first.weight, bias])
+
+    def test_layers_shared_and_tied(self) -> None:
+        weight = torch.randn(12, 12, dtype=torch.float64, requires_grad=True)
+
+        def critic(x: Tensor) -> Tensor:
+            hidden = F.leaky_relu(F.linear(x, weight), 0.2)
+            return F.relu(F.linear(F.linear(hidden, weight) + hidden, weight.T)).sum(1)
+
+        assert_textbook(critic, [weight])
+
+    def test_two_penalties_and_third_derivatives(self, layers: tuple[nn.Module, ...]) -> None:
+        first, _, head = layers
+        critic, samples = nn.Sequential(first, nn.PReLU().double(), head), torch.randn(6, 12, dtype=torch.float64)
+        weights = [first.weight, critic[1].weight, head.weight]
+
+        def meta(penalty: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+            t = torch.full((6,), 0.3, dtype=torch.float64)
+            value = penalty(critic, samples, 2 * samples, t=t) + penalty(critic, samples, -samples, t=t)
+            gradients = torch.autograd.grad(value, weights, create_graph=True)
+            return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), weights)
+
+        torch.testing.assert_close(meta(gradient_penalty), meta(reference.gradient_penalty), rtol=1e-9, atol=1e-10)

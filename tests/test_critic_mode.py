@@ -1,8 +1,10 @@
 """A critic's layers inside a penalty: nobody sees a difference."""
 
 import copy
+import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,8 +118,10 @@ class TestActivations:
         with CriticMode():
             with pytest.raises(ValueError, match="min_val cannot be greater than max_val"):
                 F.hardtanh(torch.randn(3), 1.0, 0.0)
+            leaf = torch.full((3,), -1.0, requires_grad=True)
             with pytest.raises(RuntimeError, match="a leaf Variable that requires grad"):
-                torch.relu_(torch.randn(3, requires_grad=True))
+                torch.relu_(leaf)
+            assert leaf.tolist() == [-1.0] * 3
             with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
                 nn.Linear(3, 2)(torch.randn(2, 4))
             with pytest.raises(RuntimeError, match="expected input"):
@@ -147,6 +151,13 @@ class TestLayers:
         leaves = [x, layer.weight, layer.bias]
         gradients = [torch.autograd.grad(y, leaves, v) for y in (output, expected)]
         torch.testing.assert_close(*gradients)
+
+    @pytest.mark.parametrize("number", [2, (2,), [2], torch.tensor(2), np.int64(2)], ids=str)
+    def test_numbers_of_any_kind(self, number: object) -> None:
+        x, weight = torch.randn(2, 3, 8), torch.randn(4, 3, 3)
+        expected = F.conv1d(x, weight, stride=number)
+        with CriticMode():
+            assert torch.equal(F.conv1d(x, weight, stride=number), expected)
 
     def test_differentiable_many_times(self, device: torch.device) -> None:
         critic = nn.Sequential(nn.Conv2d(2, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(3, 1, 2, stride=2), nn.Flatten())
@@ -241,6 +252,22 @@ class TestTwiceDifferentiable:
         r1_penalty(critic, torch.randn(6, *shape).to(device)).backward()
         assert torch.backends.cudnn.enabled == enabled
         assert all(parameter.grad.isfinite().all() for parameter in list(critic.parameters())[:-1])
+
+    def test_threads_leave_settings_as_they_were(self) -> None:
+        make, shape = CRITICS["lstm"]
+
+        def work() -> None:
+            for critic in (make(), Fused()):
+                for _ in range(10):
+                    r1_penalty(critic, torch.randn(2, *shape)).backward()
+
+        flash, enabled = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cudnn.enabled
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.backends.cuda.flash_sdp_enabled() == flash and torch.backends.cudnn.enabled == enabled
 
     def test_cudnn_is_off_for_recurrent_layers_only(self) -> None:
         seen: dict[str, bool] = {}

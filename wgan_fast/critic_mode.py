@@ -1,6 +1,9 @@
 """How a critic's layers are called inside a penalty: without dead work, and always twice differentiable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from operator import index
+from threading import Lock
 from typing import Any
 
 import torch
@@ -42,12 +45,12 @@ class CriticMode(TorchFunctionMode):
                 output = None
             return func(*args, **kwargs) if output is None else output
         if func in _ATTENTION:
-            with sdpa_kernel(SDPBackend.MATH):
+            with _math_attention:
                 return func(*args, **kwargs)
         if func in _BATCH_NORM:
             self.batch_statistics |= kwargs.get("training", True)
         if func in _RECURRENT:
-            with torch.backends.cudnn.flags(enabled=False):
+            with _no_cudnn:
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -105,7 +108,10 @@ def _transposed_convolution(
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+    try:
+        return tuple(value)
+    except TypeError:
+        return (index(value),)
 
 
 def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -116,6 +122,38 @@ def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> t
     return None if padding != "same" or any(n % 2 for n in total) else tuple(n // 2 for n in total)
 
 
+class _ForTheProcess:
+    """A setting of the whole process: made by the first thread that needs it, undone by the last."""
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.setting, self.lock, self.users = setting, Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.active = self.setting()
+                self.active.__enter__()
+            self.users += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.active.__exit__(None, None, None)
+
+
+@contextmanager
+def _cudnn_disabled() -> Iterator[None]:
+    enabled = torch._C._get_cudnn_enabled()
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_cudnn_enabled(enabled)
+
+
+_no_cudnn = _ForTheProcess(_cudnn_disabled)
+_math_attention = _ForTheProcess(lambda: sdpa_kernel(SDPBackend.MATH))
 _PLAIN = {Tensor, torch.nn.Parameter}
 _nn = torch._C._nn
 _LAYERS: dict[Layer, Layer] = {}

@@ -49,10 +49,12 @@ class CriticGraph {
   // The layers' inputs are needed for nothing but a derivative through curvature; where there is none, they go.
   void let_go_of_inputs();
 
-  // `gradient`, of the scores at the points, cut free of everything that its derivative would compute for nobody.
-  Tensor without_dead_work(const Tensor& gradient) const;
+  // `gradient`, of the scores at the points, cut free of everything that its derivative would compute for nobody. This
+  // changes the graph: edges that carry only zeros go, and those that lead to nothing but the points.
+  Tensor without_dead_work(const Tensor& gradient);
 
  private:
+  void collect_leaves(Node* root, std::unordered_set<Node*>& visited);
   std::unordered_set<Node*> surely_reached(Node* root) const;
 
   Tensor scores_;  // keeps the nodes alive

@@ -4,8 +4,11 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <bitset>
 #include <sstream>
 #include <string>
@@ -21,7 +24,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Edge;
 using torch::autograd::variable_list;
 
-// PyTorch's nodes, by the names of their operators. Those that are linear in their inputs:
+// PyTorch's nodes, by the names of their operators. Those whose backward keeps no differentiable input: they are
+// linear, or choose among their inputs.
 constexpr const char* LINEAR =
     "Add Alias Amax Amin AsStrided Cat Clamp ClampMax ClampMin Clone ConstantPadNd Cumsum Diagonal Expand Flip Gather "
     "Im2Col Index IndexSelect MaskedFill Max Maximum Mean Median Min Minimum NativeDropout Neg Permute PixelShuffle "
@@ -29,10 +33,10 @@ constexpr const char* LINEAR =
     "ToCopy "
     "Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D UpsampleLinear1D "
     "UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
-// Those that are linear in each of their first two inputs, but not in both at once:
+// Those whose backward for each of two inputs keeps the other:
 constexpr const char* BILINEAR = "Bmm Convolution Mm Mul Mv";
-// Those that are linear once their input has made a choice: a sign, a maximum, or only a shape. Their derivative keeps
-// the input, and the derivative of that sends zeros to it, which would travel through the whole forward.
+// Those whose backward keeps the input for a sign, a maximum or a shape, and whose second derivative sends zeros to it,
+// which would travel through the whole forward.
 constexpr const char* PIECEWISE =
     "AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D FractionalMaxPool2D "
     "FractionalMaxPool3D Hardshrink Hardtanh LeakyRelu MaxPool2DWithIndices MaxPool3DWithIndices ReflectionPad1D "
@@ -73,6 +77,13 @@ const std::unordered_map<std::string, Linearity>& linearities() {
   return table;
 }
 
+Linearity linearity_of(const Node& node) {
+  if (is_layer(node)) return {0b11, 0, is_prelu(node)};
+  if (is_piecewise_linear(node)) return {0, 0, true};
+  const auto entry = linearities().find(node.name());
+  return entry == linearities().end() ? Linearity{0, ~0u, false} : entry->second;
+}
+
 // The input that the derivative of a backward sends nothing but zeros to, where `node` is such a derivative.
 std::optional<size_t> dead_input(const Node& node) {
   static const auto names = [] {
@@ -82,9 +93,25 @@ std::optional<size_t> dead_input(const Node& node) {
   }();
   const std::string name = node.name();
   if (names.count(name)) return 1;
-  // |x| has the derivative sgn(x), whose own is zero unless it is complex.
-  if (name == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType())) return 0;
   return std::nullopt;
+}
+
+// |x| has the derivative sgn(x), whose own is zero unless it is complex.
+bool is_real_sign(const Node& node) {
+  return node.name() == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType());
+}
+
+// Hooks may bring in what no edge shows, the sample itself for example.
+bool has_hooks(Node& node) {
+  return !node.tensor_pre_hooks().empty() || !node.pre_hooks().empty() || !node.post_hooks().empty();
+}
+
+// Its weight expects sparse gradients, so no dense zeros.
+bool is_sparse_embedding(Node& node) {
+  const std::string name = node.name();
+  if (name != "EmbeddingBackward0" && name != "EmbeddingBagBackward0") return false;
+  const auto wrapper = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(node.getptr()));
+  return wrapper.attr("_saved_sparse").cast<bool>();
 }
 
 // Walks from the root down: enter(node) before its inputs, leave(node) after them.
@@ -115,12 +142,12 @@ class WithZeros : public torch::autograd::Function<WithZeros> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& gradient, const at::TensorList& leaves) {
     context->set_materialize_grads(false);
-    context->save_for_backward(leaves.vec());
+    context->saved_data["leaves"] = leaves.vec();  // not their values, which may change
     return gradient;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    for (const Tensor& leaf : context->get_saved_variables()) {
+    for (const Tensor& leaf : context->saved_data["leaves"].toTensorVector()) {
       const bool wanted = grads[0].defined() && context->needs_input_grad(grads.size());
       grads.push_back(wanted ? at::zeros_like(leaf) : Tensor());
     }
@@ -150,6 +177,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
   const auto accumulator = torch::autograd::impl::grad_accumulator(points);
   points_ = accumulator.get();
   on_path_.insert(points_);
+  curved_ = has_hooks(*points_);
   std::vector<Node*> piecewise;
   walk(scores.grad_fn().get(), forward_, nothing, [&](Node* node) {
     unsigned from_points = 0;
@@ -158,31 +186,32 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
     }
     if (from_points == 0) return;
     on_path_.insert(node);
-    Linearity linearity;
-    if (is_layer(*node)) {
-      linearity = {0b11, 0, false};
-      if (from_points == 0b01) layers_.push_back(node);
-    } else if (is_piecewise_linear(*node)) {
-      linearity.piecewise = true;
-    } else {
-      const std::string name = node->name();
-      const auto entry = linearities().find(name);
-      linearity = entry == linearities().end() ? Linearity{0, ~0u, false} : entry->second;
-      compiled_ = compiled_ || name.find("CompiledFunction") != std::string::npos;
-    }
-    if ((from_points & linearity.curved) || std::bitset<32>(from_points & linearity.multiplied).count() > 1) {
-      curved_ = true;
-    }
-    if (linearity.piecewise || is_prelu(*node)) piecewise.push_back(node);
+    const Linearity linearity = linearity_of(*node);
+    const bool product = std::bitset<32>(from_points & linearity.multiplied).count() > 1;
+    if (product || (from_points & linearity.curved) || has_hooks(*node)) curved_ = true;
+    if (linearity.piecewise) piecewise.push_back(node);
+    if (is_layer(*node) && from_points == 0b01) layers_.push_back(node);
+    if (node->name() == "CompiledFunctionBackward") compiled_ = true;
   });
   std::unordered_set<Node*> below;
-  for (Node* node : piecewise) {
-    walk(node->next_edge(0).function.get(), below, nothing, [&](Node* node) {
-      if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node); leaf && leaf != points_) {
-        below_activations_.push_back(leaf->variable);
-      }
-    });
-  }
+  for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
+}
+
+// Appends to below_activations_ what PyTorch's zeros would reach from here.
+void CriticGraph::collect_leaves(Node* root, std::unordered_set<Node*>& visited) {
+  walk(root, visited, nothing, [&](Node* node) {
+    auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node);
+    if (leaf && leaf != points_) below_activations_.push_back(leaf->variable);
+    if (is_sparse_embedding(*node)) {  // its weight has just been appended
+      const Node* weight = node->next_edge(0).function.get();
+      auto& leaves = below_activations_;
+      leaves.erase(std::remove_if(leaves.begin(), leaves.end(),
+                                  [&](const Tensor& leaf) {
+                                    return torch::autograd::impl::grad_accumulator(leaf).get() == weight;
+                                  }),
+                   leaves.end());
+    }
+  });
 }
 
 void CriticGraph::let_go_of_inputs() {
@@ -190,24 +219,30 @@ void CriticGraph::let_go_of_inputs() {
   for (Node* layer : layers_) let_go_of_input(*layer);
 }
 
-Tensor CriticGraph::without_dead_work(const Tensor& gradient) const {
+Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
   std::unordered_set<Node*> visited, alive;
   const auto cut_dead = [&](Node* node) {
     if (forward_.count(node)) return;
-    if (const auto dead = dead_input(*node)) node->next_edges()[*dead] = Edge();
+    auto& edges = node->next_edges();
+    if (const auto dead = dead_input(*node)) edges[*dead] = Edge();
+    if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) edges[0] = Edge();
   };
-  walk(gradient.grad_fn().get(), visited, cut_dead, [&](Node* node) {
+  // Edges to what leads to no leaf but the points. In the forward all of them go or none, so that a derivative of kept
+  // scores with respect to the points is right or refused.
+  const auto cut_edges_to_points = [&](Node* node) {
     auto& edges = node->next_edges();
     bool reaches = edges.empty() && node != points_;
     for (Edge& edge : edges) {
       if (alive.count(edge.function.get())) {
         reaches = true;
-      } else {
+      } else if (curved_ || !forward_.count(node)) {
         edge = Edge();
       }
     }
     if (reaches) alive.insert(node);
-  });
+  };
+  if (curved_) walk(scores_.grad_fn().get(), visited, nothing, cut_edges_to_points);
+  walk(gradient.grad_fn().get(), visited, cut_dead, cut_edges_to_points);
   std::vector<Tensor> zeros;
   const auto reached = surely_reached(gradient.grad_fn().get());
   for (const Tensor& leaf : below_activations_) {
@@ -218,19 +253,21 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) const {
   return gradient.requires_grad() ? gradient : gradient.detach().requires_grad_();
 }
 
-// The nodes whose input surely receives a gradient when the penalty is differentiated. Where there is curvature PyTorch
-// may leave an input without one, so paths through it do not count.
+// The nodes whose input surely receives a gradient when the penalty is differentiated. PyTorch may leave an input
+// without one where there is curvature, and where a backward was differentiated, so paths through those do not count.
 std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
+  const auto passes_on = [&](Node& node) {
+    if (is_layer(node) || is_piecewise_linear(node)) return true;
+    const std::string name = node.name();
+    return forward_.count(&node) ? name.find("BackwardBackward") == std::string::npos : linearities().count(name) > 0;
+  };
   std::unordered_set<Node*> reached;
   std::vector<Node*> next{root};
   while (!next.empty()) {
     Node* node = next.back();
     next.pop_back();
     if (!node || !reached.insert(node).second) continue;
-    const bool follow = forward_.count(node)
-                            ? !on_path_.count(node)
-                            : is_layer(*node) || is_piecewise_linear(*node) || linearities().count(node->name());
-    if (!follow) continue;
+    if (on_path_.count(node) || !passes_on(*node)) continue;
     for (const Edge& edge : node->next_edges()) next.push_back(edge.function.get());
   }
   return reached;

@@ -14,7 +14,7 @@ using torch::autograd::CppNode;
 using torch::autograd::variable_list;
 
 // The input is what let_go_of_input releases, so it alone is a saved variable; the weight has its version checked here.
-void save(AutogradContext* context, const Tensor& input, const Tensor& weight, bool bias = false) {
+void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight, bool bias = false) {
   context->set_materialize_grads(false);
   context->save_for_backward({input});
   context->saved_data["weight"] = weight;
@@ -54,7 +54,7 @@ class Linear : public torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save(context, input, weight, bias.has_value());
+    save_layer(context, input, weight, bias.has_value());
     const Tensor x = rows(input, weight.size(1));
     const Tensor y = bias ? at::addmm(*bias, x, weight.t()) : x.mm(weight.t());
     std::vector<int64_t> sizes = input.sizes().vec();
@@ -120,7 +120,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, const Geometry& g) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save(context, input, weight, bias.has_value());
+    save_layer(context, input, weight, bias.has_value());
     context->saved_data["geometry"] = g.pack();
     context->saved_data["input_sizes"] = input.sizes().vec();
     return at::convolution(input, weight, bias, g.stride, g.padding, g.dilation, g.transposed, g.output_padding,
@@ -157,7 +157,7 @@ class PReLU : public torch::autograd::Function<PReLU> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save(context, input, weight);
+    save_layer(context, input, weight);
     context->saved_data["gates"] =
         std::get<1>(dispatch_piecewise_linear(input, 0.0, 0.0, std::numeric_limits<double>::infinity()));
     context->saved_data["stride"] = input.strides().vec();
@@ -193,24 +193,28 @@ std::optional<Tensor> under_autocast(const std::optional<Tensor>& tensor, at::De
   return tensor ? std::optional(under_autocast(*tensor, device)) : tensor;
 }
 
-bool is_plain(const std::optional<Tensor>& tensor) { return !tensor || wgan_fast::is_plain(*tensor); }
+// A bias of another shape would be broadcast.
+bool is_plain_bias(const std::optional<Tensor>& bias, int64_t size) {
+  return !bias || (is_plain(*bias) && bias->dim() == 1 && bias->size(0) == size);
+}
 
-bool any_out_of_reach(const Geometry& g) {
+// Then the transpose is larger than the input.
+bool output_padding_beyond_stride(const Geometry& g) {
   for (size_t d = 0; d < g.dims(); ++d) {
     if (g.output_padding[d] >= g.stride[d]) return true;
   }
   return false;
 }
 
-std::vector<int64_t> expand(const std::vector<int64_t>& numbers, size_t dims) {
+std::vector<int64_t> per_dimension(const std::vector<int64_t>& numbers, size_t dims) {
   return numbers.size() == 1 ? std::vector<int64_t>(dims, numbers[0]) : numbers;
 }
 
 }  // namespace
 
 std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias) || weight.dim() != 2 || input.dim() == 0 ||
-      input.numel() == 0 || input.size(-1) != weight.size(1)) {
+  if (!is_plain(input) || !is_plain(weight) || weight.dim() != 2 || !is_plain_bias(bias, weight.size(0)) ||
+      input.dim() == 0 || input.numel() == 0 || input.size(-1) != weight.size(1)) {
     return std::nullopt;
   }
   const at::DeviceType device = input.device().type();
@@ -221,19 +225,19 @@ std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, con
                                   const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                                   const std::vector<int64_t>& dilation, bool transposed,
                                   const std::vector<int64_t>& output_padding, int64_t groups) {
-  if (!is_plain(input) || !is_plain(weight) || !is_plain(bias)) return std::nullopt;
+  if (!is_plain(input) || !is_plain(weight) || (bias && !is_plain(*bias))) return std::nullopt;
   if (weight.dim() < 3 || input.dim() != weight.dim()) return std::nullopt;  // one sample without a batch, or an error
   const size_t dims = weight.dim() - 2;
-  const Geometry g{expand(stride, dims),
-                   expand(padding, dims),
-                   expand(dilation, dims),
-                   expand(output_padding, dims),
+  const Geometry g{per_dimension(stride, dims),
+                   per_dimension(padding, dims),
+                   per_dimension(dilation, dims),
+                   per_dimension(output_padding, dims),
                    groups,
                    transposed};
   for (const auto* part : {&g.stride, &g.padding, &g.dilation, &g.output_padding}) {
     if (part->size() != dims) return std::nullopt;
   }
-  if (transposed && any_out_of_reach(g)) return std::nullopt;  // its transpose would be larger than its input
+  if (transposed && output_padding_beyond_stride(g)) return std::nullopt;
   const at::DeviceType device = input.device().type();
   return Convolution::apply(under_autocast(input, device), under_autocast(weight, device), under_autocast(bias, device),
                             g);
@@ -247,22 +251,27 @@ std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight) {
   return PReLU::apply(input, weight);
 }
 
-bool is_layer(const Node& node) {
-  return typeid(node) == typeid(CppNode<Linear>) || typeid(node) == typeid(CppNode<Convolution>) ||
-         typeid(node) == typeid(CppNode<PReLU>);
+template <class Function>
+bool is(const Node& node) {
+  return typeid(node) == typeid(CppNode<Function>);
 }
 
-bool is_prelu(const Node& node) { return typeid(node) == typeid(CppNode<PReLU>); }
+bool is_layer(const Node& node) { return is<Linear>(node) || is<Convolution>(node) || is<PReLU>(node); }
+
+bool is_prelu(const Node& node) { return is<PReLU>(node); }
+
+template <class Function>
+void release_input(Node& layer) {
+  if (!is<Function>(layer)) return;
+  auto& node = static_cast<CppNode<Function>&>(layer);
+  node.ctx_.saved_data["let_go"] = true;
+  node.release_variables();
+}
 
 void let_go_of_input(Node& layer) {
-  const auto release = [](auto* node) {
-    if (!node) return;
-    node->ctx_.saved_data["let_go"] = true;
-    node->release_variables();
-  };
-  release(dynamic_cast<CppNode<Linear>*>(&layer));
-  release(dynamic_cast<CppNode<Convolution>*>(&layer));
-  release(dynamic_cast<CppNode<PReLU>*>(&layer));
+  release_input<Linear>(layer);
+  release_input<Convolution>(layer);
+  release_input<PReLU>(layer);
 }
 
 }  // namespace wgan_fast
