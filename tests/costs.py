@@ -49,7 +49,7 @@ def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> 
         torch.cuda.reset_peak_memory_stats()
         update(penalty, critic, shape)
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
         update(penalty, critic, shape)
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     size = peak = 0
