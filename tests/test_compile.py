@@ -234,5 +234,21 @@ def test_python_functions_are_not_differentiated_twice_by_the_compiler(batches: 
 
 def test_dragan_inside_a_compiled_function() -> None:
     critic, real = make_critic(), torch.randn(6, 4, dtype=torch.float64)
-    compiled = torch.compile(lambda real: dragan_penalty(critic, real), backend="eager")
-    assert compiled(real).isfinite()
+    generator = torch.Generator()
+    compiled = torch.compile(lambda real: dragan_penalty(critic, real, generator=generator), backend="aot_eager")
+    value = compiled(real)
+    assert value == dragan_penalty(critic, real, generator=generator.manual_seed(generator.initial_seed()))
+
+
+def test_partly_compiled_critic_in_a_new_function_each_time() -> None:
+    """It is found out once."""
+    critic, calls = make_critic(), []
+    body = torch.compile(lambda x: critic[1](critic[0](x)), backend="aot_eager")
+
+    def scores(x: Tensor) -> Tensor:
+        calls.append(1)
+        return critic[2](body(x))
+
+    for _ in range(3):
+        r1_penalty(lambda x: scores(x), torch.randn(6, 4, dtype=torch.float64)).backward()
+    assert len(calls) == 4

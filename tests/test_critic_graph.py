@@ -94,9 +94,8 @@ class TestInputsAreLetGo:
         critic, points = make().double(), torch.randn(6, *shape, dtype=torch.float64, requires_grad=True)
         linear = {"linear", "mlp", "prelu", "max pool", "residual", "weight norm", "spectral norm", "dcgan", "resnet",
                   "one dimension", "three dimensions", "adaptive pool", "spectral convolution", "modulated",
-                  "hypernetwork", "linear convolutions", "no bias", "dynamic filter"}  # fmt: skip
-        if name in linear:
-            assert not graph_of(critic, points).curved
+                  "hypernetwork", "linear convolutions", "no bias", "dynamic filter", "checkpointed", "ensemble"}  # fmt: skip
+        assert graph_of(critic, points).curved == (name not in linear)
 
     @pytest.mark.parametrize(
         "function",
@@ -229,6 +228,28 @@ class TestUnusualGraphs:
         first, _, head = layers
         bias = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
         assert_textbook(lambda x: head(torch.tanh(F.linear(x, first.weight, bias))), [first.weight, bias])
+
+    def test_changes_of_views(self, layers: tuple[nn.Module, ...]) -> None:
+        """Zeros only where PyTorch has them: below an activation in place on a view, not below a product."""
+        first, _, head = layers
+
+        def product(x: Tensor) -> Tensor:
+            hidden = first(x)
+            hidden[:, :2] *= 2.0
+            return head(hidden)
+
+        def assignment(x: Tensor) -> Tensor:
+            hidden = x.new_zeros(6, 8)
+            hidden[:, :8] = first(x)
+            return head(hidden)
+
+        def activation(x: Tensor) -> Tensor:
+            hidden = first(x)
+            F.leaky_relu_(hidden[:, :2], 0.2)
+            return head(hidden)
+
+        for critic in (product, assignment, activation):
+            assert_textbook(critic, [first.weight, first.bias, head.weight, head.bias])
 
     def test_layers_shared_and_tied(self) -> None:
         weight = torch.randn(12, 12, dtype=torch.float64, requires_grad=True)

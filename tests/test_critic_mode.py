@@ -244,6 +244,19 @@ class TestTwiceDifferentiable:
         results = [torch.autograd.grad(p, list(critic.parameters()), allow_unused=True) for p in (penalty, expected)]
         torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.parametrize("inplace", [False, True])
+    def test_hardsigmoid(self, inplace: bool) -> None:
+        critic = nn.Sequential(nn.Linear(4, 5), nn.Hardsigmoid(inplace), nn.Linear(5, 1)).double()
+
+        def exact(x: Tensor) -> Tensor:
+            return critic[2](F.relu6(critic[0](x) + 3) / 6)
+
+        points = 4 * torch.randn(6, 4, dtype=torch.float64)
+        penalty, expected = gradient_penalty(critic, points, points), reference.gradient_penalty(exact, points, points)
+        torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=1e-12)
+        weights = [critic[0].weight, critic[2].weight]
+        torch.testing.assert_close(torch.autograd.grad(penalty, weights), torch.autograd.grad(expected, weights))
+
     @pytest.mark.parametrize("name", ["recurrent", "lstm", "rnn"])
     def test_recurrent_layers(self, device: torch.device, name: str) -> None:
         make, shape = CRITICS[name]

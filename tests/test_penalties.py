@@ -340,13 +340,13 @@ class TestBehaviour:
         torch.testing.assert_close(gradient_penalty(nn.DataParallel(critic), real, fake, t=t), expected)
 
     def test_batch_normalisation_is_warned_about_once(self) -> None:
-        critic = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
+        critic = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
         real, fake = torch.randn(2, 5, 4)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             gradient_penalty(critic, real, fake)  # running statistics tie no samples together
-        critic.train()
-        with pytest.warns(UserWarning, match="critic: 1 is a BatchNorm1d") as caught:
+        critic[2].train()
+        with pytest.warns(UserWarning, match="critic: 2 is a BatchNorm1d") as caught:
             gradient_penalty(critic.forward, real, fake)
         assert caught[0].filename == __file__
         with warnings.catch_warnings():

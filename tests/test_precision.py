@@ -99,23 +99,47 @@ class TestHalf:
         assert scales[0] == 2.0**23 and torch.equal(weights[0], weights[1])
         assert weights[-1].isfinite().all() and not torch.equal(weights[-1], weights[0])
 
-    def test_every_penalty_takes_a_scaler(self, device: torch.device, batches: tuple[Tensor, Tensor, Tensor]) -> None:
-        critic = make_critic().to(device)
-        real, fake, t = (value.to(device) for value in batches)
-        scaler = torch.amp.GradScaler(device.type, init_scale=64.0)
-        for penalty, args, options in (
-            (gradient_penalty, (real, fake), {"t": t}),
-            (wgan_div_penalty, (real, fake), {"t": t}),
-            (r1_penalty, (real,), {}),
-            (r2_penalty, (fake,), {}),
-        ):
-            expected = penalty(critic, *args, **options)
-            torch.testing.assert_close(penalty(critic, *args, scaler=scaler, **options), expected)
-        draws = (torch.Generator(device).manual_seed(1) for _ in range(2))
-        torch.testing.assert_close(
-            dragan_penalty(critic, real, generator=next(draws), scaler=scaler),
-            dragan_penalty(critic, real, generator=next(draws)),
-        )
+    @pytest.mark.parametrize(
+        "penalty",
+        [
+            lambda critic, real, fake, t, **scaler: gradient_penalty(critic, real, fake, t=t, target=0.0, **scaler),
+            lambda critic, real, fake, t, **scaler: wgan_div_penalty(critic, real, fake, t=t, p=2.0, **scaler),
+            lambda critic, real, fake, t, **scaler: r1_penalty(critic, real, **scaler),
+            lambda critic, real, fake, t, **scaler: r2_penalty(critic, fake, **scaler),
+            lambda critic, real, fake, t, **scaler: dragan_penalty(
+                critic, real, target=0.0, generator=torch.Generator(real.device).manual_seed(1), **scaler
+            ),
+        ],
+        ids=["wgan-gp", "wgan-div", "r1", "r2", "dragan"],
+    )
+    @pytest.mark.parametrize("transform", [False, True], ids=["eager", "torch.func"])
+    def test_every_penalty_takes_a_scaler(
+        self,
+        device: torch.device,
+        batches: tuple[Tensor, Tensor, Tensor],
+        penalty: Callable[..., Tensor],
+        transform: bool,
+    ) -> None:
+        critic = make_critic(gain=1e-4).to(device)
+        with torch.no_grad():
+            critic[2].weight.mul_(1e-4)
+        batches = tuple(value.to(device) for value in batches)
+        scaler = torch.amp.GradScaler(device.type, init_scale=2.0**15)
+        expected = penalty(critic, *batches)
+
+        def value(**options: object) -> Tensor:
+            with torch.autocast(device.type, dtype=HALF):
+                if not transform:
+                    return penalty(critic, *batches, **options)
+                weights = dict(critic.named_parameters())
+
+                def loss(weights: dict[str, Tensor]) -> Tensor:
+                    return penalty(lambda x: torch.func.functional_call(critic, weights, (x,)), *batches, **options)
+
+                return torch.func.grad_and_value(loss)(weights)[1]
+
+        assert value() < 0.5 * expected
+        torch.testing.assert_close(value(scaler=scaler), expected, rtol=0.02, atol=0)
 
     def test_disabled_scaler(self, batches: tuple[Tensor, Tensor, Tensor]) -> None:
         critic, (real, fake, t) = make_critic(), batches

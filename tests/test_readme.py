@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("recipe", code_in("docs/critics.md"), ids=["precision", "packing", "lazy"])
 def test_recipes(recipe: str) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(recipe, names)
+    if "optimizer" in names:  # it took a step
+        assert all(names["optimizer"].state[weight]["step"] > 0 for weight in names["critic"].parameters())
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor) and loss.isfinite()

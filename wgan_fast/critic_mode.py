@@ -48,7 +48,7 @@ class CriticMode(TorchFunctionMode):
             with _math_attention:
                 return func(*args, **kwargs)
         if func in _BATCH_NORM:
-            self.batch_statistics |= kwargs.get("training", True)
+            self.batch_statistics |= args[5] if len(args) > 5 else kwargs.get("training", True)
         if func in _RECURRENT:
             with _no_cudnn:
                 return func(*args, **kwargs)
@@ -64,6 +64,14 @@ def _rrelu(
     input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor | None:
     return None if training else _C.leaky_relu(input, (lower + upper) / 2, inplace)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:
+    """PyTorch's has no second derivative."""
+    sixfold = _C.relu6(input + 3, True)
+    if sixfold is None:
+        return None
+    return input.copy_(sixfold / 6) if inplace else sixfold / 6
 
 
 def _convolution(
@@ -177,7 +185,8 @@ if _C is not None:
     _replace(_C.relu6_, _nn.relu6_)
     _replace(_C.prelu, torch.prelu, Tensor.prelu)
     _replace(_rrelu, F.rrelu)
+    _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
 
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_BATCH_NORM = {F.batch_norm, torch.batch_norm_stats}
+_BATCH_NORM = {F.batch_norm, torch.batch_norm, torch.batch_norm_stats}  # the last is SyncBatchNorm's, in training alone
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

@@ -27,7 +27,7 @@ def input_gradient(
     ``scaler`` scales the backward pass through a critic in float16, whose numbers would otherwise leave its range.
     """
     if torch._C._are_functorch_transforms_active():
-        return _input_gradient_in_transform(critic, points, args, kwargs)
+        return _input_gradient_in_transform(critic, points, args, kwargs, scaler)
     create_graph = torch.is_grad_enabled()
     if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
         args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
@@ -39,17 +39,11 @@ def input_gradient(
             graph.let_go_of_inputs()
             # Autocast is for the forward; the type of each backward operation follows from it.
             with _without_autocast(points.device.type):
-                ones = torch.ones_like(scores)
                 (gradient,) = torch.autograd.grad(
-                    scores,
-                    points,
-                    ones if scaler is None else scaler.scale(ones),
-                    create_graph=create_graph,
-                    allow_unused=True,
+                    scores, points, _scaled_ones(scores, scaler), create_graph=create_graph, allow_unused=True
                 )
-                if scaler is not None and gradient is not None:
-                    gradient = gradient.to(accumulate_dtype(gradient.dtype))
-                    gradient = gradient / scaler.scale(gradient.new_ones(()))
+                if gradient is not None:
+                    gradient = _unscaled(gradient, scaler)
             if create_graph and gradient is not None:
                 gradient = graph.without_dead_work(gradient)
     if gradient is None:
@@ -58,11 +52,28 @@ def input_gradient(
 
 
 def _input_gradient_in_transform(
-    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    critic: Callable[..., Tensor],
+    points: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
     """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
     scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
-    return pull_back(torch.ones_like(scores))[0]
+    with _without_autocast(points.device.type):
+        return _unscaled(pull_back(_scaled_ones(scores, scaler))[0], scaler)
+
+
+def _scaled_ones(scores: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    ones = torch.ones_like(scores)
+    return ones if scaler is None else scaler.scale(ones)
+
+
+def _unscaled(gradient: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    if scaler is None:
+        return gradient
+    gradient = gradient.to(accumulate_dtype(gradient.dtype))
+    return gradient / scaler.scale(gradient.new_ones(()))
 
 
 _compiled_critics: WeakSet[Any] = WeakSet()
@@ -143,12 +154,16 @@ _warned_critics: WeakSet[Any] = WeakSet()
 
 
 def _warn_of_batch_statistics(critic: Any) -> None:
-    module = getattr(critic, "__self__", critic)  # a bound method belongs to its module
-    if _is_in(_warned_critics, module):
+    if _is_in(_warned_critics, critic):
         return
-    _add(_warned_critics, module)
+    _add(_warned_critics, critic)
+    module = getattr(critic, "__self__", critic)
     modules = module.named_modules() if isinstance(module, nn.Module) else ()
-    names = (f"{name or 'it'} is a {type(layer).__name__}" for name, layer in modules if isinstance(layer, _BatchNorm))
+    names = (
+        f"{name or 'it'} is a {type(layer).__name__}"
+        for name, layer in modules
+        if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None)
+    )
     warn_user(
         f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one "
         "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or group "
@@ -166,14 +181,19 @@ def _is_compiled(critic: Any) -> bool:
     )
 
 
-# A callable without a hash or weak references is in no set.
+def _identity(critic: Any) -> Any:
+    """What stays the same from call to call: the module of a bound method, the code of a function."""
+    return getattr(critic, "__self__", getattr(critic, "__code__", critic))
+
+
+# What has no hash or no weak references is in no set.
 def _is_in(critics: WeakSet[Any], critic: Any) -> bool:
     try:
-        return critic in critics
+        return _identity(critic) in critics
     except TypeError:
         return False
 
 
 def _add(critics: WeakSet[Any], critic: Any) -> None:
     with suppress(TypeError):
-        critics.add(critic)
+        critics.add(_identity(critic))

@@ -57,7 +57,8 @@ def gradient_penalty(
             to it.
         real: the real samples :math:`x`, of shape (B, ...), in float16, bfloat16, float32 or float64.
         fake: the generated samples :math:`\tilde{x}`, of the same shape, type and device.
-        args, kwargs: go to the critic untouched, after the points (labels, masks, ...).
+        args, kwargs: go to the critic untouched, after the points (labels, masks, ...). The names below do not: they are
+            the penalty's.
         weight: factor of the penalty, at least 0.
         target: the norm that costs nothing, at least 0.
         one_sided: penalise only norms above the target (WGAN-LP).
@@ -68,8 +69,9 @@ def gradient_penalty(
 
     Returns:
         A scalar, already times ``weight``; float32 for 16-bit samples, else of their type. Its gradient reaches the
-        critic's parameters and is what the textbook's would be, None and zeros included, for two thirds of the
-        operations; it can be differentiated again. ``real`` and ``fake`` are constants: nothing reaches the generator.
+        critic's parameters and is what the textbook's would be, None and zeros included; where the critic is piecewise
+        linear it takes two thirds of the operations. It can be differentiated again. ``real`` and ``fake`` are
+        constants: nothing reaches the generator.
         Inside ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
 
     Raises:

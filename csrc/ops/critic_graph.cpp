@@ -4,6 +4,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -55,6 +56,7 @@ struct Linearity {
   unsigned curved = 0;      // it is not known to be linear in these
   bool piecewise = false;   // its second derivative has zeros for its input
 };
+constexpr unsigned ALL = ~0u;
 
 // A node that is not here counts as curved, which costs memory and nothing else.
 const std::unordered_map<std::string, Linearity>& linearities() {
@@ -70,18 +72,21 @@ const std::unordered_map<std::string, Linearity>& linearities() {
     enter("Mul", {"1"}, {});
     enter("Div", {"0"}, {0, 0b10, false});
     enter("Div", {"1"}, {});
-    for (const char* name : {"Abs", "PreluKernel"}) enter(name, {"0"}, {0, ~0u, true});
-    table["torch::autograd::CopySlices"] = {0, ~0u, true};  // an activation in place on a view, perhaps
+    for (const char* name : {"Abs", "PreluKernel"}) enter(name, {"0"}, {0, ALL, true});
     return table;
   }();
   return table;
 }
 
 Linearity linearity_of(const Node& node) {
+  // A change in place of a view: of an activation, the zeros are the same.
+  if (const auto* change = dynamic_cast<const torch::autograd::CopySlices*>(&node)) {
+    return {0, ALL, change->fn && linearity_of(*change->fn).piecewise};
+  }
   if (is_layer(node)) return {0b11, 0, is_prelu(node)};
   if (is_piecewise_linear(node)) return {0, 0, true};
   const auto entry = linearities().find(node.name());
-  return entry == linearities().end() ? Linearity{0, ~0u, false} : entry->second;
+  return entry == linearities().end() ? Linearity{0, ALL, false} : entry->second;
 }
 
 // The input that the derivative of a backward sends nothing but zeros to, where `node` is such a derivative.

@@ -14,11 +14,11 @@ using torch::autograd::CppNode;
 using torch::autograd::variable_list;
 
 // The input is what let_go_of_input releases, so it alone is a saved variable; the weight has its version checked here.
-void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight, bool bias = false) {
+void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight, bool has_bias = false) {
   context->set_materialize_grads(false);
   context->save_for_backward({input});
   context->saved_data["weight"] = weight;
-  context->saved_data["bias"] = bias;
+  context->saved_data["has_bias"] = has_bias;
   if (!weight.is_inference()) context->saved_data["version"] = weight._version();
 }
 
@@ -45,7 +45,7 @@ Tensor saved_input(AutogradContext* context) {
 }
 
 bool needs_bias_grad(AutogradContext* context) {
-  return context->saved_data["bias"].toBool() && context->needs_input_grad(2);
+  return context->saved_data["has_bias"].toBool() && context->needs_input_grad(2);
 }
 
 // y = x W^T + b
