@@ -57,8 +57,8 @@ def gradient_penalty(
             to it.
         real: the real samples :math:`x`, of shape (B, ...), in float16, bfloat16, float32 or float64.
         fake: the generated samples :math:`\tilde{x}`, of the same shape, type and device.
-        args, kwargs: go to the critic untouched, after the points (labels, masks, ...). The names below do not: they are
-            the penalty's.
+        args, kwargs: go to the critic untouched, after the points (labels, masks, ...). The names below are the
+            penalty's own and do not.
         weight: factor of the penalty, at least 0.
         target: the norm that costs nothing, at least 0.
         one_sided: penalise only norms above the target (WGAN-LP).
