@@ -159,6 +159,23 @@ class TestLayers:
         with CriticMode():
             assert torch.equal(F.conv1d(x, weight, stride=number), expected)
 
+    @pytest.mark.parametrize("channels", [1, 3, 4, 5])
+    @pytest.mark.parametrize(
+        "options", [{}, {"stride": 2, "padding": 1}, {"stride": 3, "dilation": 2, "padding": (2, 0)}]
+    )
+    def test_back_to_few_channels(self, device: torch.device, channels: int, options: dict) -> None:
+        """The gradient at an image, whose transposed convolution is another one on the CPU."""
+        layer = nn.Conv2d(channels, 6, (3, 2), **options).to(device, torch.float64)
+        critic = nn.Sequential(layer, nn.LeakyReLU(0.2), nn.Flatten(), nn.LazyLinear(1)).to(device, torch.float64)
+        points = torch.randn(2, 3, channels, 10, 11, dtype=torch.float64).to(device)
+        t = torch.rand(3, dtype=torch.float64).to(device)
+        critic(points[0])
+        results = []
+        for penalty in (gradient_penalty, reference.gradient_penalty):
+            value = penalty(critic, *points, t=t)
+            results.append((value, *torch.autograd.grad(value, [layer.weight, critic[3].weight])))
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
     def test_differentiable_many_times(self, device: torch.device) -> None:
         critic = nn.Sequential(nn.Conv2d(2, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(3, 1, 2, stride=2), nn.Flatten())
         critic.to(device, torch.float64)

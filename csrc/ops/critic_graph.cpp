@@ -78,6 +78,14 @@ const std::unordered_map<std::string, Linearity>& linearities() {
   return table;
 }
 
+// The name of one of PyTorch's operators, or nothing. That of other nodes is demangled from their type, which takes
+// longer than the rest of a walk.
+std::string name_of(const Node& node) {
+  const bool nameless =
+      is_layer(node) || is_piecewise_linear(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
+  return nameless ? std::string() : node.name();
+}
+
 Linearity linearity_of(const Node& node) {
   // A change in place of a view: of an activation, the zeros are the same.
   if (const auto* change = dynamic_cast<const torch::autograd::CopySlices*>(&node)) {
@@ -85,7 +93,7 @@ Linearity linearity_of(const Node& node) {
   }
   if (is_layer(node)) return {0b11, 0, is_prelu(node)};
   if (is_piecewise_linear(node)) return {0, 0, true};
-  const auto entry = linearities().find(node.name());
+  const auto entry = linearities().find(name_of(node));
   return entry == linearities().end() ? Linearity{0, ALL, false} : entry->second;
 }
 
@@ -96,14 +104,14 @@ std::optional<size_t> dead_input(const Node& node) {
     for_each_word(PIECEWISE, [&](auto& name) { names.insert(name + "BackwardBackward0"); });
     return names;
   }();
-  const std::string name = node.name();
+  const std::string name = name_of(node);
   if (names.count(name)) return 1;
   return std::nullopt;
 }
 
 // |x| has the derivative sgn(x), whose own is zero unless it is complex.
 bool is_real_sign(const Node& node) {
-  return node.name() == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType());
+  return name_of(node) == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType());
 }
 
 // Hooks may bring in what no edge shows, the sample itself for example.
@@ -113,7 +121,7 @@ bool has_hooks(Node& node) {
 
 // Its weight expects sparse gradients, so no dense zeros.
 bool is_sparse_embedding(Node& node) {
-  const std::string name = node.name();
+  const std::string name = name_of(node);
   if (name != "EmbeddingBackward0" && name != "EmbeddingBagBackward0") return false;
   const auto wrapper = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(node.getptr()));
   return wrapper.attr("_saved_sparse").cast<bool>();
@@ -196,7 +204,7 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
     if (product || (from_points & linearity.curved) || has_hooks(*node)) curved_ = true;
     if (linearity.piecewise) piecewise.push_back(node);
     if (is_layer(*node) && from_points == 0b01) layers_.push_back(node);
-    if (node->name() == "CompiledFunctionBackward") compiled_ = true;
+    if (name_of(*node) == "CompiledFunctionBackward") compiled_ = true;
   });
   std::unordered_set<Node*> below;
   for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
