@@ -183,6 +183,8 @@ def _is_compiled(critic: Any) -> bool:
 
 def _identity(critic: Any) -> Any:
     """What stays the same from call to call: the module of a bound method, the code of a function."""
+    if isinstance(critic, nn.Module):  # it is slow to say what it does not have
+        return critic
     return getattr(critic, "__self__", getattr(critic, "__code__", critic))
 
 

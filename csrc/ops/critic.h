@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/function.h>
 
 #include <optional>
+#include <tuple>
 #include <unordered_set>
 #include <vector>
 
@@ -21,6 +22,8 @@ std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, con
                                   const std::vector<int64_t>& dilation, bool transposed,
                                   const std::vector<int64_t>& output_padding, int64_t groups);
 std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight);
+// Tensors on which an operator can be replaced: no subclass, no transform, no hooks on what is saved.
+bool is_plain(const Tensor& tensor);
 bool is_layer(const Node& node);
 bool is_prelu(const Node& node);
 void let_go_of_input(Node& layer);
@@ -31,9 +34,6 @@ std::tuple<Tensor, Tensor> dispatch_piecewise_linear(const Tensor& input, double
                                                      double upper);
 Tensor dispatch_gate(const Tensor& input, const Tensor& gates, double closed_slope, at::IntArrayRef stride);
 bool is_piecewise_linear(const Node& node);
-
-// Tensors on which an operator can be replaced: no subclass, no transform, no hooks on what is saved.
-bool is_plain(const Tensor& tensor);
 
 // critic_graph.cpp: from the points to the critic's scores.
 class CriticGraph {

@@ -1,7 +1,5 @@
 // The graph of a critic's forward, from the scores down to the points, and that of the gradient which is taken of it.
 #include <ATen/ATen.h>
-#include <ATen/SavedTensorHooks.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/tensor.h>
@@ -16,7 +14,6 @@
 #include <unordered_map>
 
 #include "ops/critic.h"
-#include "ops/tensors.h"
 
 namespace wgan_fast {
 namespace {
@@ -31,9 +28,8 @@ constexpr const char* LINEAR =
     "Add Alias Amax Amin AsStrided Cat Clamp ClampMax ClampMin Clone ConstantPadNd Cumsum Diagonal Expand Flip Gather "
     "Im2Col Index IndexSelect MaskedFill Max Maximum Mean Median Min Minimum NativeDropout Neg Permute PixelShuffle "
     "PixelUnshuffle Repeat ReshapeAlias Roll Rsub Select Slice Sort Split SplitWithSizes Squeeze Stack Sub Sum T "
-    "ToCopy "
-    "Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D UpsampleLinear1D "
-    "UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
+    "ToCopy Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D "
+    "UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
 // Those whose backward for each of two inputs keeps the other:
 constexpr const char* BILINEAR = "Bmm Convolution Mm Mul Mv";
 // Those whose backward keeps the input for a sign, a maximum or a shape, and whose second derivative sends zeros to it,
@@ -169,22 +165,6 @@ class WithZeros : public torch::autograd::Function<WithZeros> {
 };
 
 }  // namespace
-
-bool is_plain(const Tensor& tensor) {
-  using c10::DispatchKey;
-  constexpr c10::DispatchKeySet special({DispatchKey::Python, DispatchKey::FuncTorchBatched,
-                                         DispatchKey::FuncTorchGradWrapper, DispatchKey::Negative,
-                                         DispatchKey::Conjugate, DispatchKey::ZeroTensor});
-#ifdef WGAN_FAST_CUDA
-  const bool has_kernels = tensor.is_cpu() || tensor.is_cuda();
-#else
-  const bool has_kernels = tensor.is_cpu();
-#endif
-  return has_kernels && is_supported(tensor.scalar_type()) && tensor.layout() == at::kStrided &&
-         !tensor.key_set().has_any(special) &&
-         !c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerFrontMode) &&
-         !at::SavedTensorDefaultHooks::get_hooks();
-}
 
 CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(scores) {
   const auto accumulator = torch::autograd::impl::grad_accumulator(points);

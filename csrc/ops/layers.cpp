@@ -1,10 +1,13 @@
 // Linear layers and convolutions. They are linear in their input, so the gradient that a penalty takes needs their
 // weight alone; their input waits for the weight's own first derivative, until somebody knows that nobody will ask.
+#include <ATen/SavedTensorHooks.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ops/critic.h"
+#include "ops/tensors.h"
 
 namespace wgan_fast {
 namespace {
@@ -230,6 +233,22 @@ std::vector<int64_t> per_dimension(const std::vector<int64_t>& numbers, size_t d
 }
 
 }  // namespace
+
+bool is_plain(const Tensor& tensor) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet special({DispatchKey::Python, DispatchKey::FuncTorchBatched,
+                                         DispatchKey::FuncTorchGradWrapper, DispatchKey::Negative,
+                                         DispatchKey::Conjugate, DispatchKey::ZeroTensor});
+#ifdef WGAN_FAST_CUDA
+  const bool has_kernels = tensor.is_cpu() || tensor.is_cuda();
+#else
+  const bool has_kernels = tensor.is_cpu();
+#endif
+  return has_kernels && is_supported(tensor.scalar_type()) && tensor.layout() == at::kStrided &&
+         !tensor.key_set().has_any(special) &&
+         !c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerFrontMode) &&
+         !at::SavedTensorDefaultHooks::get_hooks();
+}
 
 std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   if (!is_plain(input) || !is_plain(weight) || weight.dim() != 2 || !is_plain_bias(bias, weight.size(0)) ||
