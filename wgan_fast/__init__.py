@@ -1,10 +1,15 @@
 """Wasserstein GAN training, right and fast."""
 
-from wgan_fast.losses import critic_loss, generator_loss
+from wgan_fast.losses import CriticLoss, CriticOutput, critic_loss, generator_loss
 from wgan_fast.ops import clip_weights_, interpolate
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
+from wgan_fast.step import CriticStep, GeneratorStep
 
 __all__ = [
+    "CriticLoss",
+    "CriticOutput",
+    "CriticStep",
+    "GeneratorStep",
     "clip_weights_",
     "critic_loss",
     "dragan_penalty",

@@ -5,6 +5,8 @@ they or the reference.
 import importlib
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -59,12 +61,34 @@ def _announce(reason: str) -> None:
     )
 
 
+_traceable = False
+
+
+@contextmanager
+def traceable() -> Iterator[None]:
+    """While a step is traced for the compiler: plain PyTorch, which it can see through and fuse, serves in place of the
+    operators.
+    """
+    global _traceable
+    _traceable = True
+    try:
+        yield
+    finally:
+        _traceable = False
+
+
+def is_traceable() -> bool:
+    return _traceable
+
+
 def operators(*devices: torch.device) -> Any:
     """Who computes for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`.
 
     That the reference must serve is announced once, with the reason. Inside ``torch.func`` transforms it serves too,
     since they refuse C++ autograd functions.
     """
+    if _traceable:
+        return reference
     if extension is None:
         _announce(f"its extension is missing, {failure}")
         return reference

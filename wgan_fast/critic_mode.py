@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast._library import extension
+from wgan_fast._library import extension, is_traceable
 
 Layer = Callable[..., Any]
 _C: Any = extension
@@ -38,7 +38,7 @@ class CriticMode(TorchFunctionMode):
         kwargs = kwargs or {}
         layer = _LAYERS.get(func)
         # A subclass of Tensor has its own idea of every function, and the compiler knows PyTorch's.
-        if layer is not None and _PLAIN.issuperset(types) and not torch.compiler.is_compiling():
+        if layer is not None and _PLAIN.issuperset(types) and not _is_for_the_compiler(func):
             try:
                 output = layer(*args, **kwargs)
             except TypeError:  # arguments that only PyTorch's function takes, or refuses in its own words
@@ -53,6 +53,11 @@ class CriticMode(TorchFunctionMode):
             with _no_cudnn:
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _is_for_the_compiler(func: Layer) -> bool:
+    """The compiler knows PyTorch's functions, and what a trace for it shall hold are activations that it can fuse."""
+    return torch.compiler.is_compiling() or (is_traceable() and func not in _LINEAR)
 
 
 # ruff: noqa: A002  the names are PyTorch's
@@ -187,6 +192,8 @@ if _C is not None:
     _replace(_rrelu, F.rrelu)
     _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
 
+_LINEAR = {F.linear, torch.conv1d, torch.conv2d, torch.conv3d}
+_LINEAR |= {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _BATCH_NORM = {F.batch_norm, torch.batch_norm, torch.batch_norm_stats}  # the last is SyncBatchNorm's, in training alone
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

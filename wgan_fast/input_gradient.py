@@ -38,7 +38,7 @@ def input_gradient(
         if scores.requires_grad:
             graph.let_go_of_inputs()
             # Autocast is for the forward; the type of each backward operation follows from it.
-            with _without_autocast(points.device.type):
+            with without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, _scaled_ones(scores, scaler), create_graph=create_graph, allow_unused=True
                 )
@@ -60,7 +60,7 @@ def _input_gradient_in_transform(
 ) -> Tensor:
     """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
     scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
-    with _without_autocast(points.device.type):
+    with without_autocast(points.device.type):
         return _unscaled(pull_back(_scaled_ones(scores, scaler))[0], scaler)
 
 
@@ -144,7 +144,7 @@ def _ordinary(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -1,8 +1,16 @@
 """The losses of the Wasserstein GAN."""
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from wgan_fast._checks import accumulate_dtype, check_same_device, check_scores
+import torch
+from torch import Tensor, nn
+
+from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, check_scores
+from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
+from wgan_fast.row_coupling import scores_rows_alone
+
+Penalty = Callable[..., Tensor]
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -49,6 +57,109 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
     """
     check_scores("fake_scores", fake_scores)
     return -_mean(fake_scores)
+
+
+class CriticOutput(NamedTuple):
+    """What :class:`CriticLoss` returns: scalars."""
+
+    loss: Tensor  #: what the critic minimises: ``penalty - wasserstein``
+    wasserstein: Tensor  #: the estimate of the Wasserstein distance, mean f(real) - mean f(fake); detached
+    penalty: Tensor  #: detached; 0 without one
+
+
+class CriticLoss(nn.Module):
+    r"""The loss of a critic with its penalty, as one module: what DistributedDataParallel and FSDP2 can wrap.
+
+    .. math:: \frac{1}{B} \sum_i f(\tilde{x}_i) - \frac{1}{B} \sum_i f(x_i) + \mathrm{penalty}(f, x, \tilde{x})
+
+    A penalty outside of the module that is wrapped would reach parameters whose gradients nobody reduces.
+
+    Args:
+        critic: :math:`f`, any callable from a batch of samples to scores; a Module becomes part of this one.
+        penalty: any callable ``(critic, real, fake, *args) -> scalar``, for example
+            ``functools.partial(gradient_penalty, weight=0.1)``; None is no penalty.
+
+    Call it with ``real`` and ``fake``, of shape (B, ...), and whatever else goes to the critic. Both are constants:
+    nothing reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
+
+    Where the critic takes samples alone, real and fake ones are scored in one batch, unless that is not the same as one
+    after the other: rows of a batch influence one another (batch normalisation, the standard deviation of a minibatch),
+    or scoring changes buffers or takes random numbers (spectral normalisation, dropout). The first call tries that out,
+    with three forwards on the samples, and puts buffers and random state back.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: shapes, types or devices differ, or the penalty is no scalar.
+
+    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1.
+
+    Example:
+        >>> critic_loss = CriticLoss(torch.nn.Linear(2, 1))
+        >>> critic_loss(torch.randn(8, 2), torch.randn(8, 2)).loss.backward()
+    """
+
+    def __init__(self, critic: Callable[..., Tensor], *, penalty: Penalty | None = gradient_penalty) -> None:
+        super().__init__()
+        if not callable(critic):
+            raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
+        check_penalty(penalty)
+        self.critic = critic
+        self.penalty = penalty
+        self._scores_rows_alone: dict[bool, bool] = {}
+
+    def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
+        """The loss at real and generated samples; the other arguments go to the critic untouched."""
+        real, fake = _samples(real, fake)
+        negative_wasserstein = critic_loss(*self._scores(real, fake, args, kwargs))
+        if self.penalty is None:
+            penalty = torch.zeros_like(negative_wasserstein)
+        else:
+            penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
+            if not isinstance(penalty, Tensor) or penalty.dim() != 0:
+                got = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
+                raise ValueError(f"penalty: expected a callable that returns a scalar Tensor, got {got}")
+        return CriticOutput(negative_wasserstein + penalty, -negative_wasserstein.detach(), penalty.detach())
+
+    def _scores(
+        self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        if args or kwargs or not self._in_one_batch(real, fake):
+            return self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
+        return self.critic(torch.cat([real, fake])).split([len(real), len(fake)])
+
+    def _in_one_batch(self, real: Tensor, fake: Tensor) -> bool:
+        training = getattr(self.critic, "training", True)
+        if training not in self._scores_rows_alone:
+            if torch.compiler.is_compiling():
+                return False
+            self._scores_rows_alone[training] = scores_rows_alone(self.critic, real, fake)
+        return self._scores_rows_alone[training]
+
+
+def check_penalty(penalty: Any) -> None:
+    """A callable ``(critic, real, fake, *args)``, or None."""
+    if penalty is not None and not callable(penalty):
+        raise TypeError(f"penalty: expected a callable or None, got {type(penalty).__name__}")
+    function = getattr(penalty, "func", penalty)  # of a functools.partial
+    if function in (r1_penalty, r2_penalty, dragan_penalty):
+        samples = "fake" if function is r2_penalty else "real"
+        raise ValueError(
+            f"penalty: {function.__name__} takes {samples} samples alone, and is called with both; pass "
+            f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`"
+        )
+
+
+def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    check_batch("real", real)
+    check_batch("fake", fake)
+    if fake.shape[1:] != real.shape[1:]:
+        raise ValueError(f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}")
+    check_same_device("fake", fake, "real", real)
+    if fake.dtype != real.dtype:
+        if not torch.is_autocast_enabled(real.device.type):
+            raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
+        fake = fake.to(real.dtype)
+    return real.detach(), fake.detach()
 
 
 def _mean(scores: Tensor) -> Tensor:

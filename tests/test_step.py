@@ -1,0 +1,418 @@
+"""The whole update: against the textbook's, in every backend; what it skips, clips and refuses."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from critics import CRITICS, Projection
+from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, optim, reference, wgan_div_penalty
+
+BATCH = 6
+Optimizer = Callable[..., torch.optim.Optimizer]
+adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.9), fused=True)
+
+
+class MinibatchStandardDeviation(nn.Module):
+    """A feature that the whole batch shares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(13, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([x, x.std(0).mean().expand(len(x), 1)], 1))
+
+
+class RunningSum(nn.Module):
+    """Each row sees those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.cumsum(0)).tanh()
+
+
+class FixedBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.view(BATCH, 12)).sigmoid()
+
+
+#: They may not score real and fake samples in one batch.
+COUPLED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "minibatch standard deviation": (MinibatchStandardDeviation, (12,)),
+    "running sum": (RunningSum, (12,)),
+    "one size of batch": (FixedBatch, (12,)),
+    "batch normalisation": (
+        lambda: nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)),
+        (12,),
+    ),
+    "spectral normalisation": (
+        lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(12, 8)), nn.ReLU(), nn.Linear(8, 1)),
+        (12,),
+    ),
+    "dropout": (lambda: nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1)), (12,)),
+}
+
+
+def textbook(critic: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, *args: Any) -> Tensor:
+    real_scores, fake_scores = critic(real, *args), critic(fake, *args)
+    wasserstein = real_scores.mean() - fake_scores.mean()
+    penalty = reference.gradient_penalty(critic, real, fake, *args)
+    optimizer.zero_grad()
+    (penalty - wasserstein).backward()
+    optimizer.step()
+    return torch.stack([penalty - wasserstein, wasserstein, penalty]).detach()
+
+
+def samples(shape: tuple[int, ...], count: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, *shape, dtype=dtype), torch.rand(count, *shape, dtype=dtype)
+
+
+def updated(critic: nn.Module, update: Callable[..., Any], batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Everything that some updates change or return."""
+    torch.manual_seed(1)
+    outputs = []
+    for batch in batches:
+        output = update(*batch)
+        outputs.append(output if isinstance(output, Tensor) else torch.stack(output))
+    return [*outputs, *(value.detach().clone() for value in critic.state_dict().values())]
+
+
+def compare_with_textbook(
+    critic: nn.Module, batches: list[tuple[Tensor, ...]], backend: str = "eager", optimizer: Optimizer = adam
+) -> None:
+    other = copy.deepcopy(critic)
+    expected = updated(other, partial(textbook, other, optimizer(other.parameters())), batches)
+    actual = updated(critic, CriticStep(critic, optimizer(critic.parameters()), backend=backend), batches)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:critic. .* batch normalisation:UserWarning")
+@pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
+@pytest.mark.parametrize("name", [*CRITICS, *COUPLED])
+def test_same_numbers_as_the_textbook(name: str) -> None:
+    make, shape = (CRITICS | COUPLED)[name]
+    compare_with_textbook(make().double(), [samples(shape) for _ in range(3)])
+
+
+@pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
+@pytest.mark.parametrize("name", ["mlp", "resnet", *COUPLED])
+def test_scored_in_one_batch_only_where_that_is_the_same(name: str) -> None:
+    make, shape = (CRITICS | COUPLED)[name]
+    critic = make()
+    step = CriticStep(critic, adam(critic.parameters()), penalty=None)
+    batch = samples(shape, dtype=torch.float32)
+    step(*batch)
+    sizes: list[int] = []
+    critic.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    step(*batch)
+    assert sizes == ([BATCH, BATCH] if name in COUPLED else [2 * BATCH])
+
+
+def test_labels_go_to_the_critic() -> None:
+    critic = Projection().double()
+    labels = torch.arange(BATCH) % 4
+    compare_with_textbook(critic, [(*samples((12,)), labels) for _ in range(3)])
+    step = CriticStep(critic, adam(critic.parameters()))
+    torch.manual_seed(1)
+    batch = samples((12,))
+    torch.manual_seed(2)
+    doubled = step(*batch, labels, scale=2.0)
+    torch.manual_seed(2)
+    assert doubled.loss != step(*batch, labels).loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet", "batch norm", "layer norm", "adaptive pool", "modulated"])
+def test_compiled_step(name: str) -> None:
+    make, shape = CRITICS[name]
+    compare_with_textbook(make().double(), [samples(shape) for _ in range(4)], "compile")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
+def test_compiled_step_of_other_kinds() -> None:
+    """Buffers that change, labels, a frozen layer, another size of batch, another rate, another mode."""
+    critic = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+    compare_with_textbook(critic.double(), [samples((12,)) for _ in range(4)], "compile")
+
+    labels = torch.arange(BATCH) % 4
+    compare_with_textbook(Projection().double(), [(*samples((12,)), labels) for _ in range(4)], "compile")
+
+    critic = CRITICS["mlp"][0]().double()
+    critic[0].requires_grad_(False)
+    expected_weight = critic[0].weight.clone()
+    trained = copy.deepcopy(critic)
+    steps = [CriticStep(c, adam(c.parameters()), backend=b) for c, b in ((critic, "eager"), (trained, "compile"))]
+    outputs: list[list[Tensor]] = []
+    for step in steps:
+        torch.manual_seed(1)
+        outputs.append([])
+        for i in range(8):
+            if i == 4:
+                step._update.optimizer.param_groups[0]["lr"] = 1e-3
+            outputs[-1].append(torch.stack(step(*samples((12,), BATCH + i % 2))))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-10, atol=1e-10)
+    assert torch.equal(trained[0].weight, expected_weight)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet", "layer norm", "spectral norm"])
+@pytest.mark.parametrize("backend", ["eager", "graph", "compile"])
+def test_on_a_gpu(name: str, backend: str) -> None:
+    make, shape = CRITICS[name]
+    torch.manual_seed(0)
+    critic = make().cuda()
+    generator = torch.Generator("cuda").manual_seed(5)
+    capturable = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9), fused=True, capturable=True)
+    expected_critic = copy.deepcopy(critic).double()
+    penalty = partial(gradient_penalty, generator=generator)
+    step = CriticStep(critic, capturable(critic.parameters()), penalty=penalty, backend=backend)
+    optimizer = capturable(expected_critic.parameters())
+    numbers = torch.Generator("cuda").manual_seed(5)
+    for i in range(8):
+        real, fake = (batch.cuda().float() for batch in samples(shape, BATCH + i % 2))
+
+        def textbook_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+            t = torch.rand(len(real), device="cuda", generator=numbers)
+            return reference.gradient_penalty(critic, real, fake, t=t.double())
+
+        output = step(real, fake)
+        reference_step = CriticStep(expected_critic, optimizer, penalty=textbook_penalty, backend="eager")
+        expected = reference_step(real.double(), fake.double())
+        torch.testing.assert_close(
+            torch.stack(output), torch.stack(expected).float(), rtol=1e-4, atol=1e-4, msg=lambda m: f"step {i}: {m}"
+        )
+
+
+def optimizers() -> dict[str, Optimizer]:
+    return {
+        "fused Adam": adam,
+        "Adam": partial(torch.optim.Adam, lr=1e-2),
+        "momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+        "RMSprop": partial(optim.RMSprop, lr=1e-2),
+    }
+
+
+def everything(critic: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return [tensor.detach().clone() for tensor in [*critic.parameters(), *state]]
+
+
+@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_skips_the_update(name: str, value: float) -> None:
+    critic = CRITICS["mlp"][0]()
+    optimizer = optimizers()[name](critic.parameters())
+    step = CriticStep(critic, optimizer)
+    real, fake = samples((12,), dtype=torch.float32)
+    step(real, fake)
+    before = everything(critic, optimizer)
+    assert step.skipped == 0
+    broken = real.clone()
+    broken[2, 3] = value
+    with pytest.warns(RuntimeWarning, match="not finite.* 1 skipped so far"):
+        step(broken, fake)
+    assert all(map(torch.equal, everything(critic, optimizer), before))
+    step(real, fake)
+    assert step.skipped == 1
+    assert not any(map(torch.equal, everything(critic, optimizer)[:4], before[:4]))
+
+
+def test_mixed_precision() -> None:
+    """bfloat16 follows float32; with float16 the scale falls until the gradients are finite."""
+    critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
+    other = copy.deepcopy(critic)
+    step, other_step = (CriticStep(c, adam(c.parameters(), lr=1e-3), backend="eager") for c in (critic, other))
+    for _ in range(3):
+        real, fake = samples(shape, dtype=torch.float32)
+        torch.manual_seed(3)
+        expected = step(real, fake)
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = other_step(real, fake)
+        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
+    for mine, full in zip(other.parameters(), critic.parameters(), strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, full, rtol=0.1, atol=5e-3)
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=1000, backoff_factor=2.0**-10)
+    step = CriticStep(critic, adam(critic.parameters()), scaler=scaler)
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    with torch.autocast("cpu", torch.float16), pytest.warns(RuntimeWarning, match="not finite"):
+        step(real, fake)
+    assert all(map(torch.equal, critic.parameters(), before))
+    with torch.autocast("cpu", torch.float16), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(6):
+            output = step(real, fake)
+    assert 1 <= step.skipped < 6 and scaler.get_scale() < 2.0**40
+    assert output.loss.isfinite() and not any(map(torch.equal, critic.parameters(), before))
+
+
+def test_scaler_reaches_the_penalty_and_leaves_the_numbers() -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    batches = [samples((12,)) for _ in range(3)]
+    for penalty in (gradient_penalty, partial(wgan_div_penalty, k=0.1)):
+        steps = [
+            CriticStep(critic, adam(critic.parameters()), penalty=penalty),
+            CriticStep(other, adam(other.parameters()), penalty=penalty, scaler=scaler),
+        ]
+        expected, actual = (updated(c, s, batches) for c, s in zip((critic, other), steps, strict=True))
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.RMSprop, lr=1e-2), partial(optim.RMSprop, lr=1e-2), adam])
+def test_weights_are_clipped_after_the_update(optimizer: Optimizer) -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    step = CriticStep(critic, optimizer(critic.parameters()), penalty=None, clip=0.05)
+    expected = optimizer(other.parameters())
+    for _ in range(3):
+        real, fake = samples((12,))
+        step(real, fake)
+        expected.zero_grad()
+        (other(fake).mean() - other(real).mean()).backward()
+        expected.step()
+        reference.clip_weights_(other.parameters(), 0.05)
+    for mine, theirs in zip(critic.parameters(), other.parameters(), strict=True):
+        assert mine.abs().max() <= 0.05
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_fakes_are_made_without_a_graph_and_as_a_part_of_the_step() -> None:
+    critic, generator = CRITICS["mlp"][0](), nn.Linear(3, 12)
+    step = CriticStep(critic, adam(critic.parameters()))
+
+    def fake() -> Tensor:
+        assert not torch.is_grad_enabled()
+        return generator(torch.randn(BATCH, 3))
+
+    real, _ = samples((12,), dtype=torch.float32)
+    step(real, fake)
+    with torch.inference_mode():
+        step(real.clone(), generator(torch.randn(BATCH, 3)))
+    step(real, generator(torch.randn(BATCH, 3)))
+    assert all(parameter.grad is None for parameter in generator.parameters())
+
+
+def test_generator_step() -> None:
+    critic, generator = CRITICS["mlp"][0]().double(), nn.Linear(3, 12).double()
+    other = copy.deepcopy(generator)
+    latent = torch.randn(BATCH, 3, dtype=torch.float64)
+    optimizer = adam(other.parameters())
+    step = GeneratorStep(generator, critic, adam(generator.parameters()))
+    for _ in range(3):
+        expected = -critic(other(latent)).mean()
+        optimizer.zero_grad()
+        expected.backward(inputs=list(other.parameters()))
+        optimizer.step()
+        actual = step(latent)
+        assert actual.shape == () and not actual.requires_grad
+        torch.testing.assert_close(actual, expected.detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(generator.weight, other.weight, rtol=1e-10, atol=1e-10)
+    assert all(parameter.grad is None for parameter in critic.parameters())
+
+
+def test_plain_loop_learns() -> None:
+    """The loop of the README: the generator's mean goes to that of the data."""
+    torch.manual_seed(0)
+    generator = nn.Linear(2, 2)
+    critic = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
+    critic_step = CriticStep(critic, adam(critic.parameters(), lr=1e-2))
+    generator_step = GeneratorStep(generator, critic, adam(generator.parameters(), lr=1e-2))
+
+    def latent() -> Tensor:
+        return torch.randn(64, 2)
+
+    def fake() -> Tensor:
+        return generator(latent())
+
+    for _ in range(150):
+        for _ in range(3):
+            critic_step(torch.randn(64, 2) + 2.0, fake)
+        generator_step(latent)
+    mean = generator(torch.randn(2000, 2)).mean(0)
+    assert (mean - 2.0).abs().max() < 0.4
+
+
+def test_outputs_are_detached_and_keep_their_values() -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, adam(critic.parameters()))
+    outputs = [step(*samples((12,), dtype=torch.float32)) for _ in range(3)]
+    assert len({output.loss.item() for output in outputs}) == 3
+    for output in outputs:
+        assert not any(value.requires_grad for value in output)
+        torch.testing.assert_close(output.loss, output.penalty - output.wasserstein)
+
+
+def test_auto_says_what_it_took() -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, adam(critic.parameters()))
+    assert step.backend == "eager" and repr(step) == "CriticStep(backend='eager': the parameters are on cpu)"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [
+        (TypeError, "critic: expected a callable", {"critic": 1}),
+        (TypeError, "optimizer: expected a torch.optim.Optimizer", {"optimizer": 1}),
+        (TypeError, "penalty: expected a callable or None", {"penalty": 10.0}),
+        (ValueError, "penalty: r1_penalty takes real samples alone", {"penalty": "r1"}),
+        (TypeError, "clip: expected a number", {"clip": "0.01"}),
+        (ValueError, "clip: expected a number >= 0", {"clip": -0.01}),
+        (ValueError, "backend: expected one of auto, eager, graph, compile, got 'fast'", {"backend": "fast"}),
+        (ValueError, "backend: a CUDA graph cannot be captured: the parameters are on cpu", {"backend": "graph"}),
+        (TypeError, "scaler: expected a torch.amp.GradScaler", {"scaler": 1024}),
+        (TypeError, "process_group: expected a ProcessGroup", {"process_group": "gloo"}),
+    ],
+)
+def test_errors_of_the_constructor(error: type, message: str, arguments: dict[str, Any]) -> None:
+    from wgan_fast import r1_penalty
+
+    critic = nn.Linear(2, 1)
+    if arguments.get("penalty") == "r1":
+        arguments = {"penalty": partial(r1_penalty, weight=1.0)}
+    with pytest.raises(error, match=f"^{message}"):
+        CriticStep(**{"critic": critic, "optimizer": adam(critic.parameters()), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "real", "fake"),
+    [
+        (TypeError, "real: expected a Tensor", [1.0], torch.ones(4, 2)),
+        (TypeError, "fake: expected a Tensor", torch.ones(4, 2), lambda: 1.0),
+        (ValueError, "fake: expected samples of shape", torch.ones(4, 2), torch.ones(4, 3)),
+        (ValueError, "fake: expected shape", torch.ones(4, 2), torch.ones(3, 2)),
+        (TypeError, "fake: expected torch.float32 as of real", torch.ones(4, 2), torch.ones(4, 2).double()),
+        (ValueError, "real: expected at least one element", torch.ones(0, 2), torch.ones(4, 2)),
+    ],
+)
+def test_errors_leave_everything_as_it_was(error: type, message: str, real: Any, fake: Any) -> None:
+    critic = nn.Linear(2, 1)
+    step = CriticStep(critic, adam(critic.parameters()))
+    step(torch.randn(4, 2), torch.randn(4, 2))
+    before = [tensor.clone() for p in critic.parameters() for tensor in (p.detach(), p.grad)]
+    with pytest.raises(error, match=f"^{message}"):
+        step(real, fake)
+    assert all(map(torch.equal, [tensor for p in critic.parameters() for tensor in (p.detach(), p.grad)], before))
+
+
+def test_optimizer_of_another_network() -> None:
+    step = CriticStep(nn.Linear(2, 1), adam(nn.Linear(2, 1).parameters()))
+    with pytest.raises(ValueError, match="optimizer: none of its parameters has a part in the loss"):
+        step(torch.randn(4, 2), torch.randn(4, 2))

@@ -1,0 +1,174 @@
+"""Who runs a step: PyTorch call by call, a captured CUDA graph, or the compiler."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from wgan_fast import _library
+from wgan_fast._library import warn_user
+from wgan_fast.update import Update
+
+BACKENDS = ("auto", "eager", "graph", "compile")
+#: From a step's inputs to its statistics, the gradients of the parameters, and the number of samples.
+Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
+KEPT = 8  # captured or compiled steps that are kept, for inputs of so many kinds
+
+
+def choose_backend(backend: str, update: Update) -> tuple[str, str]:
+    """The backend that serves, and why.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot serve; with the reason.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    obstacle = _obstacle_to_graph(update)
+    if backend == "graph" and obstacle is not None:
+        raise ValueError(f"backend: a CUDA graph cannot be captured: {obstacle}")
+    if backend != "auto":
+        return backend, "it was asked for"
+    return ("eager", obstacle) if obstacle else ("graph", "the parameters are on a GPU")
+
+
+def _obstacle_to_graph(update: Update) -> str | None:
+    if update.device.type != "cuda":
+        return f"the parameters are on {update.device}"
+    if any(group.get("capturable") is False for group in update.optimizer.param_groups):
+        return f"the optimizer {type(update.optimizer).__name__} was made without capturable=True"
+    if not update.skips_on_device:
+        return (
+            f"the optimizer {type(update.optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
+            "are made with fused=True"
+        )
+    if update.process_group is not None and torch.distributed.get_backend(update.process_group) != "nccl":
+        return "the process group is not one of NCCL"
+    return None
+
+
+def make_runner(backend: str, differentiate: Differentiate, update: Update, state: Callable[[], Hashable]) -> Any:
+    """A callable from a step's inputs to its statistics.
+
+    ``state`` gives what, beside the inputs, a capture or a trace freezes: it is made anew when that changes.
+    """
+    if backend == "eager":
+        return lambda *inputs: update(*differentiate(*inputs))
+    return _ByKind(_GraphedStep if backend == "graph" else _CompiledStep, differentiate, update, state)
+
+
+class _ByKind:
+    """Keeps a captured or compiled step for each kind of inputs: shapes, types, what is no tensor, the state around."""
+
+    def __init__(
+        self,
+        make: type["_GraphedStep | _CompiledStep"],
+        differentiate: Differentiate,
+        update: Update,
+        state: Callable[[], Hashable],
+    ) -> None:
+        self._make, self._differentiate, self._update, self._state = make, differentiate, update, state
+        self._kept: dict[Hashable, Any] = {}
+        self._kinds = 0
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        leaves, structure = tree_flatten(inputs)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        kinds = ((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors)
+        key = (structure, *others, *kinds, self._state())
+        try:
+            step = self._kept.pop(key, None)
+        except TypeError as error:
+            raise TypeError(f"args: a captured or compiled step takes tensors and hashable values: {error}") from None
+        self._kept[key] = step = step or self._new(leaves, structure)
+        return step(*tensors)
+
+    def _new(self, leaves: list[Any], structure: Any) -> Any:
+        self._kinds += 1
+        if self._kinds == KEPT + 1:
+            warn_user(
+                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which takes its time: pass samples "
+                "of one shape, the same function every time, and a learning rate that changes as a tensor",
+                RuntimeWarning,
+            )
+        if len(self._kept) == KEPT:
+            del self._kept[next(iter(self._kept))]  # the one that was used longest ago
+
+        def differentiate(*tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
+            remaining = iter(tensors)
+            return self._differentiate(
+                *tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
+            )
+
+        return self._make(differentiate, self._update)
+
+
+class _GraphedStep:
+    """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one is
+    captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
+    """
+
+    WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
+
+    def __init__(self, differentiate: Differentiate, update: Update) -> None:
+        self._differentiate, self._update = differentiate, update
+        self._stream = torch.cuda.Stream(update.device)
+        self._calls = 0
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        self._calls += 1
+        if self._calls <= self.WARM_UP:
+            current = torch.cuda.current_stream(self._update.device)
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                statistics = self._update(*self._differentiate(*tensors))
+            current.wait_stream(self._stream)
+            return statistics
+        if self._calls == self.WARM_UP + 1:
+            self._inputs = [tensor.detach().clone() for tensor in tensors]
+            self._graph = torch.cuda.CUDAGraph()
+            for generator in self._update.generators:
+                self._graph.register_generator_state(generator)
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._statistics = self._update(*self._differentiate(*self._inputs))
+        else:
+            for held, tensor in zip(self._inputs, tensors, strict=True):
+                held.copy_(tensor)
+        self._graph.replay()
+        return self._statistics.clone()
+
+
+class _CompiledStep:
+    """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call; the
+    second is traced, which is a step of the training itself.
+    """
+
+    def __init__(self, differentiate: Differentiate, update: Update) -> None:
+        self._differentiate, self._update = differentiate, update
+        self._calls = 0
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        self._calls += 1
+        if self._calls == 1:
+            return self._update(*self._differentiate(*tensors))
+        if self._calls == 2:
+            with _library.traceable():
+                traced = make_fx(self._trace)(*tensors)
+            self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
+        else:
+            with torch.no_grad():
+                self._found = self._compiled(*tensors)
+        statistics, *found = self._found
+        gradients = iter(found)
+        return self._update(
+            statistics, [next(gradients) if present else None for present in self._present], self._samples
+        )
+
+    def _trace(self, *tensors: Tensor) -> list[Tensor]:
+        statistics, gradients, self._samples = self._differentiate(*tensors)
+        self._present = [gradient is not None for gradient in gradients]
+        self._found = [statistics, *(gradient for gradient in gradients if gradient is not None)]
+        return self._found

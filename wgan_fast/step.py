@@ -1,0 +1,215 @@
+"""One update of the critic, and one of the generator, each as one call."""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from wgan_fast._checks import check_scores
+from wgan_fast.backends import choose_backend, make_runner
+from wgan_fast.input_gradient import without_autocast
+from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, generator_loss
+from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
+from wgan_fast.update import Update, broadcast
+
+Samples = Tensor | Callable[[], Tensor]
+
+
+class _Step:
+    """What both steps do: take a loss, differentiate it with respect to the optimizer's parameters, update them."""
+
+    def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
+        self._networks, self._update = networks, update
+        self.backend, self.reason = choose_backend(backend, update)
+        self._run = make_runner(self.backend, self._differentiate, update, self._state)
+        if update.process_group is not None:
+            modules = [network for network in networks if isinstance(network, nn.Module)]
+            buffers = [buffer for module in modules for buffer in module.buffers()]
+            broadcast([*update.parameters(), *buffers], update.process_group)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(backend={self.backend!r}: {self.reason})"
+
+    @property
+    def skipped(self) -> int:
+        """How many updates were skipped because a gradient was not finite. Waits for the device."""
+        return self._update.skipped.total()
+
+    def _loss(self, *inputs: Any) -> tuple[Tensor, Tensor, int]:
+        """The loss, the statistics to return, and the number of samples."""
+        raise NotImplementedError
+
+    def _step(self, *inputs: Any) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            statistics = self._run(*inputs)
+        self._update.skipped.listen()
+        return statistics
+
+    def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
+        loss, statistics, samples = self._loss(*inputs)
+        parameters = self._update.parameters()
+        for parameter in parameters:
+            parameter.grad = None
+        if self._update.scaler is not None:
+            loss = self._update.scaler.scale(loss)
+        with without_autocast(loss.device.type):
+            loss.backward(inputs=parameters)
+        gradients = [parameter.grad for parameter in parameters]
+        if all(gradient is None for gradient in gradients):
+            raise ValueError("optimizer: none of its parameters has a part in the loss")
+        return statistics, gradients, samples
+
+    def _state(self) -> Hashable:
+        """What a capture or a trace freezes, beside the inputs."""
+        device = self._update.device.type
+        numbers = (
+            value if isinstance(value, int | float | bool) else id(value)
+            for group in self._update.optimizer.param_groups
+            for name, value in group.items()
+            if name != "params"
+        )
+        return (
+            *numbers,
+            *(parameter.requires_grad for network in self._networks for parameter in _parameters(network)),
+            *(getattr(network, "training", None) for network in self._networks),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            torch.get_float32_matmul_precision(),
+        )
+
+
+def _parameters(network: Any) -> list[Tensor]:
+    return list(network.parameters()) if isinstance(network, nn.Module) else []
+
+
+class CriticStep(_Step):
+    r"""One update of a critic: its loss with the penalty, the gradients, the optimizer's step, and the clipping of weights.
+
+    Args:
+        critic: any callable from a batch of samples to scores.
+        optimizer: holds the critic's parameters. Adam is fastest with ``fused=True``; with clipping there is
+            :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
+        penalty: as for :class:`~wgan_fast.losses.CriticLoss`.
+        clip: None, or the bound that the weights are clipped to after each update.
+        backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced whole
+            and compiled; or ``"auto"``, which takes the graph where it can. The attribute ``backend`` says which it is,
+            and ``reason`` why.
+        scaler: None, or a GradScaler for float16 under autocast. It also scales inside :func:`gradient_penalty` and
+            :func:`wgan_div_penalty`; give other penalties theirs.
+        process_group: None, or the processes that train together, each with samples of its own. They begin with the
+            parameters of the first. Gradients and statistics are those of all samples together, in one all-reduce, also
+            where the numbers of samples differ.
+
+    Call it with ``real``, ``fake``, and whatever else goes to the critic. ``fake`` is a tensor, or a function without
+    arguments that makes one; it is called without a graph through the generator, as a part of the step, random numbers
+    and all. Pass the same function every time. Returns a :class:`~wgan_fast.losses.CriticOutput`, detached. Nothing
+    waits for the device.
+
+    A gradient that is not finite skips the update; ``skipped`` counts, and a warning says so. An optimizer of PyTorch's
+    on a GPU that cannot skip by itself (it can with ``fused=True``) makes the step wait for the device.
+
+    With the graph or the compiler, the first steps of inputs of a new kind (other shapes, another learning rate that is
+    a number and no tensor, another mode of training) capture or compile anew.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the backend cannot serve, or shapes, types or devices differ. Nothing has been changed then.
+
+    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1, lines 4 to 9; with ``clip``:
+    Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, lines 3 to 7.
+
+    Example:
+        >>> critic = torch.nn.Linear(2, 1)
+        >>> step = CriticStep(critic, torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.9)))
+        >>> output = step(torch.randn(8, 2), torch.randn(8, 2))
+    """
+
+    def __init__(
+        self,
+        critic: Callable[..., Tensor],
+        optimizer: torch.optim.Optimizer,
+        *,
+        penalty: Penalty | None = gradient_penalty,
+        clip: float | None = None,
+        backend: str = "auto",
+        scaler: torch.amp.GradScaler | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        update = Update(optimizer, clip=clip, scaler=scaler, process_group=process_group)
+        if update.scaler is not None and _takes_scaler(penalty):
+            penalty = partial(penalty, scaler=update.scaler)
+        update.generators += _generators(penalty)
+        self._critic_loss = CriticLoss(critic, penalty=penalty)
+        super().__init__((critic,), update, backend)
+
+    def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:
+        """Updates the critic, and returns loss, Wasserstein estimate and penalty from before the update."""
+        return CriticOutput(*self._step(real, fake, args, kwargs).unbind())
+
+    def _loss(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, int]:
+        with torch.no_grad():
+            fake = _samples(fake)
+        output = self._critic_loss(real, fake, *args, **kwargs)
+        return output.loss, torch.stack(output).detach(), len(real)
+
+
+class GeneratorStep(_Step):
+    r"""One update of a generator: the loss :math:`-\frac{1}{B} \sum_i f(G(z_i))`, its gradients, the optimizer's step.
+
+    Args:
+        generator: any callable from latent vectors to samples.
+        critic: any callable from samples to scores. Its parameters and their gradients are not touched.
+        optimizer: holds the generator's parameters.
+        backend, scaler, process_group: as for :class:`CriticStep`.
+
+    Call it with ``latent``, a tensor or a function without arguments that draws one, and whatever else goes to both the
+    generator and the critic (labels, say). Returns the loss, detached. Nothing waits for the device.
+
+    Raises, skips, and captures as :class:`CriticStep`.
+
+    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, lines 9 to 11.
+    """
+
+    def __init__(
+        self,
+        generator: Callable[..., Tensor],
+        critic: Callable[..., Tensor],
+        optimizer: torch.optim.Optimizer,
+        *,
+        backend: str = "auto",
+        scaler: torch.amp.GradScaler | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        for name, network in (("generator", generator), ("critic", critic)):
+            if not callable(network):
+                raise TypeError(f"{name}: expected a callable, got {type(network).__name__}")
+        self._generator, self._critic = generator, critic
+        update = Update(optimizer, scaler=scaler, process_group=process_group)
+        super().__init__((generator, critic), update, backend)
+
+    def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
+        """Updates the generator, and returns its loss from before the update."""
+        return self._step(latent, args, kwargs).squeeze(0)
+
+    def _loss(self, latent: Samples, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, int]:
+        fake = self._generator(_samples(latent), *args, **kwargs)
+        scores = self._critic(fake, *args, **kwargs)
+        check_scores("critic", scores)
+        loss = generator_loss(scores)
+        return loss, loss.detach().reshape(1), len(fake)
+
+
+def _samples(samples: Samples) -> Tensor:
+    return samples if isinstance(samples, Tensor) else samples()
+
+
+def _generators(penalty: Any) -> list[torch.Generator]:
+    keywords = getattr(penalty, "keywords", {})  # of a functools.partial
+    return [value for value in keywords.values() if isinstance(value, torch.Generator)]
+
+
+def _takes_scaler(penalty: Any) -> bool:
+    function = getattr(penalty, "func", penalty)  # of a functools.partial
+    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in getattr(penalty, "keywords", {})

@@ -1,0 +1,167 @@
+"""What becomes of gradients: reduced over processes, checked, applied by the optimizer; then the weights are clipped."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from wgan_fast._checks import accumulate_dtype, check_number
+from wgan_fast._library import warn_user
+from wgan_fast.ops import clip_weights_
+
+
+class Update:
+    """One update of the optimizer's parameters.
+
+    Args:
+        optimizer: any optimizer of PyTorch's kind.
+        clip: None, or the bound that the weights are clipped to after each update.
+        scaler: None, or the GradScaler that the loss was scaled with.
+        process_group: None, or the processes whose gradients are averaged, weighted by their numbers of samples.
+
+    A gradient that is not finite skips the update, in all processes alike.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip: float | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if clip is not None:
+            check_number("clip", clip, minimum=0.0)
+        if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+            raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+        if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
+            raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}")
+        self.optimizer = optimizer
+        self.clip = clip
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.process_group = process_group
+        devices = {parameter.device for parameter in self.parameters()}
+        if len(devices) != 1:
+            raise ValueError(f"optimizer: expected parameters on one device, got {sorted(map(str, devices))}")
+        (self.device,) = devices
+        self.skipped = SkippedUpdates(self.device)
+        #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
+        self.generators: list[torch.Generator] = []
+
+    def parameters(self) -> list[Tensor]:
+        """The optimizer's, without those that are frozen."""
+        groups = self.optimizer.param_groups
+        return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+
+    @property
+    def skips_on_device(self) -> bool:
+        """Whether the optimizer can skip an update without the host's knowing."""
+        return getattr(self.optimizer, "_step_supports_amp_scaling", False)
+
+    @torch.no_grad()
+    def __call__(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
+        """Returns the statistics, means over all samples of all processes."""
+        parameters = self.parameters()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.process_group is not None:
+            statistics = _all_reduce(parameters, statistics, samples, self.process_group)
+        self.skipped.count(self._apply([p.grad for p in parameters if p.grad is not None]))
+        if self.clip is not None:
+            clip_weights_(parameters, self.clip)
+        return statistics
+
+    def _apply(self, gradients: list[Tensor]) -> Tensor:
+        """Updates the parameters, or does not; returns whether a gradient was not finite, as 0 or 1 on the device."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+            found_inf = torch.stack(list(self.scaler._found_inf_per_device(self.optimizer).values())).amax(0)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return found_inf
+        found_inf = _found_inf(gradients)
+        if self.skips_on_device:
+            optimizer: Any = self.optimizer
+            optimizer.grad_scale, optimizer.found_inf = None, found_inf
+            try:
+                optimizer.step()
+            finally:
+                del optimizer.grad_scale, optimizer.found_inf
+        elif not found_inf.item():
+            self.optimizer.step()
+        return found_inf
+
+
+def _found_inf(gradients: list[Tensor]) -> Tensor:
+    """1 where a gradient is not finite, else 0; as the GradScaler looks for it."""
+    found_inf, one = (torch.full((), value, device=gradients[0].device) for value in (0.0, 1.0))
+    for dtype in {gradient.dtype for gradient in gradients}:
+        of_one_type = [gradient for gradient in gradients if gradient.dtype == dtype]
+        torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, one)
+    return found_inf
+
+
+def _all_reduce(
+    parameters: list[Tensor], statistics: Tensor, samples: int, process_group: dist.ProcessGroup
+) -> Tensor:
+    """Averages gradients and statistics over the processes, in one flat buffer that ends with the number of samples."""
+    for parameter in parameters:
+        if parameter.grad is None:  # the buffer has one layout in all processes
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    dtype = max((accumulate_dtype(gradient.dtype) for gradient in gradients), key=lambda dtype: dtype.itemsize)
+    pieces = [*gradients, statistics, statistics.new_ones(1)]
+    flat = torch.cat([piece.reshape(-1).to(dtype) for piece in pieces]) * samples
+    dist.all_reduce(flat, group=process_group)
+    means = (flat / flat[-1]).split([piece.numel() for piece in pieces])
+    for gradient, mean in zip(gradients, means, strict=False):
+        gradient.copy_(mean.view_as(gradient))
+    return means[-2].to(statistics.dtype)
+
+
+def broadcast(tensors: Sequence[Tensor], process_group: dist.ProcessGroup) -> None:
+    """All processes get the tensors of the first."""
+    with torch.no_grad():
+        for tensor in tensors:
+            dist.broadcast(tensor, group=process_group, group_src=0)
+
+
+class SkippedUpdates:
+    """Counts skipped updates on the device. The host hears of them, and warns, without waiting for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._counter = torch.zeros((), device=device)
+        self._heard = 0
+        self._message: Tensor | None = None
+
+    def count(self, found_inf: Tensor) -> None:
+        self._counter += found_inf
+
+    def listen(self) -> None:
+        """Warns of what was skipped since; on a GPU, of what it has told by now."""
+        if self._counter.device.type != "cuda":
+            self._hear(int(self._counter))
+            return
+        if self._message is not None and self._sent.query():
+            self._hear(int(self._message))
+            self._message = None
+        if self._message is None:
+            self._message = torch.empty_like(self._counter, device="cpu", pin_memory=True)
+            self._message.copy_(self._counter, non_blocking=True)
+            self._sent = torch.cuda.Event()
+            self._sent.record(torch.cuda.current_stream(self._counter.device))
+
+    def total(self) -> int:
+        """How many there were. Waits for the device."""
+        return int(self._counter)
+
+    def _hear(self, total: int) -> None:
+        if total > self._heard:
+            self._heard = total
+            warn_user(
+                f"a gradient was not finite, so the update was skipped; {total} skipped so far", RuntimeWarning
+            )
