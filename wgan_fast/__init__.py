@@ -1,5 +1,6 @@
 """Wasserstein GAN training, right and fast."""
 
+from wgan_fast import optim as optim  # a name of the package, but none for `from wgan_fast import *`
 from wgan_fast.losses import critic_loss, generator_loss
 from wgan_fast.ops import clip_weights_, interpolate
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
