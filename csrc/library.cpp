@@ -27,6 +27,9 @@ TORCH_LIBRARY(wgan_fast, library) {
   library.def("piecewise_linear_(Tensor(a!) x, float closed_slope, float lower, float upper) -> Tensor gates");
   library.def("gate(Tensor x, Tensor gates, float closed_slope, int[] stride) -> Tensor");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
+  library.def(
+      "rmsprop_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_averages, Tensor lr, float alpha, float eps,"
+      " float weight_decay, bool maximize, float clip, Tensor? grad_scale, Tensor? found_inf) -> ()");
 }
 
 namespace py = pybind11;

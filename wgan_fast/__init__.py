@@ -1,5 +1,6 @@
 """Wasserstein GAN training, right and fast."""
 
+from wgan_fast import optim
 from wgan_fast.losses import CriticLoss, CriticOutput, critic_loss, generator_loss
 from wgan_fast.ops import clip_weights_, interpolate
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
@@ -16,6 +17,7 @@ __all__ = [
     "generator_loss",
     "gradient_penalty",
     "interpolate",
+    "optim",
     "r1_penalty",
     "r2_penalty",
     "wgan_div_penalty",

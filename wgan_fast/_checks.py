@@ -74,7 +74,7 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
         if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
             raise ValueError(
                 f"{name}[{i}]: several of its elements share one place in memory; "
-                "clip the tensor that it was expanded from"
+                "pass the tensor that it was expanded from"
             )
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise ValueError(f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()")

@@ -144,3 +144,23 @@ if extension is not None:
     @torch.library.register_fake("wgan_fast::clip_weights_")
     def _(tensors: list[Tensor], bound: float) -> None:
         pass
+
+    @torch.library.register_fake("wgan_fast::rmsprop_")
+    def _(
+        params: list[Tensor],
+        grads: list[Tensor],
+        square_averages: list[Tensor],
+        lr: Tensor,
+        alpha: float,
+        eps: float,
+        weight_decay: float,
+        maximize: bool,
+        clip: float,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        on_meta = [param.device.type == "meta" for param in params]
+        torch._check_value(
+            all(on_meta) or not any(on_meta),
+            lambda: "params: some tensors are on meta, which holds no values; materialise them first",
+        )

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
 from wgan_fast._library import warn_user
+from wgan_fast.optim import RMSprop
 from wgan_fast.update import Update
 
 BACKENDS = ("auto", "eager", "graph", "compile")
@@ -37,11 +38,12 @@ def choose_backend(backend: str, update: Update) -> tuple[str, str]:
 def _obstacle_to_graph(update: Update) -> str | None:
     if update.device.type != "cuda":
         return f"the parameters are on {update.device}"
-    if any(group.get("capturable") is False for group in update.optimizer.param_groups):
-        return f"the optimizer {type(update.optimizer).__name__} was made without capturable=True"
+    optimizer = update.optimizer
+    if not isinstance(optimizer, RMSprop) and any(g.get("capturable") is False for g in optimizer.param_groups):
+        return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
     if not update.skips_on_device:
         return (
-            f"the optimizer {type(update.optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
+            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
             "are made with fused=True"
         )
     if update.process_group is not None and torch.distributed.get_backend(update.process_group) != "nccl":

@@ -82,6 +82,42 @@ def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
                 tensor.clamp_(-bound, bound)
 
 
+def rmsprop_(
+    params: Iterable[Tensor],
+    grads: Iterable[Tensor],
+    square_averages: Iterable[Tensor],
+    lr: Tensor,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    clip: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. Nothing happens
+    where ``found_inf`` is not 0; an infinite ``clip`` is none.
+    """
+    with torch.no_grad():
+        for weight, gradient, square_average in zip(params, grads, square_averages, strict=True):
+            device, arithmetic = weight.device, accumulate_dtype(weight.dtype)
+            w, g, v = (tensor.to(arithmetic) for tensor in (weight, gradient, square_average))
+            if grad_scale is not None:
+                g = g * grad_scale.to(device, arithmetic).reciprocal()
+            if maximize:
+                g = -g
+            if weight_decay:
+                g = g + weight_decay * w
+            v = alpha * v + (1 - alpha) * (g * g)
+            w = (w - lr.to(device, arithmetic) * (g / (v.sqrt() + eps))).to(weight.dtype)
+            clip_weights_([w], clip)
+            if found_inf is not None:
+                skipped = found_inf.to(device) != 0
+                w, v = torch.where(skipped, weight, w), torch.where(skipped, square_average, v.to(weight.dtype))
+            weight.copy_(w)
+            square_average.copy_(v)
+
+
 def gradient_penalty(
     critic: Callable[..., Tensor],
     real: Tensor,

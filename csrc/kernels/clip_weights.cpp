@@ -39,16 +39,7 @@ void clip_range(const Weights& weights, double bound, int64_t begin, int64_t end
 }  // namespace
 
 void clip_weights_cpu(const Weights& weights, double bound, int64_t begin, int64_t end) {
-  switch (weights.dtype) {
-    case Dtype::float16:
-      return clip_range<Half>(weights, bound, begin, end);
-    case Dtype::bfloat16:
-      return clip_range<BFloat16>(weights, bound, begin, end);
-    case Dtype::float32:
-      return clip_range<float>(weights, bound, begin, end);
-    case Dtype::float64:
-      return clip_range<double>(weights, bound, begin, end);
-  }
+  dispatch(weights.dtype, [&](auto element) { clip_range<decltype(element)>(weights, bound, begin, end); });
 }
 
 }  // namespace wgan_fast

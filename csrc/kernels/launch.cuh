@@ -49,7 +49,7 @@ template <class T>
 constexpr int FULL_WIDTH = 16 / static_cast<int>(sizeof(T));
 
 template <class T>
-bool aligned(const T* pointer) {
+HOST_DEVICE bool aligned(const T* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 

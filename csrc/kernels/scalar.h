@@ -50,6 +50,21 @@ struct Scalar<double> {
 template <class T>
 using Accumulate = typename Scalar<T>::Accumulate;
 
+// Calls f(T{}), T the type of the elements.
+template <class F>
+void dispatch(Dtype dtype, F&& f) {
+  switch (dtype) {
+    case Dtype::float16:
+      return f(Half{});
+    case Dtype::bfloat16:
+      return f(BFloat16{});
+    case Dtype::float32:
+      return f(float{});
+    case Dtype::float64:
+      return f(double{});
+  }
+}
+
 template <class To, class From>
 HOST_DEVICE inline To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");

@@ -1,0 +1,25 @@
+#include "rmsprop.h"
+
+#include "instruction_set.h"
+
+namespace wgan_fast {
+namespace {
+
+template <class T>
+INSTRUCTION_SET_CLONES void rmsprop_range(T* __restrict weight, const T* __restrict gradient,
+                                          T* __restrict square_average, const Rmsprop<Accumulate<T>> formula,
+                                          int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
+}
+
+}  // namespace
+
+void rmsprop_cpu(const Parameter& parameter, const RmspropStep& step, int64_t begin, int64_t end) {
+  dispatch(parameter.dtype, [&](auto element) {
+    using T = decltype(element);
+    rmsprop_range(static_cast<T*>(parameter.weight), static_cast<const T*>(parameter.gradient),
+                  static_cast<T*>(parameter.square_average), step.formula<T>(), begin, end);
+  });
+}
+
+}  // namespace wgan_fast

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "formulas.h"
+
+struct CUstream_st;
+
+namespace wgan_fast {
+
+// A number that the host knows, or that lies on the kernel's device: then nobody waits for it, and a captured graph
+// reads it anew in every replay.
+struct Number {
+  double value;
+  const void* on_device;  // or null
+  bool is_double;         // else it is float32
+
+  HOST_DEVICE double get() const {
+    if (!on_device) return value;
+    return is_double ? *static_cast<const double*>(on_device) : *static_cast<const float*>(on_device);
+  }
+};
+
+// One step of RMSprop with the clipping of weights behind it, for every tensor of a list.
+struct RmspropStep {
+  Number learning_rate;
+  Number grad_scale;  // gradients are divided by it
+  Number found_inf;   // where it is not 0, nothing is written
+  double alpha;
+  double eps;
+  double weight_decay;
+  double clip;  // infinite where nothing is clipped
+  bool maximize;
+
+  template <class T>
+  HOST_DEVICE Rmsprop<Accumulate<T>> formula() const {
+    using A = Accumulate<T>;
+    return {static_cast<A>((maximize ? -1 : 1) / grad_scale.get()),
+            static_cast<A>(weight_decay),
+            static_cast<A>(alpha),
+            static_cast<A>(1 - alpha),
+            static_cast<A>(learning_rate.get()),
+            static_cast<A>(eps),
+            widen(narrow<T>(static_cast<A>(clip)))};
+  }
+};
+
+// One parameter of the list. The three lie in memory alike and without gaps.
+struct Parameter {
+  void* weight;
+  const void* gradient;
+  void* square_average;
+  int64_t numel;
+  Dtype dtype;
+};
+
+// The elements [begin, end) of one parameter. The numbers are the host's, and found_inf was looked at.
+void rmsprop_cpu(const Parameter& parameter, const RmspropStep& step, int64_t begin, int64_t end);
+
+// Every parameter of the list.
+void rmsprop_cuda(const Parameter* parameters, int64_t count, const RmspropStep& step, CUstream_st* stream);
+
+}  // namespace wgan_fast

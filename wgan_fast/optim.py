@@ -1,0 +1,225 @@
+"""Optimizers of Wasserstein GANs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast._checks import FLOATING, check_flag, check_number, check_weights
+from wgan_fast._library import operators
+
+#: What torch.optim.RMSprop can do beyond the formula here.
+_REFUSED = ("momentum", "centered", "differentiable")
+
+
+class RMSprop(torch.optim.RMSprop):
+    r"""RMSprop with the clipping of weights behind it: one pass over memory, and on a GPU one launch for each group.
+
+    .. math::
+        g &\leftarrow g + \mathrm{weight\_decay} \cdot w \\
+        v &\leftarrow \mathrm{alpha} \cdot v + (1 - \mathrm{alpha}) \, g^2 \\
+        w &\leftarrow \min(\max(w - \mathrm{lr} \cdot g / (\sqrt{v} + \mathrm{eps}), -\mathrm{clip}), \mathrm{clip})
+
+    What :class:`torch.optim.RMSprop` and :func:`wgan_fast.clip_weights_` do one after the other, with the same state:
+    either optimizer loads the other's ``state_dict``. 16-bit types are computed in float32 and rounded once.
+
+    Args:
+        params: as of any optimizer: tensors, named tensors, or groups with arguments of their own. Tensors of float16,
+            bfloat16, float32 and float64, of any memory format and on any devices.
+        lr: the learning rate, at least 0; or a tensor of one number. On the device of the parameters it is read by the
+            kernel, so that a captured CUDA graph follows its changes.
+        alpha: how much of the average of squares is kept, from 0 to 1.
+        eps: added to the root, at least 0.
+        clip: None, or the bound of the weights, at least 0, rounded to the type of each parameter. Only parameters
+            that have a gradient are clipped.
+        weight_decay: at least 0.
+        maximize: whether to ascend.
+
+    NaN stays NaN. :meth:`step` can be captured in a CUDA graph, whatever ``capturable`` says, and does not wait for the
+    GPU. :class:`torch.amp.GradScaler` leaves to it the division of the gradients by the scale and the skipping of
+    steps: ``.grad`` keeps the scaled gradients. All parameters of a group share one count of steps.
+
+    Raises:
+        TypeError: a parameter or its gradient is complex, sparse or not of floating point, or an argument is no number.
+        ValueError: an argument is out of its range, or ``momentum``, ``centered`` or ``differentiable`` are set, in a
+            group or in a state that is loaded. Nothing has been changed then.
+
+    Source: Tieleman and Hinton, "Lecture 6.5 - rmsprop", COURSERA: Neural Networks for Machine Learning, 2012; with
+    clipping: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1.
+    """
+
+    _step_supports_amp_scaling = True  # torch.amp.GradScaler then sets `grad_scale` and `found_inf` around a step
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 5e-5,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        *,
+        clip: float | None = None,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": 0,
+            "alpha": alpha,
+            "eps": eps,
+            "centered": False,
+            "weight_decay": weight_decay,
+            "capturable": False,
+            "foreach": None,
+            "maximize": maximize,
+            "differentiable": False,
+            "clip": clip,
+        }
+        _check_group(defaults)
+        # RMSprop's own would leave `clip` out of the defaults, which a group without it takes.
+        torch.optim.Optimizer.__init__(self, params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds parameters with arguments of their own; what a group lacks, it takes from the optimizer."""
+        if isinstance(param_group, dict):
+            _check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        try:
+            _check_params(self.param_groups[-1]["params"])
+        except (TypeError, ValueError):
+            del self.param_groups[-1]
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of any optimizer. Each parameter has a count of its steps of its own, as torch.optim.RMSprop needs it."""
+        packed = super().state_dict()
+        packed["state"] = {
+            key: {**state, "step": state["step"].clone()} if "step" in state else state
+            for key, state in packed["state"].items()
+        }
+        return packed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes over what was loaded, copied or unpickled. A group without ``clip`` keeps that of its predecessor."""
+        groups = state["param_groups"]
+        own = self.__dict__.get("param_groups", [])
+        for i, group in enumerate(groups):
+            group.setdefault("clip", own[i]["clip"] if i < len(own) else None)
+            _check_group(group)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for group in self.param_groups:
+            states = [loaded for param in group["params"] if (loaded := self.state.get(param))]
+            if states:
+                device = states[0]["square_avg"].device
+                step = torch.stack([state["step"].to(device, torch.float32) for state in states]).max()
+                for parameter_state in states:
+                    parameter_state["step"] = step
+
+    def _init_group(  # as torch.optim.RMSprop's, which torch.compile knows
+        self,
+        group: dict[str, Any],
+        params_with_grad: list[Tensor],
+        grads: list[Tensor],
+        square_avgs: list[Tensor],
+        momentum_buffer_list: list[Tensor],
+        grad_avgs: list[Tensor],
+        state_steps: list[Tensor],
+    ) -> bool:
+        step = None
+        for param in group["params"]:
+            grad = param.grad
+            if grad is None:
+                continue
+            if grad.layout is not torch.strided:
+                raise TypeError(f"params: expected dense gradients, got one of layout {grad.layout}")
+            state = self.state[param]
+            if not state:
+                state["step"] = self._step_of(group, param) if step is None else step
+                state["square_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            step = state["step"]
+            params_with_grad.append(param)
+            grads.append(grad)
+            square_avgs.append(state["square_avg"])
+        if step is not None:
+            state_steps.append(step)
+        return False
+
+    def _step_of(self, group: dict[str, Any], param: Tensor) -> Tensor:
+        """The group's count of steps: on the device, where a GradScaler's verdict is too."""
+        for other in group["params"]:
+            if state := self.state.get(other):
+                return state["step"]
+        return torch.zeros((), dtype=torch.float32, device=param.device)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        lists = []
+        for group in self.param_groups:  # all of them are looked at before anything is written
+            _check_refused(group)
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            square_averages: list[Tensor] = []
+            steps: list[Tensor] = []
+            self._init_group(group, params, grads, square_averages, [], [], steps)
+            lists.append((params, grads, square_averages, steps))
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        for group, (params, grads, square_averages, steps) in zip(self.param_groups, lists, strict=True):
+            if not params:
+                continue
+            lr, clip = group["lr"], group["clip"]
+            operators(*{param.device for param in params}).rmsprop_(
+                params,
+                grads,
+                square_averages,
+                lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64),
+                group["alpha"],
+                group["eps"],
+                group["weight_decay"],
+                group["maximize"],
+                inf if clip is None else clip,
+                grad_scale,
+                found_inf,
+            )
+            steps[0] += 1 if found_inf is None else (found_inf == 0).to(steps[0].device).view(())
+        return loss
+
+
+def _check_refused(group: Mapping[str, Any]) -> None:
+    for name in _REFUSED:
+        if group.get(name):  # states of older versions lack some
+            raise ValueError(f"{name}: not offered here, got {group[name]}; torch.optim.RMSprop has it")
+
+
+def _check_group(group: Mapping[str, Any]) -> None:
+    _check_refused(group)
+    lr = group["lr"]
+    if not isinstance(lr, Tensor):
+        check_number("lr", lr, minimum=0.0)
+    elif lr.numel() != 1 or lr.dtype not in FLOATING:
+        raise ValueError(f"lr: expected one floating-point number, got {lr.dtype} of shape {tuple(lr.shape)}")
+    elif not lr >= 0:
+        raise ValueError(f"lr: expected a number >= 0, got {lr}")
+    for name in ("alpha", "eps", "weight_decay"):
+        check_number(name, group[name], minimum=0.0)
+    if group["alpha"] > 1:
+        raise ValueError(f"alpha: expected a number <= 1, got {group['alpha']}")
+    if group["clip"] is not None:
+        check_number("clip", group["clip"], minimum=0.0)
+    check_flag("maximize", group.get("maximize", False))
+
+
+def _check_params(params: Sequence[Tensor]) -> None:
+    for i, param in enumerate(params):
+        if param.layout != torch.strided:
+            raise TypeError(f"params[{i}]: expected a dense tensor, got layout {param.layout}")
+    check_weights("params", params)
