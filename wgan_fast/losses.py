@@ -85,7 +85,7 @@ class CriticLoss(nn.Module):
     Where the critic takes samples alone, real and fake ones are scored in one batch, unless that is not the same as one
     after the other: rows of a batch influence one another (batch normalisation, the standard deviation of a minibatch),
     or scoring changes buffers or takes random numbers (spectral normalisation, dropout). The first call tries that out,
-    with three forwards on the samples, and puts buffers and random state back.
+    with a few forwards on the samples, and puts buffers and random state back.
 
     Raises:
         TypeError: an argument is of the wrong type.

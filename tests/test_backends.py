@@ -1,0 +1,240 @@
+"""Captured and compiled steps: the numbers of the textbook, and what makes them anew."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from critics import CRITICS, Projection
+from updates import BATCH, Optimizer, adam, compare_with_textbook, samples, sgd, updated
+from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, optim, reference
+
+compiled = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's
+
+
+@pytest.mark.slow
+@compiled
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "layer norm"])
+def test_compiled_step(name: str) -> None:
+    make, shape = CRITICS[name]
+    compare_with_textbook(make().double(), [samples(shape) for _ in range(4)], "compile")
+
+
+@pytest.mark.slow
+@compiled
+@pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
+def test_compiled_step_of_other_kinds() -> None:
+    """Buffers that change, labels, a frozen layer, another size of batch, another rate, another mode."""
+    critic = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+    compare_with_textbook(critic.double(), [samples((12,)) for _ in range(4)], "compile")
+
+    labels = torch.arange(BATCH) % 4
+    compare_with_textbook(Projection().double(), [(*samples((12,)), labels) for _ in range(4)], "compile")
+
+    critic = CRITICS["mlp"][0]().double()
+    critic[0].requires_grad_(False)
+    expected_weight = critic[0].weight.clone()
+    trained = copy.deepcopy(critic)
+    steps = [CriticStep(c, sgd(c.parameters()), backend=b) for c, b in ((critic, "eager"), (trained, "compile"))]
+    outputs: list[list[Tensor]] = []
+    for step in steps:
+        torch.manual_seed(1)
+        outputs.append([])
+        for i in range(8):
+            if i == 4:
+                step._update.optimizer.param_groups[0]["lr"] = 1e-3
+            outputs[-1].append(torch.stack(step(*samples((12,), BATCH + i % 2))))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-10, atol=1e-10)
+    assert torch.equal(trained[0].weight, expected_weight)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet", "layer norm", "spectral norm"])
+@pytest.mark.parametrize("backend", ["eager", "graph", "compile"])
+def test_on_a_gpu(name: str, backend: str) -> None:
+    make, shape = CRITICS[name]
+    torch.manual_seed(0)
+    critic = make().cuda()
+    generator = torch.Generator("cuda").manual_seed(5)
+    capturable = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9), fused=True, capturable=True)
+    expected_critic = copy.deepcopy(critic).double()
+    penalty = partial(gradient_penalty, generator=generator)
+    step = CriticStep(critic, capturable(critic.parameters()), penalty=penalty, backend=backend)
+    optimizer = capturable(expected_critic.parameters())
+    numbers = torch.Generator("cuda").manual_seed(5)
+    for i in range(8):
+        real, fake = (batch.cuda().float() for batch in samples(shape, BATCH + i % 2))
+
+        def textbook_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+            t = torch.rand(len(real), device="cuda", generator=numbers)
+            return reference.gradient_penalty(critic, real, fake, t=t.double())
+
+        output = step(real, fake)
+        reference_step = CriticStep(expected_critic, optimizer, penalty=textbook_penalty, backend="eager")
+        expected = reference_step(real.double(), fake.double())
+        torch.testing.assert_close(
+            torch.stack(output), torch.stack(expected).float(), rtol=1e-4, atol=1e-4, msg=lambda m: f"step {i}: {m}"
+        )
+
+
+class HostGraph(TorchDispatchMode):
+    """Stands in for a CUDA graph where there is no GPU: what is captured is not to have happened, and a replay runs each
+    operation again, with its results in the same memory.
+    """
+
+    captures = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Any] = []
+        self.generators: list[torch.Generator] = []
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generators.append(generator)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a captured step asks the device for a number"
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for func, args, kwargs, out in self.operations:
+                again = func(*args, **kwargs)
+                for new, held in zip(tree_leaves(again), tree_leaves(out), strict=True):
+                    if isinstance(held, Tensor) and new.data_ptr() != held.data_ptr():
+                        held.copy_(new)
+
+
+@pytest.fixture
+def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Yields the list to which a test appends what a capture leaves as it was: modules, optimizers, tensors."""
+    untouched: list[Any] = []
+
+    @contextmanager
+    def capture(graph: HostGraph, stream: Any) -> Iterator[None]:
+        kept = [(thing, copy.deepcopy(thing.state_dict())) for thing in untouched]
+        state = torch.get_rng_state(), [(generator, generator.get_state()) for generator in graph.generators]
+        with graph:
+            yield
+        HostGraph.captures += 1
+        with torch.no_grad():
+            for thing, before in kept:
+                _restore(thing, before)
+        torch.set_rng_state(state[0])
+        for generator, before in state[1]:
+            generator.set_state(before)
+
+    monkeypatch.setattr(HostGraph, "captures", 0)
+    monkeypatch.setattr(backends, "_obstacle_to_graph", lambda update: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", HostGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: SimpleNamespace(wait_stream=lambda other: None))
+    yield untouched
+
+
+def _restore(thing: nn.Module | torch.optim.Optimizer, before: Any) -> None:
+    """In place: load_state_dict would give an optimizer other tensors than the captured ones."""
+    if isinstance(thing, nn.Module):
+        thing.load_state_dict(before)
+        return
+    parameters = [parameter for group in thing.param_groups for parameter in group["params"]]
+    for i, parameter in enumerate(parameters):
+        for name, value in thing.state[parameter].items():
+            value.copy_(before["state"][i][name])
+
+
+@pytest.mark.parametrize("make", [adam, partial(optim.RMSprop, lr=1e-3, clip=0.5)])
+def test_captured_step(capture_on_the_host: list[Any], make: Optimizer) -> None:
+    """Eager, captured and replayed steps are those of the textbook, on the same random numbers."""
+    critic = CRITICS["dcgan"][0]().double()
+    other = copy.deepcopy(critic)
+    batches = [samples(CRITICS["dcgan"][1]) for _ in range(7)]
+    optimizer, numbers = make(critic.parameters()), torch.Generator().manual_seed(3)
+    capture_on_the_host += [critic, optimizer]
+    step = CriticStep(critic, optimizer, penalty=partial(gradient_penalty, generator=numbers), backend="graph")
+    actual = updated(critic, step, batches)
+    numbers.manual_seed(3)
+    expected = updated(
+        other,
+        CriticStep(other, make(other.parameters()), penalty=step._critic_loss.penalty, backend="eager"),
+        batches,
+    )
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    assert HostGraph.captures == 1
+
+
+def test_captured_generator_step_draws_new_numbers(capture_on_the_host: list[Any]) -> None:
+    generator, critic = nn.Linear(3, 12), CRITICS["mlp"][0]()
+    other = copy.deepcopy(generator)
+    optimizers = [sgd(network.parameters()) for network in (generator, other)]
+    capture_on_the_host += [generator, optimizers[0]]
+    steps = [
+        GeneratorStep(network, critic, optimizer, backend=backend)
+        for network, optimizer, backend in zip((generator, other), optimizers, ("graph", "eager"), strict=True)
+    ]
+    latent = partial(torch.randn, BATCH, 3)
+    losses = []
+    for step in steps:
+        torch.manual_seed(1)
+        losses.append([step(latent) for _ in range(7)])
+    torch.testing.assert_close(losses[0], losses[1])
+    assert len(set(map(float, losses[0]))) == 7
+
+
+def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
+    critic, other = CRITICS["mlp"][0](), None
+    other = copy.deepcopy(critic)
+    optimizers = [sgd(c.parameters()) for c in (critic, other)]
+    capture_on_the_host += [critic, optimizers[0]]
+    steps = [
+        CriticStep(c, o, penalty=None, backend=backend)
+        for c, o, backend in zip((critic, other), optimizers, ("graph", "eager"), strict=True)
+    ]
+    per_kind = backends._GraphedStep.WARM_UP + 2
+
+    def expect(captures: int, count: int = BATCH) -> None:
+        for _ in range(per_kind):
+            batch = samples((12,), count, torch.float32)
+            for step in steps:
+                step(*batch)
+        assert HostGraph.captures == captures
+        torch.testing.assert_close(list(critic.parameters()), list(other.parameters()))
+
+    expect(1)
+    expect(2, BATCH + 1)
+    expect(2)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] /= 2
+    expect(3)
+    for network in (critic, other):
+        network[0].requires_grad_(False)
+    expect(4)
+    for network in (critic, other):
+        network.eval()
+    expect(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        expect(6)
+
+
+def test_a_new_function_at_every_step_is_warned_about(capture_on_the_host: list[Any]) -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, sgd(critic.parameters()), backend="graph")
+    real, fake = samples((12,), dtype=torch.float32)
+    with pytest.warns(RuntimeWarning, match="more than 8 kinds of inputs"):
+        for _ in range(9):
+            step(real, lambda: fake)
+    with pytest.raises(TypeError, match="args: a captured or compiled step takes tensors and hashable values"):
+        step(real, fake, bytearray())
