@@ -1,6 +1,7 @@
 """The code of the README and of docs/ runs as it stands."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,18 @@ def test_recipes(recipe: str) -> None:
         assert all(names["optimizer"].state[weight]["step"] > 0 for weight in names["critic"].parameters())
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor) and loss.isfinite()
+
+
+@pytest.mark.parametrize("recipe", code_in("docs/step.md"), ids=["loop", "process group", "DDP", "FSDP"])
+def test_steps(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": 0, "WORLD_SIZE": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    names: dict[str, Any] = {}
+    try:
+        exec(recipe, names)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    assert names["output"].loss.isfinite()

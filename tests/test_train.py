@@ -246,6 +246,7 @@ def test_average_follows_the_generator(few_samples, tmp_path):
         assert not kept.requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:a gradient was not finite:RuntimeWarning")
 def test_diverging_stops_with_a_reason(tmp_path):
     result = run_cli("--out", tmp_path / "run", *tiny_options(learning_rate=1e30))
     assert result.exit_code == 1
@@ -303,14 +304,14 @@ def test_the_default_run_learns_the_25_gaussians(seed, tmp_path):
 
 
 def test_interrupt_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update_generator = Trainer.update_generator
+    update_average = Trainer.update_average
 
     def interrupted(self: Trainer, step: int) -> None:
-        update_generator(self, step)
+        update_average(self, step)
         if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "update_generator", interrupted)
+    monkeypatch.setattr(Trainer, "update_average", interrupted)
     folder = tmp_path / "run"
     result = run_cli("--out", folder, *tiny_options())
     assert result.exit_code == 130

@@ -27,9 +27,13 @@ class MLPGenerator(nn.Module):
         samples: Tensor = self.layers(latent)
         return samples
 
+    def latents(self, count: int, random: torch.Generator) -> Tensor:
+        """Latent vectors (count, latent_dimension) that ``random`` draws on its device."""
+        return torch.randn(count, self.latent_dimension, generator=random, device=random.device)
+
     def sample(self, count: int, random: torch.Generator) -> Tensor:
         """Samples (count, dimension) from fresh latent vectors that ``random`` draws on its device."""
-        return self.forward(torch.randn(count, self.latent_dimension, generator=random, device=random.device))
+        return self.forward(self.latents(count, random))
 
 
 class MLPCritic(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from wgan_fast import CriticOutput
 from wgan_fast.train.config import TrainConfig
 
 #: What a run leaves in its folder.
@@ -92,9 +93,12 @@ class History:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def add(self, critic_loss: Tensor, wasserstein: Tensor) -> None:
-        """Takes the values of one update of the critic."""
-        self._last = torch.stack([critic_loss, wasserstein])
+    def add(self, output: CriticOutput) -> None:
+        """Takes the values of one update of the critic.
+
+        The Wasserstein estimate is in units of the critic's slope, which a weak penalty lets exceed 1.
+        """
+        self._last = torch.stack([output.loss, output.wasserstein])
         self._pending.append(self._last)
 
     def end_step(self, step: int) -> None:

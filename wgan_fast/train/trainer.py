@@ -4,14 +4,15 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wgan_fast import critic_loss, generator_loss, gradient_penalty
+from wgan_fast import CriticStep, GeneratorStep, gradient_penalty
 from wgan_fast.train import plots
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data import make_data
@@ -59,7 +60,10 @@ class Trainer:
             )
             for network in (self.generator, self.critic)
         ]
-        self.generator_optimizer, self.critic_optimizer = self.optimizers
+        generator_optimizer, critic_optimizer = self.optimizers
+        penalty = partial(gradient_penalty, weight=config.penalty_weight, generator=self.random)
+        self.critic_step = CriticStep(self.critic, critic_optimizer, penalty=penalty, backend="eager")
+        self.generator_step = GeneratorStep(self.generator, self.critic, generator_optimizer, backend="eager")
 
     def run(self) -> dict[str, Any]:
         """Trains, evaluates, writes the run folder, and returns what its ``metrics.json`` holds.
@@ -81,8 +85,9 @@ class Trainer:
             with torch.enable_grad(), cpu_threads(config.threads), history, ProgressDisplay(config.steps) as display:
                 for step in range(1, config.steps + 1):
                     for _ in range(config.n_critic):
-                        history.add(*self.update_critic(next(batches)))
-                    self.update_generator(step)
+                        history.add(self.critic_step(next(batches), self.fakes))
+                    self.generator_step(self.latents)
+                    self.update_average(step)
                     self.decay_learning_rate(step)
                     history.end_step(step)
                     display.update(step, history)
@@ -93,34 +98,23 @@ class Trainer:
         self.save(folder, history.rows, metrics)
         return metrics
 
-    def update_critic(self, real: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the critic. Returns its loss and the Wasserstein estimate, both detached and still on the device.
+    def fakes(self) -> Tensor:
+        """A batch of generated samples."""
+        return self.generator(self.latents())
 
-        The estimate is mean f(real) - mean f(fake), without the penalty. It is in units of the critic's slope, which a
-        weak penalty lets exceed 1.
-        """
-        with torch.no_grad():
-            fake = self.generator.sample(len(real), self.random)
-        # One forward over both halves: the cost of a small network is the number of operations.
-        real_scores, fake_scores = self.critic(torch.cat([real, fake])).chunk(2)
-        negative_wasserstein = critic_loss(real_scores, fake_scores)
-        penalty = gradient_penalty(self.critic, real, fake, weight=self.config.penalty_weight, generator=self.random)
-        loss = negative_wasserstein + penalty
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        return loss.detach(), -negative_wasserstein.detach()
+    def latents(self) -> Tensor:
+        """Latent vectors for a batch, standard normal."""
+        return self.generator.latents(self.config.batch_size, self.random)
 
-    def update_generator(self, step: int) -> None:
-        """One step of the generator, and of its average."""
-        self.critic.requires_grad_(False)
-        loss = generator_loss(self.critic(self.generator.sample(self.config.batch_size, self.random)))
-        self.generator_optimizer.zero_grad()
-        loss.backward()
-        self.generator_optimizer.step()
-        self.critic.requires_grad_(True)
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """``average <- decay * average + (1 - decay) * generator`` for the parameters; buffers are copied."""
         # The average of the first steps is short, so that a short run does not show its initial weights.
-        update_average(self.averaged_generator, self.generator, min(self.config.average_decay, step / (step + 10)))
+        decay = min(self.config.average_decay, step / (step + 10))
+        for kept, new in zip(self.averaged_generator.parameters(), self.generator.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+        for kept, new in zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True):
+            kept.copy_(new)
 
     def decay_learning_rate(self, step: int) -> None:
         """Sets the rate for the step after ``step``."""
@@ -159,12 +153,3 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """``average <- decay * average + (1 - decay) * network`` for the parameters; buffers are copied."""
-    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-    for kept_buffer, new_buffer in zip(average.buffers(), network.buffers(), strict=True):
-        kept_buffer.copy_(new_buffer)

@@ -1,0 +1,159 @@
+"""Two processes, each with a share of the batch, against one process with the whole of it."""
+
+import copy
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch import multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from critics import CRITICS, Projection
+from wgan_fast import CriticLoss, CriticStep, GeneratorStep, gradient_penalty
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="PyTorch was built without gloo"),
+]
+PROCESSES = 2
+sgd = partial(torch.optim.SGD, lr=0.1)
+
+
+def in_two_processes(check: Callable[[int], None], folder: Path) -> None:
+    multiprocessing.spawn(_run, (check, folder), PROCESSES)
+
+
+def _run(rank: int, check: Callable[[int], None], folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    dist.init_process_group("gloo", f"file://{folder}/meet", timedelta(minutes=2), PROCESSES, rank)
+    try:
+        check(rank)
+        dist.barrier()  # neither leaves while the other still needs it
+    finally:
+        dist.destroy_process_group()
+
+
+def penalty(critic: nn.Module, real: Tensor, fake: Tensor, *args: Any) -> Tensor:
+    """Draws nothing, so that each sample has the same point in whichever process it is."""
+    t = real.flatten(1).sum(1).sigmoid()
+    return gradient_penalty(critic, real, fake, *args, t=t)
+
+
+def whole(seed: int, shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    real, fake = torch.randn(2, count, *shape, generator=random, dtype=torch.float64)
+    return real, fake, torch.randint(4, (count,), generator=random)
+
+
+def make(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    build, shape = (CRITICS | {"projection": (Projection, (12,))})[name]
+    torch.manual_seed(7)
+    return build().double(), shape
+
+
+def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def check_step(rank: int) -> None:
+    """CriticStep over a process group; also where the shares are unequal."""
+    for name in ("mlp", "dcgan", "projection", "no bias"):
+        critic, shape = make(name)
+        expected_critic = copy.deepcopy(critic)
+        if rank == 1:
+            for parameter in critic.parameters():  # they are those of the first process from the beginning
+                parameter.detach().zero_()
+        group = dist.group.WORLD
+        step = CriticStep(critic, sgd(critic.parameters()), penalty=penalty, process_group=group)
+        expected_step = CriticStep(expected_critic, sgd(expected_critic.parameters()), penalty=penalty)
+        for seed, first in enumerate((4, 4, 5)):
+            real, fake, labels = whole(seed, shape, 8)
+            mine = slice(0, first) if rank == 0 else slice(first, 8)
+            args = (labels,) if name == "projection" else ()
+            expected = expected_step(real, fake, *args)
+            output = step(real[mine], fake[mine], *(arg[mine] for arg in args))
+            assert_same(list(output), list(expected))
+            assert_same(gradients(critic), gradients(expected_critic))
+        assert_same(list(critic.parameters()), list(expected_critic.parameters()))
+
+    critic, _ = make("mlp")
+    step = CriticStep(critic, sgd(critic.parameters()), penalty=penalty, process_group=group)
+    real, fake, _ = whole(0, (12,), 4)
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    if rank == 1:
+        real[0, 0] = torch.nan
+    with pytest.warns(RuntimeWarning, match="not finite"):  # in both
+        step(real, fake)
+    assert step.skipped == 1 and all(map(torch.equal, critic.parameters(), before))
+
+    generator, expected_generator = nn.Linear(3, 12).double(), nn.Linear(3, 12).double()
+    step = GeneratorStep(generator, critic, sgd(generator.parameters()), process_group=group)
+    expected_generator.load_state_dict(generator.state_dict())
+    expected_step = GeneratorStep(expected_generator, critic, sgd(expected_generator.parameters()))
+    latent, _, _ = whole(3, (3,), 8)
+    assert_same([step(latent[rank * 4 : rank * 4 + 4])], [expected_step(latent)])
+    assert_same(list(generator.parameters()), list(expected_generator.parameters()))
+
+
+def check_ddp(rank: int, static_graph: bool) -> None:
+    for name in ("mlp", "dcgan", "layer norm", "projection"):
+        critic, shape = make(name)
+        expected_critic = copy.deepcopy(critic)
+        loss = DistributedDataParallel(CriticLoss(critic, penalty=penalty), static_graph=static_graph)
+        expected_loss = CriticLoss(expected_critic, penalty=penalty)
+        optimizers = [sgd(c.parameters()) for c in (critic, expected_critic)]
+        for seed in range(3):
+            real, fake, labels = whole(seed, shape, 8)
+            mine = slice(rank * 4, rank * 4 + 4)
+            args = (labels,) if name == "projection" else ()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss(real[mine], fake[mine], *(arg[mine] for arg in args)).loss.backward()
+            expected_loss(real, fake, *args).loss.backward()
+            assert_same(gradients(critic), gradients(expected_critic))
+            for optimizer in optimizers:
+                optimizer.step()
+        assert_same(list(critic.parameters()), list(expected_critic.parameters()))
+
+
+def check_fsdp(rank: int) -> None:
+    for name in ("mlp", "dcgan", "layer norm"):
+        critic, shape = make(name)
+        expected_critic = copy.deepcopy(critic)
+        loss = CriticLoss(critic, penalty=penalty)
+        fully_shard(loss, mesh=init_device_mesh("cpu", (PROCESSES,)))
+        expected_loss = CriticLoss(expected_critic, penalty=penalty)
+        optimizers = [sgd(c.parameters()) for c in (critic, expected_critic)]
+        for seed in range(3):
+            real, fake, _ = whole(seed, shape, 8)
+            mine = slice(rank * 4, rank * 4 + 4)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss(real[mine], fake[mine]).loss.backward()
+            expected_loss(real, fake).loss.backward()
+            assert_same([g.full_tensor() for g in gradients(critic)], gradients(expected_critic))
+            for optimizer in optimizers:
+                optimizer.step()
+        assert_same([p.full_tensor() for p in critic.parameters()], list(expected_critic.parameters()))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [check_step, partial(check_ddp, static_graph=False), partial(check_ddp, static_graph=True), check_fsdp],
+    ids=["step", "DDP", "DDP with a static graph", "FSDP"],
+)
+def test_two_processes(check: Callable[[int], None], tmp_path: Path) -> None:
+    in_two_processes(check, tmp_path)
