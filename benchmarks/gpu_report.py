@@ -43,6 +43,11 @@ def operators() -> None:
                 torch.ops.wgan_fast.gate(fake, gates, 0.2, y.stride())
                 torch.ops.wgan_fast.piecewise_linear_(fake, 0.0, -0.5, 0.5)
                 clip_weights_([real, fake, real.transpose(0, 1), weight])
+                # Weights, gradients and averages; in the second parameter the gradient lies otherwise than the rest.
+                lists = [[batch(shape, dtype, offset), tensor] for tensor in (real, fake, real.square())]
+                lists[1][1] = fake.transpose(0, 1).contiguous().transpose(0, 1)
+                rate, scale, found_inf = torch.tensor([0.1, 2.0, 0.0], device="cuda").unbind()
+                torch.ops.wgan_fast.rmsprop_(*lists, rate, 0.99, 1e-8, 0.1, False, 0.01, scale, found_inf)
     torch.cuda.synchronize()
 
 

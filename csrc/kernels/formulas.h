@@ -64,26 +64,27 @@ HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_
 // g' = f g + decay w
 // v <- alpha v + (1 - alpha) g'^2
 // w <- clip(w - rate g' / (sqrt(v) + eps))
-template <class A>
+template <class T>
 struct Rmsprop {
+  using A = Accumulate<T>;
   A gradient_factor;  // the gradient's sign and scale
   A weight_decay;
   A alpha;
   A one_minus_alpha;  // rounded once
   A learning_rate;
   A eps;
-  A clip;  // infinite where nothing is clipped; representable in the type of the weights
+  T clip;  // infinite where nothing is clipped
 };
 
 template <class T>
-HOST_DEVICE inline void rmsprop(T& weight, T gradient, T& square_average, const Rmsprop<Accumulate<T>>& f) {
+HOST_DEVICE inline void rmsprop(T& weight, T gradient, T& square_average, const Rmsprop<T>& f) {
   using A = Accumulate<T>;
   const A w = widen(weight);
   const A decay = f.weight_decay * w;  // in any case, for without a branch compilers vectorise
   const A g = f.gradient_factor * widen(gradient) + (f.weight_decay == A(0) ? A(0) : decay);
   const A v = f.alpha * widen(square_average) + f.one_minus_alpha * (g * g);
   square_average = narrow<T>(v);
-  weight = narrow<T>(clip(w - f.learning_rate * (g / (std::sqrt(v) + f.eps)), f.clip));
+  weight = clip(narrow<T>(w - f.learning_rate * (g / (std::sqrt(v) + f.eps))), f.clip);
 }
 
 // y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x -

@@ -7,9 +7,13 @@ namespace {
 
 template <class T>
 INSTRUCTION_SET_CLONES void rmsprop_range(T* __restrict weight, const T* __restrict gradient,
-                                          T* __restrict square_average, const Rmsprop<Accumulate<T>> formula,
-                                          int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
+                                          T* __restrict square_average, const Rmsprop<T> formula, int64_t begin,
+                                          int64_t end) {
+  if (formula.weight_decay == 0) {  // GCC finds the distinction itself, but then leaves the 16-bit types scalar
+    for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
+  } else {
+    for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
+  }
 }
 
 }  // namespace

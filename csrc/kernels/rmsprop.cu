@@ -15,8 +15,8 @@ struct List : TensorList<CAPACITY> {
 static_assert(sizeof(List<MANY>) + sizeof(RmspropStep) <= MAX_ARGUMENT_BYTES, "a kernel's arguments are limited");
 
 template <int WIDTH, class T>
-__device__ void rmsprop_chunk(T* weight, const T* gradient, T* square_average, const Rmsprop<Accumulate<T>>& formula,
-                              int64_t begin, int64_t end) {
+__device__ void rmsprop_chunk(T* weight, const T* gradient, T* square_average, const Rmsprop<T>& formula, int64_t begin,
+                              int64_t end) {
   for (int64_t i = begin + threadIdx.x * WIDTH; i < end; i += BLOCK * WIDTH) {
     auto weights = load<WIDTH>(weight, i, end);
     auto square_averages = load<WIDTH>(square_average, i, end);

@@ -31,7 +31,7 @@ struct RmspropStep {
   bool maximize;
 
   template <class T>
-  HOST_DEVICE Rmsprop<Accumulate<T>> formula() const {
+  HOST_DEVICE Rmsprop<T> formula() const {
     using A = Accumulate<T>;
     return {static_cast<A>((maximize ? -1 : 1) / grad_scale.get()),
             static_cast<A>(weight_decay),
@@ -39,7 +39,7 @@ struct RmspropStep {
             static_cast<A>(1 - alpha),
             static_cast<A>(learning_rate.get()),
             static_cast<A>(eps),
-            widen(narrow<T>(static_cast<A>(clip)))};
+            narrow<T>(static_cast<A>(clip))};
   }
 };
 

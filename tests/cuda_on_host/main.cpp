@@ -12,6 +12,7 @@
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/interpolate.h"
 #include "kernels/piecewise_linear.h"
+#include "kernels/rmsprop.h"
 
 using namespace wgan_fast;
 
@@ -115,6 +116,39 @@ void run_clip_weights(char** arguments, int count) {
   for (auto& buffer : buffers) buffer.write();
 }
 
+// The numbers of the step, three of them as on a device; then each parameter: its type, the offsets of its three arrays
+// in elements, its number of elements. The gradients are written too: they must be what they were.
+void run_rmsprop(char** arguments, int count) {
+  auto learning_rate = Buffer<double>(1).read();
+  auto grad_scale = Buffer<float>(1).read(), found_inf = Buffer<float>(1).read();
+  const RmspropStep step{{0, learning_rate.data(), true}, {0, grad_scale.data(), false}, {0, found_inf.data(), false},
+                         std::atof(arguments[0]),         std::atof(arguments[1]),       std::atof(arguments[2]),
+                         std::atof(arguments[3]),         std::atoi(arguments[4]) != 0};
+  std::vector<Buffer<char>> buffers;
+  std::vector<Parameter> list;
+  for (int next = 5; next < count;) {
+    const auto number = [&] { return std::atoll(arguments[next++]); };
+    Parameter parameter{};
+    parameter.dtype = static_cast<Dtype>(number());
+    const int64_t offsets[] = {number(), number(), number()};
+    parameter.numel = number();
+    dispatch(parameter.dtype, [&](auto element) {
+      constexpr int64_t size = sizeof(element);
+      for (const int64_t offset : offsets) {
+        buffers.push_back(Buffer<char>(parameter.numel * size, offset * size).read());
+      }
+    });
+    void* arrays[3];
+    for (int k = 0; k < 3; ++k) arrays[k] = buffers[buffers.size() - 3 + k].data();
+    parameter.weight = arrays[0];
+    parameter.gradient = arrays[1];
+    parameter.square_average = arrays[2];
+    list.push_back(parameter);
+  }
+  rmsprop_cuda(list.data(), static_cast<int64_t>(list.size()), step, nullptr);
+  for (auto& buffer : buffers) buffer.write();
+}
+
 template <class T>
 void run(const std::string& operation, char** arguments, int count) {
   if (operation == "piecewise_linear") return run_piecewise_linear<T>(arguments, count);
@@ -127,6 +161,10 @@ int main(int argc, char** argv) {
   const std::string operation = argc > 2 ? argv[1] : "";
   if (operation == "clip_weights") {
     run_clip_weights(argv + 2, argc - 2);
+    return 0;
+  }
+  if (operation == "rmsprop") {
+    run_rmsprop(argv + 2, argc - 2);
     return 0;
   }
   const std::string dtype = argc > 2 ? argv[2] : "";

@@ -155,6 +155,36 @@ def check_clip_weights(program: Path, tensors: list[Tensor], bound: float) -> No
         assert torch.equal(tensor.nan_to_num(), wanted.nan_to_num())
 
 
+def check_rmsprop(
+    program: Path,
+    parameters: Sequence[tuple[torch.dtype, int, tuple[int, int, int]]],
+    *,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    clip: float = inf,
+    found_inf: float = 0.0,
+) -> None:
+    """Each parameter: its type, its number of elements, the offsets of weight, gradient and average."""
+    numbers = torch.tensor(0.1, dtype=torch.float64), torch.tensor(3.0), torch.tensor(found_inf)
+    arguments: list[object] = [0.9, 1e-3, weight_decay, clip, int(maximize)]
+    tensors = []
+    for dtype, count, offsets in parameters:
+        arguments += [FLOATING.index(dtype), *offsets, count]
+        weight, gradient, average = torch.randn(3, count).to(dtype).unbind()
+        tensors += [weight, gradient, average.square()]
+    data = run(program, "rmsprop", *arguments, tensors=[*numbers, *tensors])
+    results = split(data, *((tensor.dtype, tensor.numel()) for tensor in tensors))
+    exact = [tensor.double() for tensor in tensors]
+    learning_rate, scale, verdict = numbers
+    rest = (0.9, 1e-3, weight_decay, maximize, clip, scale, verdict)
+    reference.rmsprop_(exact[::3], exact[1::3], exact[2::3], learning_rate, *rest)
+    for i, (result, wanted) in enumerate(zip(results, exact, strict=True)):
+        if i % 3 == 1 or found_inf:
+            assert torch.equal(result, tensors[i]), "written, and must not be"
+        else:
+            assert_close(result, wanted, result.dtype)
+
+
 SHAPES = [(1, 1), (1, 7), (3, 1), (5, 2), (2, 33), (70, 4), (3, 129), (9, 40), (2, 2049), (300, 3)]
 
 
@@ -207,6 +237,29 @@ def test_clip_weights_of_a_long_list(address_program: Path) -> None:
     check_clip_weights(address_program, [torch.randn(3) for _ in range(1_030)], 0.3)
 
 
+RMSPROP = list(
+    itertools.product(FLOATING, [1, 2, 7, 16, 33, 255, 2_049, 9_001], [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
+)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [{}, {"weight_decay": 0.1, "maximize": True}, {"clip": 0.3}, {"clip": 0.3, "found_inf": 1.0}],
+    ids=str,
+)
+def test_rmsprop(address_program: Path, formula: dict) -> None:
+    check_rmsprop(address_program, RMSPROP, **formula)
+
+
+def test_rmsprop_of_a_long_list(address_program: Path) -> None:
+    check_rmsprop(address_program, [(torch.float32, 3, (0, 0, 0))] * 770, clip=0.3)
+
+
+def test_rmsprop_in_a_small_grid(small_grid_program: Path) -> None:
+    parameters = [(dtype, count, (0, 0, 0)) for dtype in FLOATING for count in (20_000, 9_001, 5)]
+    check_rmsprop(small_grid_program, parameters, clip=0.3)
+
+
 # Around the elements of a byte of gates, of a warp and of a block.
 COUNTS = [*range(1, 18), 63, 64, 65, 255, 256, 257, 2047, 2048, 2049]
 FORMULAS = [(0.2, 0.0, inf), (0.0, -0.75, 0.5)]
@@ -233,3 +286,4 @@ def test_threads_write_apart(thread_program: Path) -> None:
     check_piecewise_linear(thread_program, torch.float16, [203, 2_049], (0, 1), FORMULAS[0])
     check_piecewise_linear(thread_program, torch.float32, [203, 2_049], (0, 0), FORMULAS[0])
     check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
+    check_rmsprop(thread_program, [(torch.float32, 5_000, (0, 0, 0)), (torch.float16, 300, (1, 0, 0))])

@@ -1,0 +1,48 @@
+"""One step of RMSprop with clipping against torch.optim.RMSprop(foreach=True) and PyTorch's clamps of whole lists."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import Comparison
+from costs import mlp
+from wgan_fast.optim import RMSprop
+
+
+def dcgan_64() -> nn.Module:
+    """The critic of DCGAN for 64 x 64 images."""
+    widths = (3, 64, 128, 256, 512)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, bias=False))
+
+
+CRITICS = {
+    "mlp 2-512x3": lambda: mlp(2, 512, 3),
+    "dcgan-64": dcgan_64,
+    "60 x 20,000": lambda: nn.ParameterList(nn.Parameter(torch.randn(20_000)) for _ in range(60)),
+}
+CASES = [*((name, torch.float32) for name in CRITICS), ("dcgan-64", torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES, ids=str)
+def bench_rmsprop(compare: Comparison, name: str, dtype: torch.dtype) -> None:
+    critic = CRITICS[name]().to(compare.device, dtype)
+    params, others = (list(copy.deepcopy(critic).parameters()) for _ in range(2))
+    for param, other in zip(params, others, strict=True):
+        param.grad = torch.randn_like(param)
+        other.grad = param.grad.clone()
+    optimizer = RMSprop(params, clip=0.01)
+    baseline = torch.optim.RMSprop(others, lr=5e-5, foreach=True)
+
+    def step_and_clamp() -> None:
+        baseline.step()
+        with torch.no_grad():
+            torch._foreach_clamp_min_(others, -0.01)
+            torch._foreach_clamp_max_(others, 0.01)
+
+    compare(optimizer.step, foreach=step_and_clamp)
