@@ -1,6 +1,6 @@
 """The losses of the Wasserstein GAN."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +66,13 @@ class CriticOutput(NamedTuple):
     wasserstein: Tensor  #: the estimate of the Wasserstein distance, mean f(real) - mean f(fake); detached
     penalty: Tensor  #: detached; 0 without one
 
+    @classmethod
+    def of(cls, terms: dict[str, Tensor]) -> "CriticOutput":
+        """The sum of the loss's terms, and each of them."""
+        negative_wasserstein = terms["negative_wasserstein"]
+        penalty = terms.get("penalty", torch.zeros_like(negative_wasserstein))
+        return cls(negative_wasserstein + penalty, -negative_wasserstein.detach(), penalty.detach())
+
 
 class CriticLoss(nn.Module):
     r"""The loss of a critic with its penalty, as one module: what DistributedDataParallel and FSDP2 can wrap.
@@ -109,23 +116,35 @@ class CriticLoss(nn.Module):
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
         """The loss at real and generated samples; the other arguments go to the critic untouched."""
+        return CriticOutput.of(dict(self.terms(real, fake, *args, **kwargs)))
+
+    def terms(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
+        """The ``penalty`` and the ``negative_wasserstein``, by name, whose sum is the loss. Each is computed when it is
+        asked for: whoever differentiates one before the next needs memory for the larger graph alone.
+        """
         real, fake = _samples(real, fake)
-        negative_wasserstein = critic_loss(*self._scores(real, fake, args, kwargs))
-        if self.penalty is None:
-            penalty = torch.zeros_like(negative_wasserstein)
-        else:
-            penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
-            if not isinstance(penalty, Tensor) or penalty.dim() != 0:
-                got = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
-                raise ValueError(f"penalty: expected a callable that returns a scalar Tensor, got {got}")
-        return CriticOutput(negative_wasserstein + penalty, -negative_wasserstein.detach(), penalty.detach())
+        # The scores come first, as in the textbook, where scoring has effects that the order decides.
+        in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
+        if in_one_batch and self.penalty is not None:
+            yield "penalty", self._penalty(real, fake)
+        yield "negative_wasserstein", critic_loss(*self._scores(real, fake, args, kwargs, in_one_batch))
+        if not in_one_batch and self.penalty is not None:
+            yield "penalty", self._penalty(real, fake, *args, **kwargs)
+
+    def _penalty(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        assert self.penalty is not None
+        penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
+        if not isinstance(penalty, Tensor) or penalty.dim() != 0:
+            got = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
+            raise ValueError(f"penalty: expected a callable that returns a scalar Tensor, got {got}")
+        return penalty
 
     def _scores(
-        self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
     ) -> tuple[Tensor, Tensor]:
-        if args or kwargs or not self._in_one_batch(real, fake):
-            return self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
-        return self.critic(torch.cat([real, fake])).split([len(real), len(fake)])
+        if in_one_batch:
+            return self.critic(torch.cat([real, fake])).split([len(real), len(fake)])
+        return self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
 
     def _in_one_batch(self, real: Tensor, fake: Tensor) -> bool:
         training = getattr(self.critic, "training", True)

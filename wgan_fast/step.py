@@ -1,6 +1,6 @@
 """One update of the critic, and one of the generator, each as one call."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ Samples = Tensor | Callable[[], Tensor]
 class _Step:
     """What both steps do: take a loss, differentiate it with respect to the optimizer's parameters, update them."""
 
+    _batch_size: int  # of the last call
+
     def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
         self._networks, self._update = networks, update
         self.backend, self.reason = choose_backend(backend, update)
@@ -38,8 +40,12 @@ class _Step:
         """How many updates were skipped because a gradient was not finite. Waits for the device."""
         return self._update.skipped.total()
 
-    def _loss(self, *inputs: Any) -> tuple[Tensor, Tensor, int]:
-        """The loss, the statistics to return, and the number of samples."""
+    def _terms(self, *inputs: Any) -> Iterator[tuple[str, Tensor]]:
+        """The terms of the loss, by name, each computed when it is asked for."""
+        raise NotImplementedError
+
+    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
+        """What the step returns, of the terms."""
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
@@ -49,18 +55,26 @@ class _Step:
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
-        loss, statistics, samples = self._loss(*inputs)
+        """Statistics, gradients, size of the batch. Term by term: the graph of one is freed before the next is computed."""
         parameters = self._update.parameters()
-        for parameter in parameters:
-            parameter.grad = None
-        if self._update.scaler is not None:
-            loss = self._update.scaler.scale(loss)
-        with without_autocast(loss.device.type):
-            loss.backward(inputs=parameters)
-        gradients = [parameter.grad for parameter in parameters]
-        if all(gradient is None for gradient in gradients):
-            raise ValueError("optimizer: none of its parameters has a part in the loss")
-        return statistics, gradients, samples
+        before = [parameter.grad for parameter in parameters]
+        terms: dict[str, Tensor] = {}
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            for name, term in self._terms(*inputs):
+                loss = term if self._update.scaler is None else self._update.scaler.scale(term)
+                with without_autocast(loss.device.type):
+                    loss.backward(inputs=parameters)
+                terms[name] = term.detach()
+            gradients = [parameter.grad for parameter in parameters]
+            if all(gradient is None for gradient in gradients):
+                raise ValueError("optimizer: none of its parameters has a part in the loss")
+        except BaseException:
+            for parameter, gradient in zip(parameters, before, strict=True):
+                parameter.grad = gradient
+            raise
+        return self._statistics(terms), gradients, self._batch_size
 
     def _state(self) -> Hashable:
         """What a capture or a trace freezes, beside the inputs."""
@@ -148,11 +162,14 @@ class CriticStep(_Step):
         """Updates the critic, and returns loss, Wasserstein estimate and penalty from before the update."""
         return CriticOutput(*self._step(real, fake, args, kwargs).unbind())
 
-    def _loss(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, int]:
+    def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
             fake = _samples(fake)
-        output = self._critic_loss(real, fake, *args, **kwargs)
-        return output.loss, torch.stack(output).detach(), len(real)
+        yield from self._critic_loss.terms(real, fake, *args, **kwargs)
+        self._batch_size = len(real)
+
+    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack(CriticOutput.of(terms))
 
 
 class GeneratorStep(_Step):
@@ -193,12 +210,15 @@ class GeneratorStep(_Step):
         """Updates the generator, and returns its loss from before the update."""
         return self._step(latent, args, kwargs).squeeze(0)
 
-    def _loss(self, latent: Samples, args: Any, kwargs: Any) -> tuple[Tensor, Tensor, int]:
+    def _terms(self, latent: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         fake = self._generator(_samples(latent), *args, **kwargs)
         scores = self._critic(fake, *args, **kwargs)
         check_scores("critic", scores)
-        loss = generator_loss(scores)
-        return loss, loss.detach().reshape(1), len(fake)
+        yield "loss", generator_loss(scores)
+        self._batch_size = len(fake)
+
+    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
+        return terms["loss"].reshape(1)
 
 
 def _samples(samples: Samples) -> Tensor:
