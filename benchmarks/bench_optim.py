@@ -30,7 +30,9 @@ CASES = [*((name, torch.float32) for name in CRITICS), ("dcgan-64", torch.bfloat
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES, ids=str)
-def bench_rmsprop(compare: Comparison, name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("calls", [10, 1], ids=["warm", "cold"])
+def bench_rmsprop(compare: Comparison, name: str, dtype: torch.dtype, calls: int) -> None:
+    """Ten calls in a row, or one after what the other has left in the caches."""
     critic = CRITICS[name]().to(compare.device, dtype)
     params, others = (list(copy.deepcopy(critic).parameters()) for _ in range(2))
     for param, other in zip(params, others, strict=True):
@@ -45,4 +47,4 @@ def bench_rmsprop(compare: Comparison, name: str, dtype: torch.dtype) -> None:
             torch._foreach_clamp_min_(others, -0.01)
             torch._foreach_clamp_max_(others, 0.01)
 
-    compare(optimizer.step, foreach=step_and_clamp)
+    compare(optimizer.step, foreach=step_and_clamp, calls=calls)

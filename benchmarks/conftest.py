@@ -18,7 +18,12 @@ class Comparison:
         self.benchmark = benchmark
         self.device = device
 
-    def __call__(self, ours: Callable[[], object], **baselines: Callable[[], object]) -> None:
+    def __call__(self, ours: Callable[[], object], *, calls: int = 1, **baselines: Callable[[], object]) -> None:
+        """``calls`` of each, one after the other, make a round: with several, all but the first find what they left in
+        the caches.
+        """
+        ours, *others = (_repeated(function, calls) for function in (ours, *baselines.values()))
+        baselines = dict(zip(baselines, others, strict=True))
         times: dict[str, list[float]] = {name: [] for name in baselines}
 
         def time_baselines() -> None:
@@ -36,11 +41,20 @@ class Comparison:
             self.benchmark.extra_info[f"{name}_median"] = baseline_median
             self.benchmark.extra_info[f"{name}_ratio"] = baseline_median / median
         self.benchmark.extra_info["device"] = str(self.device)
+        self.benchmark.extra_info["calls"] = calls
 
     def _finished(self, function: Callable[[], object]) -> None:
         function()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object]:
+    def repeated() -> None:
+        for _ in range(calls):
+            function()
+
+    return function if calls == 1 else repeated
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -75,3 +89,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         noisy = "   (noisy)" if result.stats.iqr > result.stats.median / 2 else ""
         line = f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
         terminalreporter.write_line(line)
+    means: dict[str, dict[str, list[float]]] = {}
+    for result in session.benchmarks:
+        if title := result.extra_info.get("mean_over"):
+            for key, value in result.extra_info.items():
+                if key.endswith("_ratio"):
+                    means.setdefault(title, {}).setdefault(key.removesuffix("_ratio"), []).append(value)
+    for title, ratios_to in means.items():
+        mean = "   ".join(f"{name} {statistics.geometric_mean(values):.2f}" for name, values in ratios_to.items())
+        terminalreporter.write_line(f"geometric mean, {title}: {mean}")

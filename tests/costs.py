@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -73,6 +74,26 @@ def convolutional(channels: tuple[int, ...], kernel: int, padding: int, features
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1))
 
 
+class ResidualBlock(nn.Module):
+    """Activation first; halves the map."""
+
+    def __init__(self, channels: int, wider: int) -> None:
+        super().__init__()
+        self.shortcut = nn.Conv2d(channels, wider, 1)
+        self.first, self.second = nn.Conv2d(channels, wider, 3, padding=1), nn.Conv2d(wider, wider, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.relu(self.first(F.relu(x))))
+        return F.avg_pool2d(hidden + self.shortcut(x), 2)
+
+
+def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
+    blocks = [ResidualBlock(channels[i], channels[i + 1]) for i in range(len(channels) - 1)]
+    return nn.Sequential(
+        nn.Conv2d(3, channels[0], 3, padding=1), *blocks, nn.ReLU(), nn.Flatten(), nn.Linear(features, 1)
+    )
+
+
 #: Critics and the shape of their batches.
 CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "toy": (lambda: mlp(2, 512, 3), (256, 2)),
@@ -80,4 +101,10 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
     "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
     "mnist": (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1, 28, 28)),
+}
+#: For a GPU: launches are nearly all of the first, and nothing of the last.
+GPU_CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "toy": CRITICS["toy"],
+    "dcgan-64": (lambda: convolutional((3, 64, 128, 256, 512), 4, 1, 8192), (64, 3, 64, 64)),
+    "resnet": (lambda: resnet((64, 128, 256, 512, 512), 8192), (256, 3, 64, 64)),
 }

@@ -48,6 +48,7 @@ class Update:
         if len(devices) != 1:
             raise ValueError(f"optimizer: expected parameters on one device, got {sorted(map(str, devices))}")
         (self.device,) = devices
+        self._one = torch.ones((), device=self.device)
         self.skipped = SkippedUpdates(self.device)
         #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
         self.generators: list[torch.Generator] = []
@@ -83,7 +84,10 @@ class Update:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return found_inf
-        found_inf = _found_inf(gradients)
+        found_inf = torch.zeros_like(self._one)
+        for dtype in {gradient.dtype for gradient in gradients}:
+            of_one_type = [gradient for gradient in gradients if gradient.dtype == dtype]
+            torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
         if self.skips_on_device:
             optimizer: Any = self.optimizer
             optimizer.grad_scale, optimizer.found_inf = None, found_inf
@@ -94,15 +98,6 @@ class Update:
         elif not found_inf.item():
             self.optimizer.step()
         return found_inf
-
-
-def _found_inf(gradients: list[Tensor]) -> Tensor:
-    """1 where a gradient is not finite, else 0; as the GradScaler looks for it."""
-    found_inf, one = (torch.full((), value, device=gradients[0].device) for value in (0.0, 1.0))
-    for dtype in {gradient.dtype for gradient in gradients}:
-        of_one_type = [gradient for gradient in gradients if gradient.dtype == dtype]
-        torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, one)
-    return found_inf
 
 
 def _all_reduce(

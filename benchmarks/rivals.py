@@ -1,0 +1,145 @@
+"""The critic update as others would write it: the textbook's, a functional step for the compiler, and a jitted one in JAX.
+
+All of them take Adam's step on the loss of WGAN-GP with weight 10.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast import reference
+
+LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.0, 0.9), 1e-8
+Update = Callable[[], Any]
+
+
+def adam(critic: nn.Module, **options: Any) -> torch.optim.Adam:
+    return torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE, betas=BETAS, eps=EPSILON, **options)
+
+
+def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> Update:
+    """As in every repository: eager, the samples scored one after the other, PyTorch's default Adam."""
+    optimizer = adam(critic, **options)
+
+    def update() -> Tensor:
+        optimizer.zero_grad()
+        wasserstein = critic(real).mean() - critic(fake).mean()
+        loss = reference.gradient_penalty(critic, real, fake) - wasserstein
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return update
+
+
+def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
+    """What ``torch.compile`` accepts: loss and gradients by ``torch.func``, on CUDA inside CUDA graphs."""
+    parameters = dict(critic.named_parameters())
+    optimizer = adam(critic, fused=True)
+
+    def loss(parameters: dict[str, Tensor], real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+        def scores(x: Tensor) -> Tensor:
+            return torch.func.functional_call(critic, parameters, (x,))
+
+        t = t.reshape(-1, *[1] * (real.dim() - 1))
+        gradient = torch.func.grad(lambda x: scores(x).sum())(t * fake + (1 - t) * real)
+        norms = gradient.flatten(1).norm(2, dim=1)
+        return scores(fake).mean() - scores(real).mean() + 10.0 * ((norms - 1.0) ** 2).mean()
+
+    mode = "reduce-overhead" if real.is_cuda else None
+    gradients = torch.compile(torch.func.grad_and_value(loss), fullgraph=True, mode=mode)
+
+    def update() -> Tensor:
+        detached = {name: parameter.detach() for name, parameter in parameters.items()}
+        found, value = gradients(detached, real, fake, torch.rand(len(real), device=real.device))
+        for name, parameter in parameters.items():
+            parameter.grad = found[name]
+        optimizer.step()
+        return value
+
+    return update
+
+
+def jax_step(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
+    """The same update jitted whole, its buffers donated; None where JAX is missing or does not know a layer."""
+    try:
+        import jax
+    except ImportError:
+        return None
+    forward = _jax_forward(critic)
+    if forward is None:
+        return None
+    from jax import numpy as jnp
+
+    platform = "gpu" if real.is_cuda else "cpu"
+    try:
+        device = jax.devices(platform)[0]
+    except RuntimeError:
+        return None
+
+    def loss(parameters: Any, real: Any, fake: Any, t: Any) -> Any:
+        t = t.reshape(-1, *[1] * (real.ndim - 1))
+        gradient = jax.grad(lambda x: forward(parameters, x).sum())(t * fake + (1 - t) * real)
+        norms = jnp.sqrt((gradient**2).reshape(len(gradient), -1).sum(1))
+        wasserstein = forward(parameters, real).mean() - forward(parameters, fake).mean()
+        return 10.0 * ((norms - 1.0) ** 2).mean() - wasserstein
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: Any, real: Any, fake: Any) -> Any:
+        parameters, first, second, count, key = state
+        key, drawn = jax.random.split(key)
+        value, gradients = jax.value_and_grad(loss)(parameters, real, fake, jax.random.uniform(drawn, (len(real),)))
+        count = count + 1
+        first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, first, gradients)
+        second = jax.tree.map(lambda v, g: BETAS[1] * v + (1 - BETAS[1]) * g * g, second, gradients)
+
+        def moved(p: Any, m: Any, v: Any) -> Any:
+            m, v = m / (1 - BETAS[0] ** count), v / (1 - BETAS[1] ** count)
+            return p - LEARNING_RATE * m / (jnp.sqrt(v) + EPSILON)
+
+        return (jax.tree.map(moved, parameters, first, second), first, second, count, key), value
+
+    def on_device(tensor: Tensor) -> Any:
+        return jax.device_put(tensor.detach().cpu().numpy(), device)
+
+    parameters = [on_device(parameter) for parameter in critic.parameters()]
+    zeros = [jnp.zeros_like(parameter) for parameter in parameters]
+    state = jax.device_put((parameters, zeros, [z.copy() for z in zeros], jnp.zeros(()), jax.random.key(0)), device)
+    samples = on_device(real), on_device(fake)
+
+    def update() -> Any:
+        nonlocal state
+        state, value = step(state, *samples)
+        return value.block_until_ready()
+
+    return update
+
+
+def _jax_forward(critic: nn.Module) -> Callable[[Any, Any], Any] | None:
+    from jax import lax
+    from jax import numpy as jnp
+
+    layers = list(critic) if isinstance(critic, nn.Sequential) else [None]
+    if not all(isinstance(layer, nn.Linear | nn.Conv2d | nn.LeakyReLU | nn.Flatten) for layer in layers):
+        return None
+
+    def forward(parameters: Any, x: Any) -> Any:
+        remaining = iter(parameters)
+        for layer in layers:
+            if isinstance(layer, nn.LeakyReLU):
+                x = jnp.where(x > 0, x, layer.negative_slope * x)
+            elif isinstance(layer, nn.Flatten):
+                x = x.reshape(len(x), -1)
+            elif isinstance(layer, nn.Linear):
+                x = x @ next(remaining).T
+            elif isinstance(layer, nn.Conv2d):
+                padding = [(p, p) for p in layer.padding]
+                x = lax.conv_general_dilated(x, next(remaining), layer.stride, padding)
+            if getattr(layer, "bias", None) is not None:
+                x = x + next(remaining).reshape(-1, *[1] * (x.ndim - 2))
+        return x
+
+    return forward
