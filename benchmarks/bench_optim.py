@@ -23,6 +23,7 @@ def dcgan_64() -> nn.Module:
 
 CRITICS = {
     "mlp 2-512x3": lambda: mlp(2, 512, 3),
+    "mlp 784-1024x3": lambda: mlp(784, 1024, 3),
     "dcgan-64": dcgan_64,
     "60 x 20,000": lambda: nn.ParameterList(nn.Parameter(torch.randn(20_000)) for _ in range(60)),
 }

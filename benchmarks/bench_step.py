@@ -35,9 +35,9 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
             step(real, fake)
 
     baselines = {"textbook": rivals.textbook(deepcopy(critic), real, fake)}
-    if variant != "bfloat16":  # the rivals compute in float32
+    if variant != "bfloat16" and (in_jax := rivals.jax_step(critic, real, fake)):  # the rivals compute in float32
+        baselines["jax"] = in_jax
+    if variant in ("compile", "graph"):
         baselines["functional"] = rivals.functional_compiled(deepcopy(critic), real, fake)
-        if in_jax := rivals.jax_step(critic, real, fake):
-            baselines["jax"] = in_jax
     compare(ours, **baselines)
     compare.benchmark.extra_info["mean_over"] = f"critic step, {compare.device.type}, {variant}"

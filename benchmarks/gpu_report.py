@@ -131,7 +131,7 @@ def main() -> int:
                 exercise = [sanitizer, f"--tool={tool}", *SANITIZER, *python, __file__, "operators"]
                 report.step(tool, exercise, "0 errors", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
             bench = [*pytest, str(ROOT / "benchmarks"), f"--benchmark-json={timings}"]
-            report.step("benchmarks", bench, " passed")
+            report.step("benchmarks", bench, " passed", limit=600, XLA_PYTHON_CLIENT_PREALLOCATE="false")
         results = json.loads(timings.read_text())["benchmarks"] if timings.exists() else []
     findings = {
         "device": device.name,

@@ -1,4 +1,4 @@
-"""The critic update as others would write it: the textbook's, a functional step for the compiler, and a jitted one in JAX.
+"""The critic update as others would write it: the textbook's, a functional one for the compiler, a jitted one in JAX.
 
 All of them take Adam's step on the loss of WGAN-GP with weight 10.
 """

@@ -13,6 +13,7 @@ from critics import CRITICS, Projection
 from updates import BATCH, COUPLED, Optimizer, adam, compare_with_textbook, samples, updated
 from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, optim, r1_penalty, reference, wgan_div_penalty
 
+
 @pytest.mark.filterwarnings("ignore:critic. .* batch normalisation:UserWarning")
 @pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
 @pytest.mark.parametrize("name", [*CRITICS, *COUPLED])

@@ -92,8 +92,8 @@ class _ByKind:
         self._kinds += 1
         if self._kinds == KEPT + 1:
             warn_user(
-                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which takes its time: pass samples "
-                "of one shape, the same function every time, and a learning rate that changes as a tensor",
+                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which takes its time: pass "
+                "samples of one shape, the same function every time, and a learning rate that changes as a tensor",
                 RuntimeWarning,
             )
         if len(self._kept) == KEPT:
@@ -109,8 +109,8 @@ class _ByKind:
 
 
 class _GraphedStep:
-    """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one is
-    captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
+    """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one
+    is captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
     """
 
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
@@ -144,8 +144,8 @@ class _GraphedStep:
 
 
 class _CompiledStep:
-    """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call; the
-    second is traced, which is a step of the training itself.
+    """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call;
+    the second is traced, which is a step of the training itself.
     """
 
     def __init__(self, differentiate: Differentiate, update: Update) -> None:

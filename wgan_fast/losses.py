@@ -172,7 +172,9 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     check_batch("real", real)
     check_batch("fake", fake)
     if fake.shape[1:] != real.shape[1:]:
-        raise ValueError(f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}")
+        raise ValueError(
+            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
+        )
     check_same_device("fake", fake, "real", real)
     if fake.dtype != real.dtype:
         if not torch.is_autocast_enabled(real.device.type):

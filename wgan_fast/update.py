@@ -100,9 +100,7 @@ class Update:
         return found_inf
 
 
-def _all_reduce(
-    parameters: list[Tensor], statistics: Tensor, samples: int, process_group: dist.ProcessGroup
-) -> Tensor:
+def _all_reduce(parameters: list[Tensor], statistics: Tensor, samples: int, process_group: dist.ProcessGroup) -> Tensor:
     """Averages gradients and statistics over the processes, in one flat buffer that ends with the number of samples."""
     for parameter in parameters:
         if parameter.grad is None:  # the buffer has one layout in all processes
@@ -157,6 +155,4 @@ class SkippedUpdates:
     def _hear(self, total: int) -> None:
         if total > self._heard:
             self._heard = total
-            warn_user(
-                f"a gradient was not finite, so the update was skipped; {total} skipped so far", RuntimeWarning
-            )
+            warn_user(f"a gradient was not finite, so the update was skipped; {total} skipped so far", RuntimeWarning)
