@@ -1,4 +1,4 @@
-"""Each kernel against a copy of as many bytes: the ratio is the share of the copy's bandwidth that the kernel reaches."""
+"""Each kernel against a copy of as many bytes: the ratio is the share of its bandwidth that the kernel reaches."""
 
 from collections.abc import Callable
 from math import inf

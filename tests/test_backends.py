@@ -85,8 +85,8 @@ def test_on_a_gpu(name: str, backend: str) -> None:
 
 
 class HostGraph(TorchDispatchMode):
-    """Stands in for a CUDA graph where there is no GPU: what is captured is as if it had not happened, and a replay runs
-    each operation again, with its results in the same memory.
+    """Stands in for a CUDA graph where there is no GPU: what is captured is as if it had not happened, and a replay
+    runs each operation again, with its results in the same memory.
     """
 
     captures = 0

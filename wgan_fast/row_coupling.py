@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def scores_rows_alone(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> bool:
-    """Whether scoring both in one batch is the same as scoring one after the other: each row has scores of its own, which
-    do not change in any bit when the other half of the batch does, nor beyond rounding when there is none, and scoring
-    leaves the critic's buffers and the random state alone.
+    """Whether scoring both in one batch is the same as scoring one after the other: each row has scores of its own,
+    which do not change in any bit when the other half of the batch does, nor beyond rounding when there is none, and
+    scoring leaves the critic's buffers and the random state alone.
 
     A critic that cannot be asked (it takes one size of batch alone, it runs inside a transform) may not. Buffers and
     random state are put back.

@@ -55,7 +55,7 @@ class _Step:
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
-        """Statistics, gradients, size of the batch. Term by term: the graph of one is freed before the next is computed."""
+        """Statistics, gradients, size of the batch. The graph of one term is freed before the next is computed."""
         parameters = self._update.parameters()
         before = [parameter.grad for parameter in parameters]
         terms: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ def _parameters(network: Any) -> list[Tensor]:
 
 
 class CriticStep(_Step):
-    r"""One update of a critic: its loss with the penalty, the gradients, the optimizer's step, and the clipping of weights.
+    r"""One update of a critic: the loss with its penalty, the gradients, the optimizer's step, the clipping of weights.
 
     Args:
         critic: any callable from a batch of samples to scores.
@@ -107,9 +107,9 @@ class CriticStep(_Step):
             :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
         penalty: as for :class:`~wgan_fast.losses.CriticLoss`.
         clip: None, or the bound that the weights are clipped to after each update.
-        backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced whole
-            and compiled; or ``"auto"``, which takes the graph where it can. The attribute ``backend`` says which it is,
-            and ``reason`` why.
+        backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced
+            whole and compiled; or ``"auto"``, which takes the graph where it can. The attribute ``backend`` says which
+            it is, and ``reason`` why.
         scaler: None, or a GradScaler for float16 under autocast. It also scales inside :func:`gradient_penalty` and
             :func:`wgan_div_penalty`; give other penalties theirs.
         process_group: None, or the processes that train together, each with samples of its own. They begin with the
@@ -152,7 +152,7 @@ class CriticStep(_Step):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         update = Update(optimizer, clip=clip, scaler=scaler, process_group=process_group)
-        if update.scaler is not None and _takes_scaler(penalty):
+        if penalty is not None and update.scaler is not None and _takes_scaler(penalty):
             penalty = partial(penalty, scaler=update.scaler)
         update.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty)

@@ -1,4 +1,4 @@
-"""What becomes of gradients: reduced over processes, checked, applied by the optimizer; then the weights are clipped."""
+"""What becomes of gradients: reduced over processes, checked, applied by the optimizer; then weights are clipped."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -129,7 +129,8 @@ class SkippedUpdates:
     def __init__(self, device: torch.device) -> None:
         self._counter = torch.zeros((), device=device)
         self._heard = 0
-        self._message: Tensor | None = None
+        self._message: Tensor | None = None  # a copy of the counter on its way to the host
+        self._sent: Any = None
 
     def count(self, found_inf: Tensor) -> None:
         self._counter += found_inf

@@ -113,8 +113,8 @@ class Trainer:
         decay = min(self.config.average_decay, step / (step + 10))
         for kept, new in zip(self.averaged_generator.parameters(), self.generator.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
-        for kept, new in zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True):
-            kept.copy_(new)
+        for kept_buffer, new_buffer in zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True):
+            kept_buffer.copy_(new_buffer)
 
     def decay_learning_rate(self, step: int) -> None:
         """Sets the rate for the step after ``step``."""
