@@ -227,6 +227,38 @@ def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
         expect(6)
 
 
+def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph says so; auto goes on eagerly, and no update is lost or made twice."""
+
+    def critic(x: Tensor) -> Tensor:
+        return x @ weight if weight.sum().item() < 1e9 else x
+
+    weight = nn.Parameter(torch.randn(12, 1, dtype=torch.float64))
+    other = nn.Linear(12, 1, bias=False).double()
+    other.weight.data = weight.detach().t().clone()
+    batches = [samples((12,)) for _ in range(6)]
+    step = CriticStep(critic, sgd([weight]), penalty=None, backend="graph")
+    for batch in batches[:3]:
+        step(*batch)
+    before = weight.detach().clone()
+    with pytest.raises(
+        RuntimeError, match="^the step cannot be captured in a CUDA graph: .*asks the device for a number"
+    ):
+        step(*batches[3])
+    assert torch.equal(weight, before)
+
+    weight.data = other.weight.detach().t().clone()
+    step = CriticStep(critic, sgd([weight]), penalty=None)
+    expected_step = CriticStep(other, sgd(other.parameters()), penalty=None, backend="eager")
+    assert step.backend == "graph"
+    for i, batch in enumerate(batches):
+        expected_step(*batch)
+        with pytest.warns(RuntimeWarning, match="it goes on eagerly") if i == 3 else nullcontext():
+            step(*batch)
+    assert step.backend == "eager" and "cannot be captured" in step.reason
+    torch.testing.assert_close(weight, other.weight.t(), rtol=1e-12, atol=1e-12)
+
+
 def test_a_new_function_at_every_step_is_warned_about(capture_on_the_host: list[Any]) -> None:
     critic = CRITICS["mlp"][0]()
     step = CriticStep(critic, sgd(critic.parameters()), backend="graph")

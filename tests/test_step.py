@@ -202,6 +202,27 @@ def test_plain_loop_learns() -> None:
     assert (mean - 2.0).abs().max() < 0.8
 
 
+def test_inference_tensors() -> None:
+    critic = Projection()
+    step = CriticStep(critic, adam(critic.parameters()))
+    with torch.inference_mode():
+        real, fake = samples((12,), dtype=torch.float32)
+        labels = torch.arange(BATCH) % 4
+        assert step(real, fake, labels).loss.isfinite()
+    assert step(real, fake, labels).loss.isfinite()
+
+
+def test_a_layer_that_is_frozen_stays_as_it_is() -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, torch.optim.Adam(critic.parameters(), lr=1e-2, fused=True))
+    batch = samples((12,), dtype=torch.float32)
+    step(*batch)
+    critic[0].requires_grad_(False)
+    before = copy.deepcopy(critic)
+    step(*batch)
+    assert torch.equal(critic[0].weight, before[0].weight) and not torch.equal(critic[2].weight, before[2].weight)
+
+
 def test_outputs_are_detached_and_keep_their_values() -> None:
     critic = CRITICS["mlp"][0]()
     step = CriticStep(critic, adam(critic.parameters()))

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
 from wgan_fast._library import warn_user
+from wgan_fast.input_gradient import without_autocast
 from wgan_fast.optim import RMSprop
 from wgan_fast.update import Update
 
@@ -78,7 +79,9 @@ class _ByKind:
     def __call__(self, *inputs: Any) -> Tensor:
         leaves, structure = tree_flatten(inputs)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        others = [
+            None if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves
+        ]  # 1, 1.0 and True are equal
         kinds = ((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors)
         key = (structure, *others, *kinds, self._state())
         try:
@@ -108,6 +111,10 @@ class _ByKind:
         return self._make(differentiate, self._update)
 
 
+class CaptureError(RuntimeError):
+    """A step does something that a CUDA graph cannot hold."""
+
+
 class _GraphedStep:
     """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one
     is captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
@@ -118,29 +125,37 @@ class _GraphedStep:
     def __init__(self, differentiate: Differentiate, update: Update) -> None:
         self._differentiate, self._update = differentiate, update
         self._stream = torch.cuda.Stream(update.device)
-        self._calls = 0
+        self._warm = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        self._calls += 1
-        if self._calls <= self.WARM_UP:
+        if self._warm < self.WARM_UP:
             current = torch.cuda.current_stream(self._update.device)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
                 statistics = self._update(*self._differentiate(*tensors))
             current.wait_stream(self._stream)
+            self._warm += 1
             return statistics
-        if self._calls == self.WARM_UP + 1:
-            self._inputs = [tensor.detach().clone() for tensor in tensors]
-            self._graph = torch.cuda.CUDAGraph()
-            for generator in self._update.generators:
-                self._graph.register_generator_state(generator)
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._statistics = self._update(*self._differentiate(*self._inputs))
+        if self._graph is None:
+            self._graph = self._capture(tensors)
         else:
             for held, tensor in zip(self._inputs, tensors, strict=True):
                 held.copy_(tensor)
         self._graph.replay()
         return self._statistics.clone()
+
+    def _capture(self, tensors: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
+        self._inputs = [tensor.detach().clone() for tensor in tensors]
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._update.generators:
+            graph.register_generator_state(generator)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._statistics = self._update(*self._differentiate(*self._inputs))
+        except Exception as error:
+            raise CaptureError(f"the step cannot be captured in a CUDA graph: {error}") from error
+        return graph
 
 
 class _CompiledStep:
@@ -150,18 +165,20 @@ class _CompiledStep:
 
     def __init__(self, differentiate: Differentiate, update: Update) -> None:
         self._differentiate, self._update = differentiate, update
-        self._calls = 0
+        self._warm = False
+        self._compiled: Callable[..., list[Tensor]] | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        self._calls += 1
-        if self._calls == 1:
-            return self._update(*self._differentiate(*tensors))
-        if self._calls == 2:
+        if not self._warm:
+            statistics = self._update(*self._differentiate(*tensors))
+            self._warm = True
+            return statistics
+        if self._compiled is None:
             with _library.traceable():
                 traced = make_fx(self._trace)(*tensors)
             self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
         else:
-            with torch.no_grad():
+            with torch.no_grad(), without_autocast(self._update.device.type):  # the trace holds what autocast did
                 self._found = self._compiled(*tensors)
         statistics, *found = self._found
         gradients = iter(found)

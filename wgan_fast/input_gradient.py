@@ -30,7 +30,7 @@ def input_gradient(
         return _input_gradient_in_transform(critic, points, args, kwargs, scaler)
     create_graph = torch.is_grad_enabled()
     if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
-        args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
     with grad_mode(True):
         points.requires_grad_()
         scores, graph = _scores_and_graph(critic, points, args, kwargs)
@@ -139,7 +139,8 @@ def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
     return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one of inference mode, which cannot be saved for a derivative."""
     with torch.inference_mode(False):
         return tensor.clone() if tensor.is_inference() else tensor
 

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, check_scores
+from wgan_fast.input_gradient import ordinary
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
 from wgan_fast.row_coupling import scores_rows_alone
 
@@ -123,6 +125,8 @@ class CriticLoss(nn.Module):
         asked for: whoever differentiates one before the next needs memory for the larger graph alone.
         """
         real, fake = _samples(real, fake)
+        if args or kwargs:
+            args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         # The scores come first, as in the textbook, where scoring has effects that the order decides.
         in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
         if in_one_batch and self.penalty is not None:
@@ -180,7 +184,7 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.is_autocast_enabled(real.device.type):
             raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
         fake = fake.to(real.dtype)
-    return real.detach(), fake.detach()
+    return ordinary(real).detach(), ordinary(fake).detach()
 
 
 def _mean(scores: Tensor) -> Tensor:

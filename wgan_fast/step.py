@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from wgan_fast._checks import check_scores
-from wgan_fast.backends import choose_backend, make_runner
+from wgan_fast._library import warn_user
+from wgan_fast.backends import CaptureError, choose_backend, make_runner
 from wgan_fast.input_gradient import without_autocast
 from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, generator_loss
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
@@ -25,12 +26,16 @@ class _Step:
 
     def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
         self._networks, self._update = networks, update
-        self.backend, self.reason = choose_backend(backend, update)
-        self._run = make_runner(self.backend, self._differentiate, update, self._state)
+        self._auto = backend == "auto"
+        self._use(*choose_backend(backend, update))
         if update.process_group is not None:
             modules = [network for network in networks if isinstance(network, nn.Module)]
             buffers = [buffer for module in modules for buffer in module.buffers()]
             broadcast([*update.parameters(), *buffers], update.process_group)
+
+    def _use(self, backend: str, reason: str) -> None:
+        self.backend, self.reason = backend, reason
+        self._run = make_runner(backend, self._differentiate, self._update, self._state)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(backend={self.backend!r}: {self.reason})"
@@ -50,17 +55,24 @@ class _Step:
 
     def _step(self, *inputs: Any) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            statistics = self._run(*inputs)
+            try:
+                statistics = self._run(*inputs)
+            except CaptureError as error:
+                if not self._auto:
+                    raise
+                warn_user(f"{error}; it goes on eagerly", RuntimeWarning)
+                self._use("eager", str(error))
+                statistics = self._run(*inputs)
         self._update.skipped.listen()
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
         """Statistics, gradients, size of the batch. The graph of one term is freed before the next is computed."""
         parameters = self._update.parameters()
-        before = [parameter.grad for parameter in parameters]
+        before = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
         terms: dict[str, Tensor] = {}
         try:
-            for parameter in parameters:
+            for parameter, _ in before:
                 parameter.grad = None
             for name, term in self._terms(*inputs):
                 loss = term if self._update.scaler is None else self._update.scaler.scale(term)
@@ -71,7 +83,7 @@ class _Step:
             if all(gradient is None for gradient in gradients):
                 raise ValueError("optimizer: none of its parameters has a part in the loss")
         except BaseException:
-            for parameter, gradient in zip(parameters, before, strict=True):
+            for parameter, gradient in before:
                 parameter.grad = gradient
             raise
         return self._statistics(terms), gradients, self._batch_size
@@ -79,23 +91,20 @@ class _Step:
     def _state(self) -> Hashable:
         """What a capture or a trace freezes, beside the inputs."""
         device = self._update.device.type
-        numbers = (
-            value if isinstance(value, int | float | bool) else id(value)
+        modules = [network for network in self._networks if isinstance(network, nn.Module)]
+        settings = (
+            tuple(value) if isinstance(value, list) else value
             for group in self._update.optimizer.param_groups
             for name, value in group.items()
             if name != "params"
         )
         return (
-            *numbers,
-            *(parameter.requires_grad for network in self._networks for parameter in _parameters(network)),
-            *(getattr(network, "training", None) for network in self._networks),
+            *settings,
+            *(parameter.requires_grad for module in modules for parameter in module.parameters()),
+            *(part.training for module in modules for part in module.modules()),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             torch.get_float32_matmul_precision(),
         )
-
-
-def _parameters(network: Any) -> list[Tensor]:
-    return list(network.parameters()) if isinstance(network, nn.Module) else []
 
 
 class CriticStep(_Step):
@@ -108,8 +117,8 @@ class CriticStep(_Step):
         penalty: as for :class:`~wgan_fast.losses.CriticLoss`.
         clip: None, or the bound that the weights are clipped to after each update.
         backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced
-            whole and compiled; or ``"auto"``, which takes the graph where it can. The attribute ``backend`` says which
-            it is, and ``reason`` why.
+            whole and compiled; or ``"auto"``, which takes the graph where it can, and says so where it finds that it
+            cannot. The attribute ``backend`` says which it is, and ``reason`` why.
         scaler: None, or a GradScaler for float16 under autocast. It also scales inside :func:`gradient_penalty` and
             :func:`wgan_div_penalty`; give other penalties theirs.
         process_group: None, or the processes that train together, each with samples of its own. They begin with the

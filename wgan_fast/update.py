@@ -44,7 +44,7 @@ class Update:
         self.clip = clip
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.process_group = process_group
-        devices = {parameter.device for parameter in self.parameters()}
+        devices = {parameter.device for parameter in self.parameters(frozen=True)}
         if len(devices) != 1:
             raise ValueError(f"optimizer: expected parameters on one device, got {sorted(map(str, devices))}")
         (self.device,) = devices
@@ -53,10 +53,10 @@ class Update:
         #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
         self.generators: list[torch.Generator] = []
 
-    def parameters(self) -> list[Tensor]:
-        """The optimizer's, without those that are frozen."""
-        groups = self.optimizer.param_groups
-        return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+    def parameters(self, *, frozen: bool = False) -> list[Tensor]:
+        """The optimizer's; with those that are frozen or without."""
+        parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return [parameter for parameter in parameters if frozen or parameter.requires_grad]
 
     @property
     def skips_on_device(self) -> bool:
