@@ -15,7 +15,7 @@ def code_in(file: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
 
 
-EXAMPLE, SAMPLING = code_in("README.md")
+EXAMPLE, LOOP, SAMPLING = code_in("README.md")
 
 
 def test_example() -> None:
@@ -23,6 +23,12 @@ def test_example() -> None:
     exec(EXAMPLE, names)
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor) and loss.isfinite()
+
+
+def test_loop() -> None:
+    names: dict[str, Any] = {}
+    exec(LOOP, names)
+    assert names["output"].loss.isfinite()
 
 
 def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
