@@ -83,8 +83,8 @@ def test_gradient_that_is_not_finite_skips_the_update(name: str, value: float) -
     assert not torch.equal(critic[0].weight, before[0])
 
 
-def test_mixed_precision() -> None:
-    """bfloat16 follows float32; with float16 the scale falls until the gradients are finite."""
+def test_bfloat16() -> None:
+    """bfloat16 follows float32."""
     critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
     other = copy.deepcopy(critic)
     step, other_step = (CriticStep(c, adam(c.parameters(), lr=1e-3), backend="eager") for c in (critic, other))
@@ -100,6 +100,28 @@ def test_mixed_precision() -> None:
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, full, rtol=0.1, atol=5e-3)
 
+
+def test_autocast_around_the_whole_training() -> None:
+    """Autocast's copies of the weights do not outlive an update."""
+    critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
+    other = copy.deepcopy(critic)
+    steps = [CriticStep(c, adam(c.parameters()), penalty=None) for c in (critic, other)]
+    real, fake = samples(shape, dtype=torch.float32)
+    expected, actual = [], []
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            expected.append(steps[0](real, fake).loss)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected.append(critic(real))
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(3):
+            actual += [steps[1](real, fake).loss, other(real)]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def test_float16_with_a_scaler() -> None:
+    critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
+    real, fake = samples(shape, dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=1000, backoff_factor=2.0**-10)
     step = CriticStep(critic, adam(critic.parameters()), scaler=scaler)
     before = [parameter.detach().clone() for parameter in critic.parameters()]

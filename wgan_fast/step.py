@@ -1,6 +1,7 @@
 """One update of the critic, and one of the generator, each as one call."""
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -54,7 +55,7 @@ class _Step:
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _without_cached_casts():
             try:
                 statistics = self._run(*inputs)
             except CaptureError as error:
@@ -228,6 +229,18 @@ class GeneratorStep(_Step):
 
     def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
         return terms["loss"].reshape(1)
+
+
+@contextmanager
+def _without_cached_casts() -> Iterator[None]:
+    """Autocast keeps copies of weights until its block ends. They end here: a step changes the weights, and a captured
+    graph must make its own.
+    """
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def _samples(samples: Samples) -> Tensor:
