@@ -20,6 +20,10 @@ from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, opt
 compiled = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's
 
 
+def on_a_gpu(test: Any) -> Any:
+    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")(test))
+
+
 @pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("name", ["mlp", "dcgan", "layer norm"])
@@ -56,8 +60,7 @@ def test_compiled_step_of_other_kinds() -> None:
     assert torch.equal(trained[0].weight, expected_weight)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@on_a_gpu
 @pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet", "layer norm", "spectral norm"])
 @pytest.mark.parametrize("backend", ["eager", "graph", "compile"])
 def test_on_a_gpu(name: str, backend: str) -> None:
@@ -82,6 +85,55 @@ def test_on_a_gpu(name: str, backend: str) -> None:
         reference_step = CriticStep(expected_critic, optimizer, penalty=textbook_penalty, backend="eager")
         expected = reference_step(real.double(), fake.double())
         torch.testing.assert_close(torch.stack(output), torch.stack(expected).float(), rtol=1e-4, atol=1e-4)
+
+
+def listen_twice(step: CriticStep) -> None:
+    """The first message may have been sent before the update that was skipped."""
+    for _ in range(2):
+        torch.cuda.synchronize()
+        step._update.skipped.listen()
+
+
+@on_a_gpu
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("scaler", [False, True])
+def test_skipped_update_on_a_gpu(backend: str, scaler: bool) -> None:
+    """Nobody waits for the device; the warning comes with a later step."""
+    critic = CRITICS["mlp"][0]().cuda()
+    step = CriticStep(
+        critic,
+        optim.RMSprop(critic.parameters(), lr=1e-3, clip=0.5),
+        scaler=torch.amp.GradScaler("cuda", init_scale=256.0) if scaler else None,
+        backend=backend,
+    )
+    batches = [tuple(batch.cuda().float() for batch in samples((12,))) for _ in range(8)]
+    for i, (real, fake) in enumerate(batches):
+        if i == 5:
+            real[0, 0] = torch.nan
+            before = copy.deepcopy(critic)
+        step(real, fake)
+        if i == 5:
+            assert all(map(torch.equal, critic.parameters(), before.parameters()))
+            with pytest.warns(RuntimeWarning, match="1 skipped so far"):
+                listen_twice(step)
+    assert step.skipped == 1
+    assert not torch.equal(critic[0].weight, before[0].weight)
+
+
+@on_a_gpu
+def test_captured_generator_step_on_a_gpu() -> None:
+    generator = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 12)).cuda()
+    other, critic = copy.deepcopy(generator), CRITICS["mlp"][0]().cuda()
+    latent = partial(torch.randn, BATCH, 3, device="cuda")
+    losses = []
+    for network, backend in ((generator, "graph"), (other, "eager")):
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True, capturable=True)
+        step = GeneratorStep(network, critic, optimizer, backend=backend)
+        torch.cuda.manual_seed(1)
+        losses.append(torch.stack([step(latent) for _ in range(8)]))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(generator.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 class HostGraph(TorchDispatchMode):
