@@ -86,8 +86,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             for key, value in result.extra_info.items()
             if key.endswith("_of_the_textbook")
         ]
+        calls = result.extra_info.get("calls", 1)
         noisy = "   (noisy)" if result.stats.iqr > result.stats.median / 2 else ""
-        line = f"{result.name:<70} {result.stats.median * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
+        line = f"{result.name:<70} {result.stats.median / calls * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
         terminalreporter.write_line(line)
     means: dict[str, dict[str, list[float]]] = {}
     for result in session.benchmarks:

@@ -15,13 +15,34 @@ from torch.utils._pytree import tree_leaves
 
 from critics import CRITICS, Projection
 from updates import BATCH, Optimizer, adam, compare_with_textbook, samples, sgd, updated
-from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, optim, reference
+from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, losses, optim, reference
 
 compiled = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's
 
 
 def on_a_gpu(test: Any) -> Any:
     return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")(test))
+
+
+@compiled
+def test_what_cannot_be_compiled() -> None:
+    critic = CRITICS["mlp"][0]()
+    penalty = partial(gradient_penalty, generator=torch.Generator())
+    with pytest.raises(ValueError, match="^backend: a penalty that draws from a generator of its own"):
+        CriticStep(critic, sgd(critic.parameters()), penalty=penalty, backend="compile")
+    with pytest.raises(ValueError, match="^backend: a network that is compiled"):
+        CriticStep(torch.compile(critic), sgd(critic.parameters()), backend="compile")
+
+    def decides(x: Tensor) -> Tensor:
+        return critic(x) if x.sum().item() < 1e9 else critic(-x)
+
+    step = CriticStep(decides, sgd(critic.parameters()), penalty=None, backend="compile")
+    batch = samples((12,), dtype=torch.float32)
+    step(*batch)
+    before = copy.deepcopy(critic)
+    with pytest.raises(RuntimeError, match="^the step cannot be compiled, take backend='eager'"):
+        step(*batch)
+    assert all(map(torch.equal, critic.parameters(), before.parameters()))
 
 
 @pytest.mark.slow
@@ -70,11 +91,11 @@ def test_on_a_gpu(name: str, backend: str) -> None:
     generator = torch.Generator("cuda").manual_seed(5)
     capturable = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9), fused=True, capturable=True)
     expected_critic = copy.deepcopy(critic).double()
-    penalty = partial(gradient_penalty, generator=generator)
+    penalty = gradient_penalty if backend == "compile" else partial(gradient_penalty, generator=generator)
     step = CriticStep(critic, capturable(critic.parameters()), penalty=penalty, backend=backend)
     optimizer = capturable(expected_critic.parameters())
     numbers = torch.Generator("cuda").manual_seed(5)
-    for i in range(8):
+    for i in range(12):  # six of each size: warm up, capture, replay
         real, fake = (batch.cuda().float() for batch in samples(shape, BATCH + i % 2))
 
         def textbook_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -142,6 +163,7 @@ class HostGraph(TorchDispatchMode):
     """
 
     captures = 0
+    capturing = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,11 +194,15 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     untouched: list[Any] = []
 
     @contextmanager
-    def capture(graph: HostGraph, stream: Any) -> Iterator[None]:
+    def capture(graph: HostGraph, stream: Any, capture_error_mode: str) -> Iterator[None]:
         kept = [(thing, copy.deepcopy(thing.state_dict())) for thing in untouched]
         state = torch.get_rng_state(), [(generator, generator.get_state()) for generator in graph.generators]
-        with graph:
-            yield
+        HostGraph.capturing = True
+        try:
+            with graph:
+                yield
+        finally:
+            HostGraph.capturing = False
         HostGraph.captures += 1
         with torch.no_grad():
             for thing, before in kept:
@@ -187,7 +213,10 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(HostGraph, "captures", 0)
     monkeypatch.setattr(backends, "_obstacle_to_graph", lambda update: None)
+    monkeypatch.setattr(losses, "is_recorded", lambda: HostGraph.capturing)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", HostGraph)
+    generator = SimpleNamespace(clone_state=torch.get_rng_state, graphsafe_set_state=torch.set_rng_state)
+    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     for name in ("Stream", "current_stream"):
@@ -279,6 +308,47 @@ def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
         expect(6)
 
 
+def test_loaded_state_is_captured_anew(capture_on_the_host: list[Any]) -> None:
+    """A graph knows addresses, and numbers on the CPU."""
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    optimizers = [optim.RMSprop(c.parameters(), lr=1e-3) for c in (critic, other)]
+    capture_on_the_host += [critic, optimizers[0]]
+    steps = [
+        CriticStep(c, o, penalty=None, backend=backend)
+        for c, o, backend in zip((critic, other), optimizers, ("graph", "eager"), strict=True)
+    ]
+    changes = [
+        lambda: [optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict())) for optimizer in optimizers],
+        lambda: [setattr(network[0].weight, "data", network[0].weight.data * 2) for network in (critic, other)],
+    ]
+    for captures, change in enumerate([lambda: None, *changes], start=1):
+        change()
+        for _ in range(backends._GraphedStep.WARM_UP + 2):
+            batch = samples((12,))
+            for step in steps:
+                step(*batch)
+        assert HostGraph.captures == captures
+        torch.testing.assert_close(list(critic.parameters()), list(other.parameters()), rtol=1e-12, atol=1e-12)
+    rate = optimizers[0].param_groups[0]["lr"] = torch.tensor(1e-3)
+    before = steps[0]._state()
+    assert steps[0]._state() == before
+    rate.mul_(0.5)
+    assert steps[0]._state() != before
+
+
+def test_gradients_after_a_replay(capture_on_the_host: list[Any]) -> None:
+    critic = CRITICS["mlp"][0]()
+    optimizer = sgd(critic.parameters())
+    capture_on_the_host += [critic, optimizer]
+    step = CriticStep(critic, optimizer, penalty=None, backend="graph")
+    for i in range(12):
+        before = critic[0].weight.detach().clone()
+        step(*samples((12,), BATCH + i % 2, torch.float32))
+        torch.testing.assert_close(critic[0].weight.detach(), before - 1e-2 * critic[0].weight.grad)
+        critic.zero_grad()
+
+
 def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph says so; auto goes on eagerly, and no update is lost or made twice."""
 
@@ -294,7 +364,7 @@ def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: py
         step(*batch)
     before = weight.detach().clone()
     with pytest.raises(
-        RuntimeError, match="^the step cannot be captured in a CUDA graph: .*asks the device for a number"
+        RuntimeError, match="^the step cannot be captured in a CUDA graph, take backend='eager': .*asks the device"
     ):
         step(*batches[3])
     assert torch.equal(weight, before)

@@ -16,7 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from critics import CRITICS, Projection
-from wgan_fast import CriticLoss, CriticStep, GeneratorStep, gradient_penalty
+from wgan_fast import CriticLoss, CriticStep, GeneratorStep, clip_weights_, gradient_penalty
+from wgan_fast.optim import RMSprop
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,6 +73,9 @@ def check_step(rank: int) -> None:
     for name in ("mlp", "dcgan", "projection", "no bias"):
         critic, shape = make(name)
         expected_critic = copy.deepcopy(critic)
+        if name == "dcgan":
+            for network in (critic, expected_critic):
+                network[0].requires_grad_(False)
         if rank == 1:
             for parameter in critic.parameters():  # they are those of the first process from the beginning
                 parameter.detach().zero_()
@@ -88,6 +92,8 @@ def check_step(rank: int) -> None:
             assert_same(gradients(critic), gradients(expected_critic))
         assert_same(list(critic.parameters()), list(expected_critic.parameters()))
 
+    with pytest.raises(ValueError, match="fake: expected 4 samples, as many as real, with a process group"):
+        CriticStep(critic, sgd(critic.parameters()), penalty=None, process_group=group)(real[:4], fake[:3])
     critic, _ = make("mlp")
     step = CriticStep(critic, sgd(critic.parameters()), penalty=penalty, process_group=group)
     real, fake, _ = whole(0, (12,), 4)
@@ -135,7 +141,8 @@ def check_fsdp(rank: int) -> None:
         loss = CriticLoss(critic, penalty=penalty)
         fully_shard(loss, mesh=init_device_mesh("cpu", (PROCESSES,)))
         expected_loss = CriticLoss(expected_critic, penalty=penalty)
-        optimizers = [sgd(c.parameters()) for c in (critic, expected_critic)]
+        make_optimizer = sgd if name == "dcgan" else partial(RMSprop, lr=1e-2, clip=0.1)
+        optimizers = [make_optimizer(c.parameters()) for c in (critic, expected_critic)]
         for seed in range(3):
             real, fake, _ = whole(seed, shape, 8)
             mine = slice(rank * 4, rank * 4 + 4)
@@ -146,6 +153,8 @@ def check_fsdp(rank: int) -> None:
             assert_same([g.full_tensor() for g in gradients(critic)], gradients(expected_critic))
             for optimizer in optimizers:
                 optimizer.step()
+        clip_weights_(critic, 0.05)
+        clip_weights_(expected_critic, 0.05)
         assert_same([p.full_tensor() for p in critic.parameters()], list(expected_critic.parameters()))
 
 

@@ -1,16 +1,30 @@
 """The whole update: against the textbook's; what it skips, clips and refuses."""
 
 import copy
+import pickle
 import warnings
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from critics import CRITICS, Projection
-from updates import BATCH, COUPLED, Optimizer, adam, compare_with_textbook, samples, updated
+from updates import (
+    BATCH,
+    COUPLED,
+    MinibatchStandardDeviation,
+    Optimizer,
+    adam,
+    assert_close,
+    compare_with_textbook,
+    samples,
+    sgd,
+    textbook,
+    updated,
+)
 from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, optim, r1_penalty, reference, wgan_div_penalty
 
 
@@ -23,13 +37,14 @@ def test_same_numbers_as_the_textbook(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
-@pytest.mark.parametrize("name", ["mlp", "resnet", *COUPLED])
+@pytest.mark.parametrize("name", ["mlp", "dcgan", *COUPLED])
 def test_scored_in_one_batch_only_where_that_is_the_same(name: str) -> None:
     make, shape = (CRITICS | COUPLED)[name]
     critic = make()
     step = CriticStep(critic, adam(critic.parameters()), penalty=None)
     batch = samples(shape, dtype=torch.float32)
-    step(*batch)
+    for _ in range(2):  # both are asked whether rows are independent
+        step(*batch)
     sizes: list[int] = []
     critic.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     step(*batch)
@@ -51,6 +66,7 @@ def test_labels_go_to_the_critic() -> None:
 
 def optimizers() -> dict[str, Optimizer]:
     return {
+        "fused momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9, fused=True),
         "fused Adam": adam,
         "Adam": partial(torch.optim.Adam, lr=1e-2),
         "momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
@@ -81,6 +97,27 @@ def test_gradient_that_is_not_finite_skips_the_update(name: str, value: float) -
     step(real, fake)
     assert step.skipped == 1
     assert not torch.equal(critic[0].weight, before[0])
+
+
+@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("scaler", [False, True])
+def test_first_update_is_skipped(name: str, scaler: bool) -> None:
+    """Then it is as if it had not been."""
+    critic = CRITICS["mlp"][0]()
+    other = copy.deepcopy(critic)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=2.0**8, backoff_factor=0.5) if scaler else None for _ in range(2)]
+    steps = [
+        CriticStep(c, optimizers()[name](c.parameters()), penalty=None, scaler=s)
+        for c, s in zip((critic, other), scalers, strict=True)
+    ]
+    real, fake = samples((12,), dtype=torch.float32)
+    with pytest.warns(RuntimeWarning, match="1 skipped so far"):
+        steps[0](real * torch.nan, fake)
+    for _ in range(3):
+        for step in steps:
+            step(real, fake)
+    # Not the last bias, whose gradient is the rounding of zero.
+    torch.testing.assert_close(list(critic.parameters())[:-1], list(other.parameters())[:-1])
 
 
 def test_bfloat16() -> None:
@@ -245,6 +282,65 @@ def test_a_layer_that_is_frozen_stays_as_it_is() -> None:
     assert torch.equal(critic[0].weight, before[0].weight) and not torch.equal(critic[2].weight, before[2].weight)
 
 
+def test_coupling_that_shows_later() -> None:
+    """A last layer of zeros hides it at first; a part of the critic changes its mode."""
+    critic = MinibatchStandardDeviation().double()
+    nn.init.zeros_(critic.head.weight)
+    nn.init.zeros_(critic.head.bias)
+    compare_with_textbook(critic, [samples((12,)) for _ in range(5)])
+
+    critic = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)).double()
+    other = copy.deepcopy(critic)
+    step = CriticStep(critic, sgd(critic.parameters()), penalty=None)
+    expected_step = CriticStep(lambda x: other(x), sgd(other.parameters()), penalty=None)  # scored one after the other
+    for i in range(6):
+        for network in (critic, other):
+            network[1].train(i % 3 != 0)
+        batch = samples((12,))
+        assert_close(step(*batch), expected_step(*batch))
+
+
+def test_hooks_see_the_whole_gradient() -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    calls = []
+    for network in (critic, other):
+        network[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    critic[2].weight.register_post_accumulate_grad_hook(lambda _: calls.append(1))
+    batches = [samples((12,)) for _ in range(3)]
+    expected = updated(other, partial(textbook, other, sgd(other.parameters())), batches)
+    assert_close(updated(critic, CriticStep(critic, sgd(critic.parameters())), batches), expected)
+    assert len(calls) == 3
+
+
+def test_a_penalty_may_be_a_number() -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, sgd(critic.parameters()), penalty=lambda critic, real, fake: real.new_zeros(()))
+    assert step(*samples((12,), dtype=torch.float32)).penalty == 0
+
+
+def test_other_default_types() -> None:
+    critic = CRITICS["mlp"][0]()
+    torch.set_default_dtype(torch.float64)
+    try:
+        step = CriticStep(critic, sgd(critic.parameters()))
+        assert step(*samples((12,), dtype=torch.float32)).loss.isfinite()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_copy_trains_the_copied_critic() -> None:
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, adam(critic.parameters()))
+    batch = samples((12,), dtype=torch.float32)
+    step(*batch)
+    other, other_step = copy.deepcopy((critic, step))
+    pickle.dumps(step)
+    before = copy.deepcopy(critic)
+    other_step(*batch)
+    assert torch.equal(critic[0].weight, before[0].weight) and not torch.equal(other[0].weight, before[0].weight)
+
+
 def test_outputs_are_detached_and_keep_their_values() -> None:
     critic = CRITICS["mlp"][0]()
     step = CriticStep(critic, adam(critic.parameters()))
@@ -266,7 +362,7 @@ def test_auto_says_what_it_took() -> None:
     [
         (TypeError, "critic: expected a callable", {"critic": 1}),
         (TypeError, "optimizer: expected a torch.optim.Optimizer", {"optimizer": 1}),
-        (TypeError, "penalty: expected a callable or None", {"penalty": 10.0}),
+        (TypeError, "penalty: expected a callable, such as", {"penalty": 10.0}),
         (ValueError, "penalty: r1_penalty takes real samples alone", {"penalty": "r1"}),
         (TypeError, "clip: expected a number", {"clip": "0.01"}),
         (ValueError, "clip: expected a number >= 0", {"clip": -0.01}),
@@ -288,7 +384,8 @@ def test_errors_of_the_constructor(error: type, message: str, arguments: dict[st
     ("error", "message", "real", "fake"),
     [
         (TypeError, "real: expected a Tensor", [1.0], torch.ones(4, 2)),
-        (TypeError, "fake: expected a Tensor", torch.ones(4, 2), lambda: 1.0),
+        (TypeError, "fake: expected a function that makes a Tensor, it made float", torch.ones(4, 2), lambda: 1.0),
+        (TypeError, "fake: expected a Tensor, or a function that makes one, got ndarray", torch.ones(4, 2), np.ones(2)),
         (ValueError, "fake: expected samples of shape", torch.ones(4, 2), torch.ones(4, 3)),
         (ValueError, "fake: expected shape", torch.ones(4, 2), torch.ones(3, 2)),
         (TypeError, "fake: expected torch.float32 as of real", torch.ones(4, 2), torch.ones(4, 2).double()),
@@ -306,6 +403,15 @@ def test_errors_leave_everything_as_it_was(error: type, message: str, real: Any,
 
 
 def test_optimizer_of_another_network() -> None:
+    generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="optimizer: expected the generator's parameters, got some of the critic's"):
+        GeneratorStep(generator, critic, adam(critic.parameters()))
+    with pytest.raises(TypeError, match="optimizer: LBFGS"):
+        CriticStep(critic, torch.optim.LBFGS(critic.parameters()))
+    step = CriticStep(critic, adam(critic.parameters()))
+    critic.requires_grad_(False)
+    with pytest.raises(ValueError, match="optimizer: all of its parameters are frozen"):
+        step(torch.randn(4, 2), torch.randn(4, 2))
     step = CriticStep(nn.Linear(2, 1), adam(nn.Linear(2, 1).parameters()))
     with pytest.raises(ValueError, match="optimizer: none of its parameters has a part in the loss"):
         step(torch.randn(4, 2), torch.randn(4, 2))

@@ -91,10 +91,13 @@ def updated(critic: nn.Module, update: Callable[..., Any], batches: list[tuple[T
     return [*outputs, *(value.detach().clone() for value in critic.state_dict().values())]
 
 
+assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+
+
 def compare_with_textbook(
     critic: nn.Module, batches: list[tuple[Tensor, ...]], backend: str = "eager", optimizer: Optimizer = sgd
 ) -> None:
     other = copy.deepcopy(critic)
     expected = updated(other, partial(textbook, other, optimizer(other.parameters())), batches)
     actual = updated(critic, CriticStep(critic, optimizer(critic.parameters()), backend=backend), batches)
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    assert_close(actual, expected)

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -14,6 +15,14 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type of the arithmetic: float32 for the 16-bit types, else the type itself."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def module_of(network: Any) -> nn.Module | None:
+    """The Module behind a callable: itself, or that of a bound method or of a functools.partial."""
+    if isinstance(network, partial):
+        return module_of(network.func)
+    network = getattr(network, "__self__", network)
+    return network if isinstance(network, nn.Module) else None
 
 
 def check_tensor(name: str, value: Any) -> None:

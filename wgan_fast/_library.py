@@ -47,7 +47,7 @@ if extension is not None and extension.build_info()["cuda"] is not None:
 def warn_user(message: str, category: type[Warning]) -> None:
     """Warns about the user's line, however deep inside the package this is called."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("wgan_fast."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("wgan_fast.", "torch.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
@@ -79,6 +79,11 @@ def traceable() -> Iterator[None]:
 
 def is_traceable() -> bool:
     return _traceable
+
+
+def is_recorded() -> bool:
+    """Whether a CUDA graph or a trace records what happens now, so that nobody may look at values."""
+    return _traceable or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 def operators(*devices: torch.device) -> Any:

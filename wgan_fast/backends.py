@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
 from wgan_fast._library import warn_user
-from wgan_fast.input_gradient import without_autocast
+from wgan_fast.input_gradient import is_compiled, without_autocast
 from wgan_fast.optim import RMSprop
 from wgan_fast.update import Update
 
@@ -20,7 +20,7 @@ Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
 KEPT = 8  # captured or compiled steps that are kept, for inputs of so many kinds
 
 
-def choose_backend(backend: str, update: Update) -> tuple[str, str]:
+def choose_backend(backend: str, update: Update, networks: tuple[Any, ...]) -> tuple[str, str]:
     """The backend that serves, and why.
 
     Raises:
@@ -31,9 +31,22 @@ def choose_backend(backend: str, update: Update) -> tuple[str, str]:
     obstacle = _obstacle_to_graph(update)
     if backend == "graph" and obstacle is not None:
         raise ValueError(f"backend: a CUDA graph cannot be captured: {obstacle}")
+    if backend == "compile":
+        _check_compilable(update, networks)
     if backend != "auto":
         return backend, "it was asked for"
     return ("eager", obstacle) if obstacle else ("graph", "the parameters are on a GPU")
+
+
+def _check_compilable(update: Update, networks: tuple[Any, ...]) -> None:
+    if update.generators:
+        raise ValueError(
+            "backend: a penalty that draws from a generator of its own cannot be compiled; let it draw from PyTorch's"
+        )
+    if any(map(is_compiled, networks)):
+        raise ValueError(
+            "backend: a network that is compiled cannot be compiled once more; pass the one that it was compiled from"
+        )
 
 
 def _obstacle_to_graph(update: Update) -> str | None:
@@ -47,7 +60,7 @@ def _obstacle_to_graph(update: Update) -> str | None:
             f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
             "are made with fused=True"
         )
-    if update.process_group is not None and torch.distributed.get_backend(update.process_group) != "nccl":
+    if update.process_group is not None and "nccl" not in torch.distributed.get_backend_config(update.process_group):
         return "the process group is not one of NCCL"
     return None
 
@@ -58,8 +71,16 @@ def make_runner(backend: str, differentiate: Differentiate, update: Update, stat
     ``state`` gives what, beside the inputs, a capture or a trace freezes: it is made anew when that changes.
     """
     if backend == "eager":
-        return lambda *inputs: update(*differentiate(*inputs))
+        return _EagerStep(differentiate, update)
     return _ByKind(_GraphedStep if backend == "graph" else _CompiledStep, differentiate, update, state)
+
+
+class _EagerStep:
+    def __init__(self, differentiate: Differentiate, update: Update) -> None:
+        self._differentiate, self._update = differentiate, update
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self._update(*self._differentiate(*inputs))
 
 
 class _ByKind:
@@ -91,6 +112,9 @@ class _ByKind:
         self._kept[key] = step = step or self._new(leaves, structure)
         return step(*tensors)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}  # a copy captures its own
+
     def _new(self, leaves: list[Any], structure: Any) -> Any:
         self._kinds += 1
         if self._kinds == KEPT + 1:
@@ -112,7 +136,7 @@ class _ByKind:
 
 
 class CaptureError(RuntimeError):
-    """A step does something that a CUDA graph cannot hold."""
+    """A step does something that a CUDA graph or the compiler cannot hold."""
 
 
 class _GraphedStep:
@@ -143,6 +167,8 @@ class _GraphedStep:
             for held, tensor in zip(self._inputs, tensors, strict=True):
                 held.copy_(tensor)
         self._graph.replay()
+        for parameter, gradient in self._gradients:  # another graph's may have taken their place
+            parameter.grad = gradient
         return self._statistics.clone()
 
     def _capture(self, tensors: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
@@ -150,11 +176,19 @@ class _GraphedStep:
         graph = torch.cuda.CUDAGraph()
         for generator in self._update.generators:
             graph.register_generator_state(generator)
+        drawn_from = [torch.cuda.default_generators[self._update.device.index or 0], *self._update.generators]
+        states = [generator.clone_state() for generator in drawn_from]
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._statistics = self._update(*self._differentiate(*self._inputs))
+            self._gradients = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
         except Exception as error:
-            raise CaptureError(f"the step cannot be captured in a CUDA graph: {error}") from error
+            for generator, state in zip(drawn_from, states, strict=True):  # a capture that broke off holds on to it
+                generator.graphsafe_set_state(state)
+            for parameter in self._update.parameters(frozen=True):
+                parameter.grad = None  # in memory that was never written
+            raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
         return graph
 
 
@@ -173,13 +207,16 @@ class _CompiledStep:
             statistics = self._update(*self._differentiate(*tensors))
             self._warm = True
             return statistics
-        if self._compiled is None:
-            with _library.traceable():
-                traced = make_fx(self._trace)(*tensors)
-            self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
-        else:
-            with torch.no_grad(), without_autocast(self._update.device.type):  # the trace holds what autocast did
-                self._found = self._compiled(*tensors)
+        try:
+            if self._compiled is None:
+                with _library.traceable():
+                    traced = make_fx(self._trace)(*tensors)
+                self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
+            else:
+                with torch.no_grad(), without_autocast(self._update.device.type):  # the trace holds what autocast did
+                    self._found = self._compiled(*tensors)
+        except Exception as error:
+            raise CaptureError(f"the step cannot be compiled, take backend='eager': {error}") from error
         statistics, *found = self._found
         gradients = iter(found)
         return self._update(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
-from wgan_fast._checks import accumulate_dtype, check_scores
+from wgan_fast._checks import accumulate_dtype, check_scores, module_of
 from wgan_fast._library import extension, warn_user
 from wgan_fast.critic_mode import CriticMode
 
@@ -85,7 +85,7 @@ def _scores_and_graph(
     """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is,
     the graph tells, and the critic runs once more.
     """
-    if not _is_compiled(critic) and not _is_in(_compiled_critics, critic):
+    if not is_compiled(critic) and not _is_in(_compiled_critics, critic):
         scores = _scores(critic, points, args, kwargs)
         graph = _CriticGraph(scores, points)
         if not graph.compiled:
@@ -158,8 +158,8 @@ def _warn_of_batch_statistics(critic: Any) -> None:
     if _is_in(_warned_critics, critic):
         return
     _add(_warned_critics, critic)
-    module = getattr(critic, "__self__", critic)
-    modules = module.named_modules() if isinstance(module, nn.Module) else ()
+    module = module_of(critic)
+    modules = () if module is None else module.named_modules()
     names = (
         f"{name or 'it'} is a {type(layer).__name__}"
         for name, layer in modules
@@ -173,7 +173,7 @@ def _warn_of_batch_statistics(critic: Any) -> None:
     )
 
 
-def _is_compiled(critic: Any) -> bool:
+def is_compiled(critic: Any) -> bool:
     attributes = getattr(critic, "__dict__", {})
     return (
         "_orig_mod" in attributes.get("_modules", ())  # torch.compile(module)

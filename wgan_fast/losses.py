@@ -1,16 +1,17 @@
 """The losses of the Wasserstein GAN."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, check_scores
+from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, check_scores, module_of
+from wgan_fast._library import is_recorded
 from wgan_fast.input_gradient import ordinary
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
-from wgan_fast.row_coupling import scores_rows_alone
+from wgan_fast.row_coupling import rows_are_independent
 
 Penalty = Callable[..., Tensor]
 
@@ -93,8 +94,10 @@ class CriticLoss(nn.Module):
 
     Where the critic takes samples alone, real and fake ones are scored in one batch, unless that is not the same as one
     after the other: rows of a batch influence one another (batch normalisation, the standard deviation of a minibatch),
-    or scoring changes buffers or takes random numbers (spectral normalisation, dropout). The first call tries that out,
-    with a few forwards on the samples, and puts buffers and random state back.
+    or scoring changes buffers or takes random numbers (spectral normalisation, dropout). The first call in each mode of
+    training, and ever fewer later ones (the 2nd, 4th, 8th, ...), try that out with four forwards on the samples, and
+    put buffers and PyTorch's random state back, though not what else a critic may count. A critic that is no Module,
+    nor the method of one, is not asked.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -114,7 +117,8 @@ class CriticLoss(nn.Module):
         check_penalty(penalty)
         self.critic = critic
         self.penalty = penalty
-        self._scores_rows_alone: dict[bool, bool] = {}
+        # For each mode: calls, and the last answer.
+        self._asked: dict[Hashable, tuple[int, bool | None]] = {}
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
         """The loss at real and generated samples; the other arguments go to the critic untouched."""
@@ -148,21 +152,32 @@ class CriticLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if in_one_batch:
             return self.critic(torch.cat([real, fake])).split([len(real), len(fake)])
-        return self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
+        scores = self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
+        for one in scores:
+            check_scores("critic", one)
+        return scores
 
     def _in_one_batch(self, real: Tensor, fake: Tensor) -> bool:
-        training = getattr(self.critic, "training", True)
-        if training not in self._scores_rows_alone:
-            if torch.compiler.is_compiling():
-                return False
-            self._scores_rows_alone[training] = scores_rows_alone(self.critic, real, fake)
-        return self._scores_rows_alone[training]
+        module = module_of(self.critic)
+        if module is None or torch.compiler.is_compiling():
+            return False
+        # The mode of each part, and how much a dropout drops.
+        mode = tuple((part.training, getattr(part, "p", None)) for part in module.modules())
+        calls, independent = self._asked.get(mode, (0, None))
+        calls += 1
+        # Once more at every power of two: a gate that was zero may have let another row through since.
+        ask = independent is None or (independent and calls.bit_count() == 1)
+        if ask and not is_recorded():
+            independent = rows_are_independent(self.critic, real, fake)
+        self._asked[mode] = calls, independent
+        return bool(independent)
 
 
 def check_penalty(penalty: Any) -> None:
     """A callable ``(critic, real, fake, *args)``, or None."""
     if penalty is not None and not callable(penalty):
-        raise TypeError(f"penalty: expected a callable or None, got {type(penalty).__name__}")
+        wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
+        raise TypeError(f"penalty: expected {wanted}, got {type(penalty).__name__}")
     function = getattr(penalty, "func", penalty)  # of a functools.partial
     if function in (r1_penalty, r2_penalty, dragan_penalty):
         samples = "fake" if function is r2_penalty else "real"

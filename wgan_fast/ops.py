@@ -153,7 +153,7 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, line 7.
     """
     check_number("bound", bound, minimum=0.0)
-    tensors = _tensors(module_or_tensors)
+    tensors = [local(tensor) for tensor in _tensors(module_or_tensors)]
     if not tensors:
         raise ValueError("module_or_tensors: expected at least one tensor, got none")
     devices = {tensor.device for tensor in tensors}
@@ -163,6 +163,11 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     if compute is reference:
         check_weights("module_or_tensors", tensors)
     compute.clip_weights_(tensors, bound)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The tensor, or of one that is shared out over processes the part that is here."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _tensors(module_or_tensors: Any) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wgan_fast._checks import FLOATING, check_flag, check_number, check_weights
 from wgan_fast._library import operators
+from wgan_fast.ops import local
 
 #: What torch.optim.RMSprop can do beyond the formula here.
 _REFUSED = ("momentum", "centered", "differentiable")
@@ -165,7 +166,7 @@ class RMSprop(torch.optim.RMSprop):
                 loss = closure()
         lists = []
         for group in self.param_groups:  # all of them are looked at before anything is written
-            _check_refused(group)
+            _check_group(group)
             params: list[Tensor] = []
             grads: list[Tensor] = []
             square_averages: list[Tensor] = []
@@ -178,9 +179,9 @@ class RMSprop(torch.optim.RMSprop):
                 continue
             lr, clip = group["lr"], group["clip"]
             operators(*{param.device for param in params}).rmsprop_(
-                params,
-                grads,
-                square_averages,
+                [local(param) for param in params],
+                [local(grad) for grad in grads],
+                [local(average) for average in square_averages],
                 lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64),
                 group["alpha"],
                 group["eps"],
@@ -197,7 +198,10 @@ class RMSprop(torch.optim.RMSprop):
 def _check_refused(group: Mapping[str, Any]) -> None:
     for name in _REFUSED:
         if group.get(name):  # states of older versions lack some
-            raise ValueError(f"{name}: not offered here, got {group[name]}; torch.optim.RMSprop has it")
+            raise ValueError(
+                f"{name}: not offered here, got {group[name]}; torch.optim.RMSprop has it (a scheduler that cycles "
+                "momentum takes cycle_momentum=False)"
+            )
 
 
 def _check_group(group: Mapping[str, Any]) -> None:
@@ -207,7 +211,7 @@ def _check_group(group: Mapping[str, Any]) -> None:
         check_number("lr", lr, minimum=0.0)
     elif lr.numel() != 1 or lr.dtype not in FLOATING:
         raise ValueError(f"lr: expected one floating-point number, got {lr.dtype} of shape {tuple(lr.shape)}")
-    elif not lr >= 0:
+    elif lr.is_cpu and not lr >= 0:  # a GPU's would have to be waited for
         raise ValueError(f"lr: expected a number >= 0, got {lr}")
     for name in ("alpha", "eps", "weight_decay"):
         check_number(name, group[name], minimum=0.0)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from wgan_fast._checks import check_scores
+from wgan_fast._checks import check_scores, module_of
 from wgan_fast._library import warn_user
 from wgan_fast.backends import CaptureError, choose_backend, make_runner
 from wgan_fast.input_gradient import without_autocast
@@ -28,15 +29,17 @@ class _Step:
     def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
         self._networks, self._update = networks, update
         self._auto = backend == "auto"
-        self._use(*choose_backend(backend, update))
+        self._use(*choose_backend(backend, update, networks))
         if update.process_group is not None:
-            modules = [network for network in networks if isinstance(network, nn.Module)]
-            buffers = [buffer for module in modules for buffer in module.buffers()]
-            broadcast([*update.parameters(), *buffers], update.process_group)
+            tensors = [tensor for module in self._modules() for tensor in _tensors(module)]
+            broadcast([*update.parameters(frozen=True), *tensors], update.process_group)
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
         self._run = make_runner(backend, self._differentiate, self._update, self._state)
+
+    def _modules(self) -> list[nn.Module]:
+        return [module for network in self._networks if (module := module_of(network)) is not None]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(backend={self.backend!r}: {self.reason})"
@@ -75,11 +78,13 @@ class _Step:
         try:
             for parameter, _ in before:
                 parameter.grad = None
+            if not parameters:
+                raise ValueError("optimizer: all of its parameters are frozen")
+            at_once = any(map(_has_hooks, parameters))  # hooks are for the whole gradient
             for name, term in self._terms(*inputs):
-                loss = term if self._update.scaler is None else self._update.scaler.scale(term)
-                with without_autocast(loss.device.type):
-                    loss.backward(inputs=parameters)
-                terms[name] = term.detach()
+                terms[name] = term if at_once else self._backward(term, parameters)
+            if at_once:
+                self._backward(torch.stack(list(terms.values())).sum(), parameters)
             gradients = [parameter.grad for parameter in parameters]
             if all(gradient is None for gradient in gradients):
                 raise ValueError("optimizer: none of its parameters has a part in the loss")
@@ -87,25 +92,46 @@ class _Step:
             for parameter, gradient in before:
                 parameter.grad = gradient
             raise
-        return self._statistics(terms), gradients, self._batch_size
+        return self._statistics(terms).detach(), gradients, self._batch_size
+
+    def _backward(self, term: Tensor, parameters: list[Tensor]) -> Tensor:
+        """Adds to the gradients, and lets go of the graph."""
+        if term.requires_grad:  # a penalty may be a number, now and then
+            loss = term if self._update.scaler is None else self._update.scaler.scale(term)
+            with without_autocast(loss.device.type):
+                loss.backward(inputs=parameters)
+        return term.detach()
 
     def _state(self) -> Hashable:
         """What a capture or a trace freezes, beside the inputs."""
-        device = self._update.device.type
-        modules = [network for network in self._networks if isinstance(network, nn.Module)]
-        settings = (
-            tuple(value) if isinstance(value, list) else value
-            for group in self._update.optimizer.param_groups
-            for name, value in group.items()
-            if name != "params"
-        )
+        device, modules = self._update.device.type, self._modules()
+        parameters = self._update.parameters(frozen=True)
         return (
-            *settings,
-            *(parameter.requires_grad for module in modules for parameter in module.parameters()),
-            *(part.training for module in modules for part in module.modules()),
+            *(self._frozen_by_a_graph() if self.backend == "graph" else ()),
+            *(id(parameter) for parameter in parameters),
+            *(parameter.requires_grad for parameter in parameters),
+            *((id(tensor), tensor.requires_grad) for module in modules for tensor in _tensors(module)),
+            *((part.training, getattr(part, "p", None)) for module in modules for part in module.modules()),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             torch.get_float32_matmul_precision(),
         )
+
+    def _frozen_by_a_graph(self) -> Iterator[Hashable]:
+        """The optimizer's settings, and where everything lies: a graph knows addresses."""
+        optimizer = self._update.optimizer
+        for group in optimizer.param_groups:
+            for name, value in group.items():
+                if isinstance(value, Tensor) and value.is_cpu:
+                    yield value.item()
+                elif name != "params":
+                    yield tuple(value) if isinstance(value, list) else value
+        tensors = self._update.parameters(frozen=True)
+        for module in self._modules():
+            tensors += _tensors(module)
+        for state in optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, Tensor)]
+        for tensor in tensors:
+            yield tensor.data_ptr()
 
 
 class CriticStep(_Step):
@@ -161,6 +187,11 @@ class CriticStep(_Step):
         scaler: torch.amp.GradScaler | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
+        if isinstance(critic, DistributedDataParallel):
+            raise TypeError(
+                "critic: expected the critic itself, got it in DistributedDataParallel; pass it as it is, with "
+                "process_group, or wrap a CriticLoss"
+            )
         update = Update(optimizer, clip=clip, scaler=scaler, process_group=process_group)
         if penalty is not None and update.scaler is not None and _takes_scaler(penalty):
             penalty = partial(penalty, scaler=update.scaler)
@@ -174,7 +205,11 @@ class CriticStep(_Step):
 
     def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
-            fake = _samples(fake)
+            fake = _samples("fake", fake)
+        if self._update.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
+            raise ValueError(
+                f"fake: expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
+            )
         yield from self._critic_loss.terms(real, fake, *args, **kwargs)
         self._batch_size = len(real)
 
@@ -214,6 +249,10 @@ class GeneratorStep(_Step):
                 raise TypeError(f"{name}: expected a callable, got {type(network).__name__}")
         self._generator, self._critic = generator, critic
         update = Update(optimizer, scaler=scaler, process_group=process_group)
+        judge, mine = module_of(critic), module_of(generator)
+        of_critic = set(map(id, judge.parameters() if judge else ())) - set(map(id, mine.parameters() if mine else ()))
+        if any(id(parameter) in of_critic for parameter in update.parameters(frozen=True)):
+            raise ValueError("optimizer: expected the generator's parameters, got some of the critic's")
         super().__init__((generator, critic), update, backend)
 
     def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
@@ -221,7 +260,7 @@ class GeneratorStep(_Step):
         return self._step(latent, args, kwargs).squeeze(0)
 
     def _terms(self, latent: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        fake = self._generator(_samples(latent), *args, **kwargs)
+        fake = self._generator(_samples("latent", latent), *args, **kwargs)
         scores = self._critic(fake, *args, **kwargs)
         check_scores("critic", scores)
         yield "loss", generator_loss(scores)
@@ -243,8 +282,21 @@ def _without_cached_casts() -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def _samples(samples: Samples) -> Tensor:
-    return samples if isinstance(samples, Tensor) else samples()
+def _samples(name: str, samples: Samples) -> Tensor:
+    if not isinstance(samples, Tensor) and not callable(samples):
+        raise TypeError(f"{name}: expected a Tensor, or a function that makes one, got {type(samples).__name__}")
+    made = samples if isinstance(samples, Tensor) else samples()
+    if not isinstance(made, Tensor):
+        raise TypeError(f"{name}: expected a function that makes a Tensor, it made {type(made).__name__}")
+    return made
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _has_hooks(parameter: Tensor) -> bool:
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:

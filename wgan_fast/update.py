@@ -39,16 +39,23 @@ class Update:
         if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
             raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
-            raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}")
+            reason = ": this process is no member of it" if process_group is dist.GroupMember.NON_GROUP_MEMBER else ""
+            raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}{reason}")
         self.optimizer = optimizer
         self.clip = clip
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.process_group = process_group
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError("optimizer: LBFGS evaluates the loss by itself, several times in a step; take another")
         devices = {parameter.device for parameter in self.parameters(frozen=True)}
         if len(devices) != 1:
             raise ValueError(f"optimizer: expected parameters on one device, got {sorted(map(str, devices))}")
         (self.device,) = devices
-        self._one = torch.ones((), device=self.device)
+        if any(hasattr(parameter, "to_local") for parameter in self.parameters(frozen=True)):
+            raise TypeError(
+                "optimizer: its parameters are sharded; shard a CriticLoss and call its backward, as docs/step.md does"
+            )
+        self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
         #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
         self.generators: list[torch.Generator] = []
@@ -62,6 +69,14 @@ class Update:
     def skips_on_device(self) -> bool:
         """Whether the optimizer can skip an update without the host's knowing."""
         return getattr(self.optimizer, "_step_supports_amp_scaling", False)
+
+    def _has_momentum(self) -> bool:
+        """A first step that PyTorch's fused SGD skips would leave it a momentum that nobody has written."""
+        return not isinstance(self.optimizer, torch.optim.SGD) or all(
+            group["momentum"] == 0 or "momentum_buffer" in self.optimizer.state.get(parameter, ())
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+        )
 
     @torch.no_grad()
     def __call__(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
@@ -79,16 +94,27 @@ class Update:
     def _apply(self, gradients: list[Tensor]) -> Tensor:
         """Updates the parameters, or does not; returns whether a gradient was not finite, as 0 or 1 on the device."""
         if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-            found_inf = torch.stack(list(self.scaler._found_inf_per_device(self.optimizer).values())).amax(0)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            return found_inf
+            try:
+                self.scaler.unscale_(self.optimizer)
+                found_inf = torch.stack(list(self.scaler._found_inf_per_device(self.optimizer).values())).amax(0)
+                if self.skips_on_device and not self._has_momentum() and found_inf.item():
+                    self.scaler.update()
+                    return found_inf
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                return found_inf
+            except BaseException:
+                self.scaler._per_optimizer_states.pop(id(self.optimizer), None)  # or it would take no other step
+                raise
         found_inf = torch.zeros_like(self._one)
         for dtype in {gradient.dtype for gradient in gradients}:
-            of_one_type = [gradient for gradient in gradients if gradient.dtype == dtype]
+            of_one_type = [
+                gradient.coalesce().values() if gradient.is_sparse else gradient
+                for gradient in gradients
+                if gradient.dtype == dtype
+            ]
             torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
-        if self.skips_on_device:
+        if self.skips_on_device and self._has_momentum():
             optimizer: Any = self.optimizer
             optimizer.grad_scale, optimizer.found_inf = None, found_inf
             try:
@@ -105,6 +131,8 @@ def _all_reduce(parameters: list[Tensor], statistics: Tensor, samples: int, proc
     for parameter in parameters:
         if parameter.grad is None:  # the buffer has one layout in all processes
             parameter.grad = torch.zeros_like(parameter)
+        elif parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.to_dense()
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     dtype = max((accumulate_dtype(gradient.dtype) for gradient in gradients), key=lambda dtype: dtype.itemsize)
     pieces = [*gradients, statistics, statistics.new_ones(1)]
@@ -119,15 +147,17 @@ def _all_reduce(parameters: list[Tensor], statistics: Tensor, samples: int, proc
 def broadcast(tensors: Sequence[Tensor], process_group: dist.ProcessGroup) -> None:
     """All processes get the tensors of the first."""
     with torch.no_grad():
-        for tensor in tensors:
-            dist.broadcast(tensor, group=process_group, group_src=0)
+        for tensor in {id(tensor): tensor for tensor in tensors}.values():
+            numbers = tensor.detach().flatten().clone()
+            dist.broadcast(numbers.view(torch.uint8), group=process_group, group_src=0)  # of any type
+            tensor.copy_(numbers.view_as(tensor))
 
 
 class SkippedUpdates:
     """Counts skipped updates on the device. The host hears of them, and warns, without waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._counter = torch.zeros((), device=device)
+        self._counter = torch.zeros((), device=device, dtype=torch.float32)
         self._heard = 0
         self._message: Tensor | None = None  # a copy of the counter on its way to the host
         self._sent: Any = None
