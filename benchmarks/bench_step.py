@@ -14,6 +14,7 @@ from wgan_fast import CriticStep
 VARIANTS = ("eager", "bfloat16", "compile", "graph")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", dict.fromkeys([*CRITICS, *GPU_CRITICS]))
 def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:

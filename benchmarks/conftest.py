@@ -75,7 +75,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if session is None or not session.benchmarks:
         return
     terminalreporter.section("how many times faster than the baseline (medians, one run, in turn)")
-    for result in session.benchmarks:
+    results = [result for result in session.benchmarks if not result.has_error]
+    for result in results:
         ratios = [
             f"{key.removesuffix('_ratio')} {value:.2f}"
             for key, value in result.extra_info.items()
@@ -91,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         line = f"{result.name:<70} {result.stats.median / calls * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
         terminalreporter.write_line(line)
     means: dict[str, dict[str, list[float]]] = {}
-    for result in session.benchmarks:
+    for result in results:
         if title := result.extra_info.get("mean_over"):
             for key, value in result.extra_info.items():
                 if key.endswith("_ratio"):
