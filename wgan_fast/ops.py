@@ -167,6 +167,8 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
 
 def local(tensor: Tensor) -> Tensor:
     """The tensor, or of one that is shared out over processes the part that is here."""
+    if type(tensor) in (nn.Parameter, Tensor):  # it is slow to say what it does not have
+        return tensor
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
