@@ -185,7 +185,7 @@ class CriticStep(_Step):
         clip: float | None = None,
         backend: str = "auto",
         scaler: torch.amp.GradScaler | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         if isinstance(critic, DistributedDataParallel):
             raise TypeError(
@@ -242,7 +242,7 @@ class GeneratorStep(_Step):
         *,
         backend: str = "auto",
         scaler: torch.amp.GradScaler | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         for name, network in (("generator", generator), ("critic", critic)):
             if not callable(network):

@@ -30,7 +30,7 @@ class Update:
         *,
         clip: float | None = None,
         scaler: torch.amp.GradScaler | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -126,7 +126,9 @@ class Update:
         return found_inf
 
 
-def _all_reduce(parameters: list[Tensor], statistics: Tensor, samples: int, process_group: dist.ProcessGroup) -> Tensor:
+def _all_reduce(
+    parameters: list[Tensor], statistics: Tensor, samples: int, process_group: "dist.ProcessGroup"
+) -> Tensor:
     """Averages gradients and statistics over the processes, in one flat buffer that ends with the number of samples."""
     for parameter in parameters:
         if parameter.grad is None:  # the buffer has one layout in all processes
@@ -144,7 +146,7 @@ def _all_reduce(parameters: list[Tensor], statistics: Tensor, samples: int, proc
     return means[-2].to(statistics.dtype)
 
 
-def broadcast(tensors: Sequence[Tensor], process_group: dist.ProcessGroup) -> None:
+def broadcast(tensors: Sequence[Tensor], process_group: "dist.ProcessGroup") -> None:
     """All processes get the tensors of the first."""
     with torch.no_grad():
         for tensor in {id(tensor): tensor for tensor in tensors}.values():
