@@ -76,6 +76,7 @@ class Update:
             group["momentum"] == 0 or "momentum_buffer" in self.optimizer.state.get(parameter, ())
             for group in self.optimizer.param_groups
             for parameter in group["params"]
+            if parameter.grad is not None
         )
 
     @torch.no_grad()
