@@ -300,6 +300,23 @@ def test_coupling_that_shows_later() -> None:
         assert_close(step(*batch), expected_step(*batch))
 
 
+def test_a_dropout_that_begins_later() -> None:
+    """Its numbers are drawn for the real samples first, then for the fakes."""
+    critic = nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.0), nn.ReLU(), nn.Linear(8, 1)).double()
+    critic.p = nn.Parameter(torch.zeros(2))  # no dropout's
+    other = copy.deepcopy(critic)
+    optimizer = sgd(other.parameters())
+    step = CriticStep(critic, sgd(critic.parameters()))
+    for i in range(5):
+        for network in (critic, other):
+            network[1].p = 0.5 if i > 2 else 0.0
+        batch = samples((12,))
+        torch.manual_seed(i)
+        expected = textbook(other, optimizer, *batch)
+        torch.manual_seed(i)
+        assert_close(torch.stack(step(*batch)), expected)
+
+
 def test_hooks_see_the_whole_gradient() -> None:
     critic = CRITICS["mlp"][0]().double()
     other = copy.deepcopy(critic)

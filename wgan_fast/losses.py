@@ -11,7 +11,7 @@ from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, 
 from wgan_fast._library import is_recorded
 from wgan_fast.input_gradient import ordinary
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
-from wgan_fast.row_coupling import rows_are_independent
+from wgan_fast.row_coupling import rows_are_independent, training_mode
 
 Penalty = Callable[..., Tensor]
 
@@ -161,8 +161,7 @@ class CriticLoss(nn.Module):
         module = module_of(self.critic)
         if module is None or torch.compiler.is_compiling():
             return False
-        # The mode of each part, and how much a dropout drops.
-        mode = tuple((part.training, getattr(part, "p", None)) for part in module.modules())
+        mode = training_mode(module)
         calls, independent = self._asked.get(mode, (0, None))
         calls += 1
         # Once more at every power of two: a gate that was zero may have let another row through since.

@@ -16,6 +16,7 @@ from wgan_fast.backends import CaptureError, choose_backend, make_runner
 from wgan_fast.input_gradient import without_autocast
 from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, generator_loss
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
+from wgan_fast.row_coupling import training_mode
 from wgan_fast.update import Update, broadcast
 
 Samples = Tensor | Callable[[], Tensor]
@@ -111,7 +112,7 @@ class _Step:
             *(id(parameter) for parameter in parameters),
             *(parameter.requires_grad for parameter in parameters),
             *((id(tensor), tensor.requires_grad) for module in modules for tensor in _tensors(module)),
-            *((part.training, getattr(part, "p", None)) for module in modules for part in module.modules()),
+            *map(training_mode, modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             torch.get_float32_matmul_precision(),
         )
