@@ -90,12 +90,13 @@ def extension() -> Extension:
     sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
-    # Contraction would make results depend on the instruction set; a square root that may set errno is a call, which no
-    # compiler vectorises. Torch's headers are taken as the system's, so that
+    # Contraction would make results depend on the instruction set; a square root that may set errno is a call, and what
+    # may trap stays behind its branch, and neither can be vectorised. Torch's headers are taken as the system's, so that
     # every warning is about a line of ours.
     warnings = ["-Wall", "-Wextra"] + ["-Werror"] * WERROR
     optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
-    host = [*([] if DEBUG else ["-g0"]), "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", *warnings]
+    arithmetic = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+    host = [*([] if DEBUG else ["-g0"]), *arithmetic, "-fvisibility=hidden", *warnings]
     # at::parallel_for is a template: it runs on torch's threads only where this code is compiled with OpenMP too. The
     # library behind the flag is the one that torch has loaded already.
     threads = ["-fopenmp"] if sys.platform == "linux" else []

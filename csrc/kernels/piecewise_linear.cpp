@@ -2,26 +2,22 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "instruction_set.h"
 
 namespace wgan_fast {
 namespace {
 
-// Eight bytes, each 0 or 1, to the bits of one, and back to eight bytes, each 0 or not. Inlined, or they would not get
-// the caller's instruction set.
-__attribute__((always_inline)) inline uint8_t pack(const uint8_t* flags) {
-  uint64_t bytes;
-  std::memcpy(&bytes, flags, 8);
-  return static_cast<uint8_t>(bytes * 0x0102040810204080u >> 56);
-}
-
-__attribute__((always_inline)) inline void unpack(uint8_t bits, uint8_t* flags) {
-  const uint64_t bytes = bits * 0x0101010101010101u & 0x8040201008040201u;
-  std::memcpy(flags, &bytes, 8);
-}
-
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first element has the lowest bit");
+
+// Gates are taken in words as wide as the arithmetic's numbers: compilers vectorise a loop whose types are all of one
+// width, on any instruction set.
+template <class T>
+using Word = std::conditional_t<sizeof(Accumulate<T>) == 8, uint64_t, uint32_t>;
+template <class T>
+constexpr int AT_ONCE = 128 / sizeof(Accumulate<T>);  // four vectors of 32 bytes
+static_assert(GATES % AT_ONCE<float> == 0 && GATES % AT_ONCE<double> == 0);
 
 }  // namespace
 
@@ -30,41 +26,39 @@ INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint
                                                  PiecewiseLinear<Accumulate<T>> f, int64_t begin, int64_t end) {
   const PiecewiseLinear<Accumulate<T>> formula = f;
   int64_t i = begin;
-  for (; i + GATES <= end; i += GATES) {
-    uint8_t open[GATES];
+  for (; i + AT_ONCE<T> <= end; i += AT_ONCE<T>) {
+    Word<T> open[AT_ONCE<T>];
 #pragma GCC ivdep  // output may be input, but then it is the same element
-    for (int64_t k = 0; k < GATES; ++k) {
+    for (int k = 0; k < AT_ONCE<T>; ++k) {
       const Accumulate<T> x = widen(input[i + k]);
-      open[k] = is_open(x, formula);
+      open[k] = is_open(x, formula) ? Word<T>{1} << k : Word<T>{0};
       output[i + k] = narrow<T>(piecewise_linear(x, formula));
     }
-    for (int64_t k = 0; k < GATES; k += 8) gates[(i + k) / 8] = pack(open + k);
+    Word<T> word = 0;
+    for (int k = 0; k < AT_ONCE<T>; ++k) word |= open[k];
+    std::memcpy(gates + i / 8, &word, AT_ONCE<T> / 8);
   }
-  for (; i < end; i += 8) {
-    uint8_t open[8] = {};
-    for (int64_t k = 0; k < std::min<int64_t>(8, end - i); ++k) {
-      const Accumulate<T> x = widen(input[i + k]);
-      open[k] = is_open(x, formula);
-      output[i + k] = narrow<T>(piecewise_linear(x, formula));
-    }
-    gates[i / 8] = pack(open);
+  for (; i < end; ++i) {
+    const Accumulate<T> x = widen(input[i]);
+    const uint8_t before = i % 8 == 0 ? 0 : gates[i / 8];
+    gates[i / 8] = before | is_open(x, formula) << i % 8;
+    output[i] = narrow<T>(piecewise_linear(x, formula));
   }
 }
 
 template <class T>
 INSTRUCTION_SET_CLONES void gate_cpu(const T* __restrict input, const uint8_t* __restrict gates, T* __restrict output,
                                      Accumulate<T> closed_slope, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i += GATES) {
-    uint8_t open[GATES];
-    const int64_t count = std::min(GATES, end - i);
-    for (int64_t k = 0; k < count; k += 8) unpack(gates[(i + k) / 8], open + k);
-    if (count == GATES) {
-      for (int64_t k = 0; k < GATES; ++k)
-        output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, closed_slope));
-    } else {
-      for (int64_t k = 0; k < count; ++k)
-        output[i + k] = narrow<T>(gate(widen(input[i + k]), open[k] != 0, closed_slope));
+  int64_t i = begin;
+  for (; i + AT_ONCE<T> <= end; i += AT_ONCE<T>) {
+    Word<T> word = 0;
+    std::memcpy(&word, gates + i / 8, AT_ONCE<T> / 8);
+    for (int k = 0; k < AT_ONCE<T>; ++k) {
+      output[i + k] = narrow<T>(gate(widen(input[i + k]), (word >> k & 1) != 0, closed_slope));
     }
+  }
+  for (; i < end; ++i) {
+    output[i] = narrow<T>(gate(widen(input[i]), (gates[i / 8] >> i % 8 & 1) != 0, closed_slope));
   }
 }
 
