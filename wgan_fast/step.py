@@ -74,26 +74,29 @@ class _Step:
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
         """Statistics, gradients, size of the batch. The graph of one term is freed before the next is computed."""
         parameters = self._update.parameters()
-        before = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
+        if not parameters:
+            raise ValueError("optimizer: all of its parameters are frozen")
+        at_once = any(map(_has_hooks, parameters))  # hooks are for the whole gradient
         terms: dict[str, Tensor] = {}
         try:
-            for parameter, _ in before:
-                parameter.grad = None
-            if not parameters:
-                raise ValueError("optimizer: all of its parameters are frozen")
-            at_once = any(map(_has_hooks, parameters))  # hooks are for the whole gradient
             for name, term in self._terms(*inputs):
+                if not terms:  # the first forward has found nothing wrong; the new gradients take the old ones' memory
+                    self._forget_gradients()
                 terms[name] = term if at_once else self._backward(term, parameters)
             if at_once:
                 self._backward(torch.stack(list(terms.values())).sum(), parameters)
-            gradients = [parameter.grad for parameter in parameters]
-            if all(gradient is None for gradient in gradients):
-                raise ValueError("optimizer: none of its parameters has a part in the loss")
         except BaseException:
-            for parameter, gradient in before:
-                parameter.grad = gradient
+            if terms:  # half a gradient is worse than none
+                self._forget_gradients()
             raise
+        gradients = [parameter.grad for parameter in parameters]
+        if all(gradient is None for gradient in gradients):
+            raise ValueError("optimizer: none of its parameters has a part in the loss")
         return self._statistics(terms).detach(), gradients, self._batch_size
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._update.parameters(frozen=True):
+            parameter.grad = None
 
     def _backward(self, term: Tensor, parameters: list[Tensor]) -> Tensor:
         """Adds to the gradients, and lets go of the graph."""
@@ -140,8 +143,9 @@ class CriticStep(_Step):
 
     Args:
         critic: any callable from a batch of samples to scores.
-        optimizer: holds the critic's parameters. Adam is fastest with ``fused=True``; with clipping there is
-            :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
+        optimizer: holds the critic's parameters. Adam and AdamW are fastest with ``fused=True``, which is set for them
+            on the CPU where neither ``fused`` nor ``foreach`` was chosen; a GPU's wants ``capturable=True``, too. With
+            clipping there is :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
         penalty: as for :class:`~wgan_fast.losses.CriticLoss`.
         clip: None, or the bound that the weights are clipped to after each update.
         backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced
