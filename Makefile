@@ -38,8 +38,11 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(NATIVE)
 
+# Writes benchmarks/results/<this processor>.json.
 bench: venv
-	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+	mkdir -p build
+	$(BIN)/pytest benchmarks -m "not slow and not cuda" --benchmark-json=build/bench.json $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/results.py build/bench.json
 
 # What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads.
 # The environment is kept, because its PyTorch takes 5 GB; the package is installed, not imported from this folder, so

@@ -90,9 +90,9 @@ def extension() -> Extension:
     sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
-    # Contraction would make results depend on the instruction set; a square root that may set errno is a call, and what
-    # may trap stays behind its branch, and neither can be vectorised. Torch's headers are taken as the system's, so that
-    # every warning is about a line of ours.
+    # Contraction would make results depend on the instruction set. A square root that may set errno is a call, and what
+    # may trap stays behind its branch: neither is vectorised. Torch's headers are taken as the system's, so that every
+    # warning is about a line of ours.
     warnings = ["-Wall", "-Wextra"] + ["-Werror"] * WERROR
     optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
     arithmetic = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]

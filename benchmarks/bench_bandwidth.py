@@ -56,6 +56,6 @@ def bench_bandwidth(compare: Comparison, name: str) -> None:
     kernel, passes = cases(compare.device)[name]
     source = torch.rand(int(COUNT * passes / 2), device=compare.device)
     target = torch.empty_like(source)
-    copies = {"copy": lambda: target.copy_(source), "clone": source.clone}  # most kernels allocate what they write, too
-    compare(kernel, **copies)
-    compare.benchmark.extra_info["bytes"] = int(COUNT * passes) * 4
+    # Most kernels allocate what they write, and so does a clone.
+    copies = {"copy": lambda: target.copy_(source), "clone": source.clone}
+    compare(kernel, bytes_moved=int(COUNT * passes) * 4, **copies)

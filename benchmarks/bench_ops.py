@@ -25,29 +25,32 @@ ACTIVATIONS = {
     "mnist": (64, 64, 14, 14),
     "image": (64, 64, 32, 32),
 }
-DTYPES = (torch.float32, torch.bfloat16)
-shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+#: Lists of weights: how many, and how large.
+WEIGHTS = {"60 x 20,000": (60, 20_000), "8 x 500": (8, 500), "4 x 2,000,000": (4, 2_000_000)}
+sizes = pytest.mark.parametrize("size", SHAPES)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
-@shapes
+@sizes
 @dtypes
-def bench_interpolate(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    real, fake = torch.randn(2, *shape).to(compare.device, dtype)
+def bench_interpolate(compare: Comparison, size: str, dtype: str) -> None:
+    shape = SHAPES[size]
+    real, fake = torch.randn(2, *shape).to(compare.device, getattr(torch, dtype))
     t = torch.rand(shape[0], device=compare.device)
-    t_rows = t.to(dtype).view(-1, *[1] * (len(shape) - 1))
+    t_rows = t.to(real.dtype).view(-1, *[1] * (len(shape) - 1))
     compare(
         lambda: interpolate(real, fake, t),
+        bytes_moved=3 * real.nbytes,
         reference=lambda: reference.interpolate(real, fake, t),
         lerp=lambda: torch.lerp(real, fake, t_rows),
     )
 
 
-@shapes
+@sizes
 @dtypes
-def bench_gradient_norm_penalty(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def bench_gradient_norm_penalty(compare: Comparison, size: str, dtype: str) -> None:
     """The penalty and its derivative."""
-    gradient = torch.randn(shape).to(compare.device, dtype).requires_grad_()
+    gradient = torch.randn(SHAPES[size]).to(compare.device, getattr(torch, dtype)).requires_grad_()
 
     def textbook() -> Tensor:
         return 10.0 * ((gradient.flatten(1).norm(2, dim=1) - 1.0) ** 2).mean()
@@ -57,17 +60,18 @@ def bench_gradient_norm_penalty(compare: Comparison, shape: tuple[int, ...], dty
 
     compare(
         lambda: derivative(gradient_norm_penalty(gradient).penalty),
+        bytes_moved=3 * gradient.nbytes,
         reference=lambda: derivative(reference.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)[0]),
         textbook=lambda: derivative(textbook()),
     )
 
 
-@pytest.mark.parametrize("shape", ACTIVATIONS.values(), ids=ACTIVATIONS)
+@pytest.mark.parametrize("size", ACTIVATIONS)
 @dtypes
-def bench_piecewise_linear(compare: Comparison, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def bench_piecewise_linear(compare: Comparison, size: str, dtype: str) -> None:
     """LeakyReLU and its derivative."""
-    x = torch.randn(shape).to(compare.device, dtype).requires_grad_()
-    grad = torch.randn(shape).to(compare.device, dtype)
+    x, grad = torch.randn(2, *ACTIVATIONS[size]).to(compare.device, getattr(torch, dtype))
+    x = x.detach().requires_grad_()
 
     def derivative(y: Tensor) -> Tensor:
         return torch.autograd.grad(y, x, grad)[0]
@@ -78,15 +82,17 @@ def bench_piecewise_linear(compare: Comparison, shape: tuple[int, ...], dtype: t
 
     compare(
         lambda: derivative(torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, inf)[0]),
+        bytes_moved=4 * x.nbytes + 2 * x.numel() // 8,
         reference=plain,
         leaky_relu=lambda: derivative(F.leaky_relu(x, 0.2)),
     )
 
 
+@pytest.mark.parametrize("size", WEIGHTS)
 @dtypes
-@pytest.mark.parametrize(("count", "size"), [(60, 20_000), (8, 500), (4, 2_000_000)])
-def bench_clip_weights_(compare: Comparison, count: int, size: int, dtype: torch.dtype) -> None:
-    weights = [torch.randn(size).to(compare.device, dtype) for _ in range(count)]
+def bench_clip_weights_(compare: Comparison, size: str, dtype: str) -> None:
+    count, numbers = WEIGHTS[size]
+    weights = [torch.randn(numbers).to(compare.device, getattr(torch, dtype)) for _ in range(count)]
 
     def foreach() -> None:
         torch._foreach_clamp_min_(weights, -0.01)
@@ -94,6 +100,7 @@ def bench_clip_weights_(compare: Comparison, count: int, size: int, dtype: torch
 
     compare(
         lambda: clip_weights_(weights, 0.01),
+        bytes_moved=2 * sum(weight.nbytes for weight in weights),
         reference=lambda: reference.clip_weights_(weights, 0.01),
         foreach=foreach,
     )

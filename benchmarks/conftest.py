@@ -1,4 +1,7 @@
-"""Timing: ours and the baseline in turn, round by round, so that a machine whose speed drifts cannot favour either."""
+"""Ours and the baselines in turn, round by round; what was found goes into the result file and the summary.
+
+A result's ``extra_info`` holds, for each provider, the quartiles of its times (``seconds``), and what else was counted.
+"""
 
 import statistics
 import time
@@ -8,45 +11,62 @@ from typing import Any
 import pytest
 import torch
 
-ROUNDS = 60
+from wgan_fast.benchmark import chill, clock, interleaved, quartiles, rounds_within
+
+SECONDS = 4.0  # for one comparison, after its warm-up
+WARM_UP = 3
+MEBIBYTES_COPIED = 64
 
 
 class Comparison:
-    """Times a function against a baseline; both medians and their ratio go to the result file and to the summary."""
+    """Times a function against baselines; ``benchmark`` keeps what it finds."""
 
-    def __init__(self, benchmark: Any, device: torch.device) -> None:
+    def __init__(self, benchmark: Any, device: torch.device, copy_bandwidth: Callable[[torch.device], float]) -> None:
         self.benchmark = benchmark
         self.device = device
+        self._copy_bandwidth = copy_bandwidth
 
-    def __call__(self, ours: Callable[[], object], *, calls: int = 1, **baselines: Callable[[], object]) -> None:
+    def __call__(
+        self,
+        ours: Callable[[], object],
+        *,
+        calls: int = 1,
+        bytes_moved: int | None = None,
+        **baselines: Callable[[], object],
+    ) -> None:
         """``calls`` of each, one after the other, make a round: with several, all but the first find what they left in
-        the caches.
+        the caches. ``bytes_moved`` is what ours has to read and write.
         """
+        now = clock(self.device)
         ours, *others = (_repeated(function, calls) for function in (ours, *baselines.values()))
         baselines = dict(zip(baselines, others, strict=True))
         times: dict[str, list[float]] = {name: [] for name in baselines}
 
         def time_baselines() -> None:
             for name, baseline in baselines.items():
-                start = time.perf_counter()
-                self._finished(baseline)
-                times[name].append(time.perf_counter() - start)
+                chill(self.device)
+                start = now()
+                baseline()
+                times[name].append(now() - start)
+            chill(self.device)
 
-        self.benchmark.pedantic(
-            self._finished, args=(ours,), setup=time_baselines, rounds=ROUNDS, warmup_rounds=5, iterations=1
-        )
-        median = self.benchmark.stats.stats.median
-        for name, seconds in times.items():
-            baseline_median = statistics.median(seconds[-ROUNDS:])
-            self.benchmark.extra_info[f"{name}_median"] = baseline_median
-            self.benchmark.extra_info[f"{name}_ratio"] = baseline_median / median
-        self.benchmark.extra_info["device"] = str(self.device)
-        self.benchmark.extra_info["calls"] = calls
+        for _ in range(WARM_UP):
+            for function in (ours, *others):
+                function()
+        rounds = rounds_within({"ours": ours, **baselines}, self.device, SECONDS)
+        self.benchmark.pedantic(ours, setup=time_baselines, rounds=rounds)
+        times = {"ours": self.benchmark.stats.stats.data, **times}
+        info = self.benchmark.extra_info
+        info["seconds"] = {name: [q / calls for q in quartiles(seconds)] for name, seconds in times.items()}
+        median = info["seconds"]["ours"][1]
+        if bytes_moved is not None:
+            rate = bytes_moved / median
+            info["bytes"], info["GB/s"] = bytes_moved, rate / 1e9
+            info["percent_of_copy"] = 100 * rate / self._copy_bandwidth(self.device)
 
-    def _finished(self, function: Callable[[], object]) -> None:
-        function()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+    def count(self, what: str, **counts: float) -> None:
+        """Something that was counted and not timed, for each provider."""
+        self.benchmark.extra_info[what] = counts
 
 
 def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object]:
@@ -57,6 +77,22 @@ def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object
     return function if calls == 1 else repeated
 
 
+@pytest.fixture(scope="session")
+def copy_bandwidth() -> Callable[[torch.device], float]:
+    """Bytes that a copy reads and writes in a second; measured once for each device."""
+    found: dict[torch.device, float] = {}
+
+    def measure(device: torch.device) -> float:
+        if device not in found:
+            source = torch.rand(MEBIBYTES_COPIED * 2**18, device=device)
+            target = torch.empty_like(source)
+            times = interleaved({"copy": lambda: target.copy_(source)}, device, 1.0)["copy"]
+            found[device] = 2 * source.nbytes / statistics.median(times)
+        return found[device]
+
+    return measure
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
@@ -65,9 +101,23 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def compare(device: torch.device, benchmark: Any) -> Comparison:  # the device first: it may skip
+def compare(
+    device: torch.device, benchmark: Any, copy_bandwidth: Callable[[torch.device], float]
+) -> Comparison:  # the device first: it may skip
     torch.manual_seed(0)
-    return Comparison(benchmark, device)
+    return Comparison(benchmark, device, copy_bandwidth)
+
+
+def device_time() -> float:
+    return clock(torch.device("cuda"))()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.benchmark(timer=device_time))
+        elif "benchmark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=time.perf_counter))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -75,28 +125,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if session is None or not session.benchmarks:
         return
     terminalreporter.section("how many times faster than the baseline (medians, one run, in turn)")
-    results = [result for result in session.benchmarks if not result.has_error]
-    for result in results:
-        ratios = [
-            f"{key.removesuffix('_ratio')} {value:.2f}"
-            for key, value in result.extra_info.items()
-            if key.endswith("_ratio")
-        ]
-        ratios += [
-            f"{key.removesuffix('_of_the_textbook')} x {value:.2f}"
-            for key, value in result.extra_info.items()
-            if key.endswith("_of_the_textbook")
-        ]
-        calls = result.extra_info.get("calls", 1)
-        noisy = "   (noisy)" if result.stats.iqr > result.stats.median / 2 else ""
-        line = f"{result.name:<70} {result.stats.median / calls * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
+    for result in session.benchmarks:
+        seconds = result.extra_info.get("seconds")
+        if result.has_error or not seconds:
+            continue
+        first, median, third = seconds["ours"]
+        ratios = [f"{name} {quartile[1] / median:.2f}" for name, quartile in seconds.items() if name != "ours"]
+        noisy = "   (noisy)" if third - first > median / 2 else ""
+        line = f"{result.name:<70} {median * 1e6:>10.1f} us   {'   '.join(ratios)}{noisy}"
         terminalreporter.write_line(line)
-    means: dict[str, dict[str, list[float]]] = {}
-    for result in results:
-        if title := result.extra_info.get("mean_over"):
-            for key, value in result.extra_info.items():
-                if key.endswith("_ratio"):
-                    means.setdefault(title, {}).setdefault(key.removesuffix("_ratio"), []).append(value)
-    for title, ratios_to in means.items():
-        mean = "   ".join(f"{name} {statistics.geometric_mean(values):.2f}" for name, values in ratios_to.items())
-        terminalreporter.write_line(f"geometric mean, {title}: {mean}")

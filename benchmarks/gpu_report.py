@@ -4,10 +4,7 @@ Works offline with the Python that holds torch, and installs into a temporary fo
 benchmarks/results/<device>.json; a step that fails is recorded, does not stop the others, and makes the exit status 1.
 """
 
-import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +15,9 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import results
+from results import ROOT
+
 TAIL = 4000  # characters of a failed step's output that are kept
 TIME_LIMIT = 240  # seconds for one step; the build may take longer
 SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
@@ -58,7 +56,7 @@ class Report:
     def __init__(self, folder: Path, device: Any) -> None:
         self.folder = folder
         self.device = device
-        self.commit = commit()  # before a result makes the checkout a modified one
+        self.commit = results.commit()  # before a result makes the checkout a modified one
         self.steps: dict[str, Any] = {}
         self.environment = {
             **os.environ,
@@ -102,38 +100,15 @@ class Report:
         return passed
 
     def write(self) -> None:
-        timings = [file.read_text() for file in sorted(self.folder.glob("timings-*.json"))]
-        results = [result for text in timings if text for result in json.loads(text)["benchmarks"]]
         findings = {
-            "device": self.device.name,
+            "environment": results.environment(torch.device("cuda")),
             "compute_capability": f"{self.device.major}.{self.device.minor}",
             "memory_bytes": self.device.total_memory,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
             "commit": self.commit,
             "steps": self.steps,
-            "benchmarks": [
-                {
-                    "name": result["name"],
-                    **{key: result["stats"][key] for key in ("median", "iqr", "min", "rounds")},
-                    **result["extra_info"],
-                }
-                for result in results
-            ],
+            "benchmarks": results.gather(sorted(self.folder.glob("timings-*.json"))),
         }
-        file = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', self.device.name.lower()).strip('-')}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(findings, indent=2) + "\n")
-        print(f"wrote {file}", flush=True)
-
-
-def commit() -> str | None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
-
-    name = git("rev-parse", "HEAD")
-    return f"{name}{'-modified' if git('status', '--porcelain') else ''}" if name else os.environ.get("COMMIT")
+        print(f"wrote {results.write(findings)}", flush=True)
 
 
 def main() -> int:

@@ -1,10 +1,11 @@
-"""The critic update as others would write it: the textbook's, a functional one for the compiler, a jitted one in JAX.
+"""What others would write: the textbook's update of a critic, its iteration of a training, a functional update for the
+compiler, a jitted one in JAX.
 
 All of them take Adam's step on the loss of WGAN-GP with weight 10.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,15 +25,27 @@ def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> U
     """As in every repository: eager, the samples scored one after the other, PyTorch's default Adam."""
     optimizer = adam(critic, **options)
 
-    def update() -> Tensor:
-        optimizer.zero_grad()
-        wasserstein = critic(real).mean() - critic(fake).mean()
-        loss = reference.gradient_penalty(critic, real, fake) - wasserstein
+    return functools.partial(reference.critic_step, critic, optimizer, real, fake)
+
+
+def textbook_iteration(
+    generator: nn.Module, critic: nn.Module, batches: Sequence[Tensor], latent_shape: tuple[int, ...]
+) -> Update:
+    """One update of the critic for each batch and one of the generator, as in every repository."""
+    critic_adam, generator_adam = adam(critic), adam(generator)
+
+    def iteration() -> Tensor:
+        for real in batches:
+            with torch.no_grad():
+                fake = generator(torch.randn(latent_shape, device=real.device))
+            reference.critic_step(critic, critic_adam, real, fake)
+        generator_adam.zero_grad()
+        loss = -critic(generator(torch.randn(latent_shape, device=real.device))).mean()
         loss.backward()
-        optimizer.step()
+        generator_adam.step()
         return loss.detach()
 
-    return update
+    return iteration
 
 
 def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:

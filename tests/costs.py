@@ -1,4 +1,4 @@
-"""What an update costs: operations, memory; and the critics that it is measured on."""
+"""What an update costs: operations, memory; and the larger critics that it is measured on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from wgan_fast.benchmark import CRITICS, convolutional
 
 Penalty = Callable[..., Tensor]
 
@@ -35,23 +37,22 @@ def update(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> None:
     penalty(critic, real, fake, t=torch.rand(shape[0], generator=generator).to(like)).backward()
 
 
-def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
+def flops_of(function: Callable[[], object]) -> int:
     with Flops() as counted:
-        update(penalty, critic, shape)
+        function()
     return counted.total
 
 
-def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
-    """The most bytes at once that the allocator had handed out since the beginning."""
-    update(penalty, critic, shape)
-    critic.zero_grad()
-    if next(critic.parameters()).is_cuda:
+def peak_bytes_of(function: Callable[[], object], device: torch.device) -> int:
+    """The most bytes at once that the allocator had handed out since the beginning, when it is called again."""
+    function()
+    if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        update(penalty, critic, shape)
+        function()
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
-        update(penalty, critic, shape)
+        function()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     size = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
@@ -60,18 +61,12 @@ def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> 
     return peak
 
 
-def mlp(size: int, width: int, depth: int, inplace: bool = True) -> nn.Module:
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        layers += [nn.Linear(width if i else size, width), nn.LeakyReLU(0.2, inplace=inplace)]
-    return nn.Sequential(*layers, nn.Linear(width, 1))
+def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
+    return flops_of(lambda: update(penalty, critic, shape))
 
 
-def convolutional(channels: tuple[int, ...], kernel: int, padding: int, features: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for i in range(len(channels) - 1):
-        layers += [nn.Conv2d(channels[i], channels[i + 1], kernel, 2, padding), nn.LeakyReLU(0.2, inplace=True)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1))
+def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
+    return peak_bytes_of(lambda: update(penalty, critic, shape), next(critic.parameters()).device)
 
 
 class ResidualBlock(nn.Module):
@@ -94,14 +89,6 @@ def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
     )
 
 
-#: Critics and the shape of their batches.
-CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "toy": (lambda: mlp(2, 512, 3), (256, 2)),
-    "tabular": (lambda: mlp(300, 256, 2), (500, 300)),
-    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
-    "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
-    "mnist": (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1, 28, 28)),
-}
 #: For a GPU: launches are nearly all of the first, and nothing of the last.
 GPU_CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "toy": CRITICS["toy"],

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from costs import CRITICS, Penalty, flops, mlp, peak_memory, update
+from costs import Penalty, flops, peak_memory, update
 from wgan_fast import gradient_penalty, reference
+from wgan_fast.benchmark import CRITICS, mlp
 
 
 class TestFlops:

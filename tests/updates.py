@@ -67,16 +67,6 @@ COUPLED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def textbook(critic: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, *args: Any) -> Tensor:
-    real_scores, fake_scores = critic(real, *args), critic(fake, *args)
-    wasserstein = real_scores.mean() - fake_scores.mean()
-    penalty = reference.gradient_penalty(critic, real, fake, *args)
-    optimizer.zero_grad()
-    (penalty - wasserstein).backward()
-    optimizer.step()
-    return torch.stack([penalty - wasserstein, wasserstein, penalty]).detach()
-
-
 def samples(shape: tuple[int, ...], count: int = BATCH, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return torch.randn(count, *shape, dtype=dtype), torch.rand(count, *shape, dtype=dtype)
 
@@ -98,6 +88,6 @@ def compare_with_textbook(
     critic: nn.Module, batches: list[tuple[Tensor, ...]], backend: str = "eager", optimizer: Optimizer = sgd
 ) -> None:
     other = copy.deepcopy(critic)
-    expected = updated(other, partial(textbook, other, optimizer(other.parameters())), batches)
+    expected = updated(other, partial(reference.critic_step, other, optimizer(other.parameters())), batches)
     actual = updated(critic, CriticStep(critic, optimizer(critic.parameters()), backend=backend), batches)
     assert_close(actual, expected)

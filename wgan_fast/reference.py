@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgan_fast._checks import accumulate_dtype
@@ -139,3 +139,23 @@ def gradient_penalty(
     norms = gradient.flatten(1).norm(2, dim=1)
     excess = (norms - target).clamp(min=0.0) if one_sided else norms - target
     return weight * (excess**2).mean()
+
+
+def critic_step(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: Tensor,
+    fake: Tensor,
+    *args: Any,
+    penalty: Callable[..., Tensor] = gradient_penalty,
+) -> Tensor:
+    """The textbook update of a critic: real and fake samples scored one after the other, one backward. Returns loss,
+    estimate of the Wasserstein distance and penalty, from before the update.
+    """
+    optimizer.zero_grad()
+    wasserstein = critic(real, *args).mean() - critic(fake, *args).mean()
+    penalised = penalty(critic, real, fake, *args)
+    loss = penalised - wasserstein
+    loss.backward()
+    optimizer.step()
+    return torch.stack([loss, wasserstein, penalised]).detach()

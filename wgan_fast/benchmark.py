@@ -1,0 +1,176 @@
+"""Functions timed in turn, round by round, so that a machine whose speed drifts cannot favour one of them; and the
+short comparison with the textbook that ``wgan-fast bench`` prints.
+"""
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast import reference
+from wgan_fast.ops import clip_weights_, interpolate
+from wgan_fast.optim import RMSprop
+from wgan_fast.penalties import gradient_penalty
+from wgan_fast.step import CriticStep
+
+Function = Callable[[], object]
+L2_BYTES = 2**28  # more than any GPU's second-level cache holds
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds; on a GPU the device's own, at the moment when it has done what it was given so far."""
+    return time.perf_counter if device.type != "cuda" else functools.partial(_device_time, device)
+
+
+@functools.cache
+def _first_event(device: torch.device) -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _device_time(device: torch.device) -> float:
+    first, now = _first_event(device), torch.cuda.Event(enable_timing=True)
+    now.record(torch.cuda.current_stream(device))
+    now.synchronize()
+    return first.elapsed_time(now) / 1e3
+
+
+def chill(device: torch.device) -> None:
+    """Empties the second-level cache of a GPU, which would hide what a kernel reads. A CPU's caches are as they are."""
+    if device.type == "cuda":
+        _l2_filler(device).zero_()
+
+
+@functools.cache
+def _l2_filler(device: torch.device) -> Tensor:
+    return torch.empty(L2_BYTES, dtype=torch.uint8, device=device)
+
+
+def rounds_within(functions: Mapping[str, Function], device: torch.device, seconds: float) -> int:
+    """How often all of them can be called in that time: 7 to 60 times. Each has run before."""
+    now = clock(device)
+    start = now()
+    for function in functions.values():
+        function()
+    return min(60, max(7, int(seconds / (now() - start))))
+
+
+def interleaved(functions: Mapping[str, Function], device: torch.device, seconds: float) -> dict[str, list[float]]:
+    """The seconds that each function took, in rounds of one call of each, after a warm-up."""
+    now = clock(device)
+    for _ in range(3):
+        for function in functions.values():
+            function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds_within(functions, device, seconds)):
+        for name, function in functions.items():
+            chill(device)
+            start = now()
+            function()
+            times[name].append(now() - start)
+    return times
+
+
+def quartiles(times: list[float]) -> tuple[float, float, float]:
+    """The first, the median and the third."""
+    first, median, third = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    return first.item(), median.item(), third.item()
+
+
+def mlp(size: int, width: int, depth: int, inplace: bool = True) -> nn.Module:
+    """A critic of ``depth`` hidden layers."""
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [nn.Linear(width if i else size, width), nn.LeakyReLU(0.2, inplace=inplace)]
+    return nn.Sequential(*layers, nn.Linear(width, 1))
+
+
+def convolutional(channels: tuple[int, ...], kernel: int, padding: int, features: int) -> nn.Module:
+    """A critic of convolutions with stride 2."""
+    layers: list[nn.Module] = []
+    for i in range(len(channels) - 1):
+        layers += [nn.Conv2d(channels[i], channels[i + 1], kernel, 2, padding), nn.LeakyReLU(0.2, inplace=True)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1))
+
+
+#: Critics and the shape of their batches.
+CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "toy": (lambda: mlp(2, 512, 3), (256, 2)),
+    "tabular": (lambda: mlp(300, 256, 2), (500, 300)),
+    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
+    "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
+    "mnist": (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1, 28, 28)),
+}
+
+
+def short_comparison(device: torch.device) -> dict[str, dict[str, Function]]:
+    """By title, ours and the textbook's: what :func:`interleaved` takes. Made when it is asked for."""
+    cases: dict[str, dict[str, Function]] = {}
+    real, fake = torch.randn(2, 64, 3, 64, 64, device=device)
+    t = torch.rand(64, device=device)
+    cases["interpolate, 64 x 3 x 64 x 64"] = {
+        "ours": lambda: interpolate(real, fake, t),
+        "textbook": lambda: reference.interpolate(real, fake, t),
+    }
+    cases["clip_weights_, 60 x 20,000"] = _clipping(device)
+    cases["RMSprop and clipping, MLP 784-1024x3"] = _rmsprop(device)
+    for name in ("toy", "mnist"):
+        make, shape = CRITICS[name]
+        critic, batches = make().to(device), torch.randn(2, *shape, device=device)
+        cases[f"gradient penalty with its backward, {name}"] = {
+            "ours": functools.partial(_penalty, gradient_penalty, critic, batches),
+            "textbook": functools.partial(_penalty, reference.gradient_penalty, critic, batches),
+        }
+    for name in ("toy", "mnist"):
+        make, shape = CRITICS[name]
+        cases[f"critic update, {name}"] = _updates(make().to(device), torch.randn(2, *shape, device=device))
+    return cases
+
+
+def _penalty(penalty: Callable[..., Tensor], critic: nn.Module, batches: Tensor) -> None:
+    critic.zero_grad()
+    penalty(critic, *batches).backward()
+
+
+def _clipping(device: torch.device) -> dict[str, Function]:
+    weights = list(torch.randn(60, 20_000, device=device))
+
+    def textbook() -> None:
+        for weight in weights:
+            weight.clamp_(-0.01, 0.01)
+
+    return {"ours": lambda: clip_weights_(weights), "textbook": textbook}
+
+
+def _rmsprop(device: torch.device) -> dict[str, Function]:
+    ours, theirs = (mlp(784, 1024, 3).to(device) for _ in range(2))
+    for parameter in (*ours.parameters(), *theirs.parameters()):
+        parameter.grad = torch.randn_like(parameter)
+    fused = RMSprop(ours.parameters(), clip=0.01)
+    foreach = torch.optim.RMSprop(theirs.parameters(), lr=5e-5, foreach=True)
+
+    def textbook() -> None:
+        foreach.step()
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter.clamp_(-0.01, 0.01)
+
+    return {"ours": fused.step, "textbook": textbook}
+
+
+def _updates(critic: nn.Module, batches: Tensor) -> dict[str, Function]:
+    def adam(critic: nn.Module, **options: Any) -> torch.optim.Adam:
+        return torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.9), **options)
+
+    other = copy.deepcopy(critic)
+    on_gpu = batches.is_cuda
+    step = CriticStep(critic, adam(critic, fused=True, capturable=True) if on_gpu else adam(critic))
+    return {
+        "ours": lambda: step(*batches),
+        "textbook": functools.partial(reference.critic_step, other, adam(other), *batches),
+    }
