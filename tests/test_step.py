@@ -419,6 +419,70 @@ def test_errors_leave_everything_as_it_was(error: type, message: str, real: Any,
     assert all(map(torch.equal, [tensor for p in critic.parameters() for tensor in (p.detach(), p.grad)], before))
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+def test_fused_where_the_user_left_it_open(optimizer: Optimizer) -> None:
+    critic = nn.Linear(2, 1)
+    left_open = optimizer(critic.parameters())
+    CriticStep(critic, left_open)
+    assert left_open.param_groups[0]["fused"] is True
+    left_open.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
+    assert left_open.param_groups[1]["fused"] is True
+    critic(torch.ones(1, 2)).sum().backward()
+    plain = optimizer(critic.parameters())
+    plain.step()
+    open_again = optimizer(critic.parameters())
+    step = CriticStep(critic, open_again)
+    open_again.load_state_dict(plain.state_dict())
+    assert open_again.param_groups[0]["fused"] is None
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        step(torch.full((4, 2), float("inf")), torch.ones(4, 2))
+    assert all(map(torch.equal, critic.parameters(), before))
+    for chosen in ({"foreach": False}, {"foreach": True}, {"fused": False}, {"differentiable": True}):
+        explicit = optimizer(critic.parameters(), **chosen)
+        before = dict(explicit.defaults)
+        CriticStep(critic, explicit)
+        assert explicit.defaults == before
+        assert explicit.param_groups[0]["fused"] is before["fused"]
+
+
+def test_fused_goes_on_from_the_state_of_another() -> None:
+    """A checkpoint of the plain implementation, whose steps the fused one continues."""
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    plain, resumed = (torch.optim.Adam(c.parameters(), lr=1e-2, eps=1e-3, foreach=False) for c in (critic, other))
+    batches = [samples((12,)) for _ in range(4)]
+    for batch in batches[:2]:
+        for c, adam_ in ((critic, plain), (other, resumed)):
+            torch.manual_seed(1)
+            reference.critic_step(c, adam_, *batch)
+    state = resumed.state_dict()
+    resumed = torch.optim.Adam(other.parameters(), lr=1e-2, eps=1e-3)
+    resumed.load_state_dict({**state, "param_groups": [{**group, "foreach": None} for group in state["param_groups"]]})
+    step = CriticStep(other, resumed)
+    for batch in batches[2:]:
+        torch.manual_seed(2)
+        reference.critic_step(critic, plain, *batch)
+        torch.manual_seed(2)
+        step(*batch)
+    assert resumed.param_groups[0]["fused"] is True
+    for actual, expected in zip(other.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_error_after_the_first_term_leaves_no_half_gradient() -> None:
+    critic = nn.Linear(2, 1)
+    step = CriticStep(critic, adam(critic.parameters()))
+    batch = torch.randn(4, 2), torch.randn(4, 2)
+    step(*batch)
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    step._critic_loss._scores = lambda *_: 1 / 0  # what is computed behind the penalty
+    with pytest.raises(ZeroDivisionError):
+        step(*batch)
+    assert all(parameter.grad is None for parameter in critic.parameters())
+    assert all(map(torch.equal, critic.parameters(), before))
+
+
 def test_optimizer_of_another_network() -> None:
     generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
     with pytest.raises(ValueError, match="optimizer: expected the generator's parameters, got some of the critic's"):

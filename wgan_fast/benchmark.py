@@ -5,7 +5,7 @@ short comparison with the textbook that ``wgan-fast bench`` prints.
 import copy
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -108,28 +108,34 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def short_comparison(device: torch.device) -> dict[str, dict[str, Function]]:
-    """By title, ours and the textbook's: what :func:`interleaved` takes. Made when it is asked for."""
-    cases: dict[str, dict[str, Function]] = {}
+def title(device: torch.device) -> str:
+    """Over the rows."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    head = f"wgan_fast against the textbook on {name}, PyTorch {torch.__version__}, float32, medians in turn"
+    return f"{head}\n{'':<46}{'ours':>12}{'textbook':>12}{'times as fast':>16}"
+
+
+def rows(device: torch.device, seconds: float) -> Iterator[str]:
+    """A line for each comparison, when it is done."""
+    for name, make in _COMPARISONS.items():
+        times = interleaved(make(device), device, seconds)
+        ours, textbook = (quartiles(times[who])[1] for who in ("ours", "textbook"))
+        yield f"{name:<46}{ours * 1e3:>9.3f} ms{textbook * 1e3:>9.3f} ms{textbook / ours:>16.2f}"
+
+
+def _interpolation(device: torch.device) -> dict[str, Function]:
     real, fake = torch.randn(2, 64, 3, 64, 64, device=device)
     t = torch.rand(64, device=device)
-    cases["interpolate, 64 x 3 x 64 x 64"] = {
-        "ours": lambda: interpolate(real, fake, t),
-        "textbook": lambda: reference.interpolate(real, fake, t),
+    return {"ours": lambda: interpolate(real, fake, t), "textbook": lambda: reference.interpolate(real, fake, t)}
+
+
+def _penalties(name: str, device: torch.device) -> dict[str, Function]:
+    make, shape = CRITICS[name]
+    critic, batches = make().to(device), torch.randn(2, *shape, device=device)
+    return {
+        "ours": functools.partial(_penalty, gradient_penalty, critic, batches),
+        "textbook": functools.partial(_penalty, reference.gradient_penalty, critic, batches),
     }
-    cases["clip_weights_, 60 x 20,000"] = _clipping(device)
-    cases["RMSprop and clipping, MLP 784-1024x3"] = _rmsprop(device)
-    for name in ("toy", "mnist"):
-        make, shape = CRITICS[name]
-        critic, batches = make().to(device), torch.randn(2, *shape, device=device)
-        cases[f"gradient penalty with its backward, {name}"] = {
-            "ours": functools.partial(_penalty, gradient_penalty, critic, batches),
-            "textbook": functools.partial(_penalty, reference.gradient_penalty, critic, batches),
-        }
-    for name in ("toy", "mnist"):
-        make, shape = CRITICS[name]
-        cases[f"critic update, {name}"] = _updates(make().to(device), torch.randn(2, *shape, device=device))
-    return cases
 
 
 def _penalty(penalty: Callable[..., Tensor], critic: nn.Module, batches: Tensor) -> None:
@@ -163,14 +169,27 @@ def _rmsprop(device: torch.device) -> dict[str, Function]:
     return {"ours": fused.step, "textbook": textbook}
 
 
-def _updates(critic: nn.Module, batches: Tensor) -> dict[str, Function]:
+def _updates(name: str, device: torch.device) -> dict[str, Function]:
+    make, shape = CRITICS[name]
+    ours, batches = make().to(device), torch.randn(2, *shape, device=device)
+    theirs = copy.deepcopy(ours)
+
     def adam(critic: nn.Module, **options: Any) -> torch.optim.Adam:
         return torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.9), **options)
 
-    other = copy.deepcopy(critic)
-    on_gpu = batches.is_cuda
-    step = CriticStep(critic, adam(critic, fused=True, capturable=True) if on_gpu else adam(critic))
+    step = CriticStep(ours, adam(ours, fused=True, capturable=True) if device.type == "cuda" else adam(ours))
     return {
         "ours": lambda: step(*batches),
-        "textbook": functools.partial(reference.critic_step, other, adam(other), *batches),
+        "textbook": functools.partial(reference.critic_step, theirs, adam(theirs), *batches),
     }
+
+
+_COMPARISONS: dict[str, Callable[[torch.device], dict[str, Function]]] = {
+    "interpolate, 64 x 3 x 64 x 64": _interpolation,
+    "clip_weights_, 60 x 20,000": _clipping,
+    "RMSprop and clipping, MLP 784-1024x3": _rmsprop,
+    "penalty and its backward, MLP 2-512x3": functools.partial(_penalties, "toy"),
+    "penalty and its backward, MNIST-size": functools.partial(_penalties, "mnist"),
+    "critic update, MLP 2-512x3": functools.partial(_updates, "toy"),
+    "critic update, MNIST-size": functools.partial(_updates, "mnist"),
+}

@@ -55,8 +55,9 @@ class Update:
             raise TypeError(
                 "optimizer: its parameters are sharded; shard a CriticLoss and call its backward, as docs/step.md does"
             )
-        if self.device.type == "cpu":
-            _choose_fused(optimizer)
+        self._fuses = self.device.type == "cpu" and _is_open_adam(optimizer)
+        if self._fuses:
+            self._fuse()
         self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
         #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
@@ -66,6 +67,14 @@ class Update:
         """The optimizer's; with those that are frozen or without."""
         parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         return [parameter for parameter in parameters if frozen or parameter.requires_grad]
+
+    def _fuse(self) -> None:
+        """Takes PyTorch's fused implementation, whose own choice on a CPU is a loop of a dozen passes over each
+        parameter: the same numbers up to rounding, and the same state. What is loaded later may have undone it.
+        """
+        for setting in (self.optimizer.defaults, *self.optimizer.param_groups):
+            setting["fused"] = True
+        self.optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as its constructor would
 
     @property
     def skips_on_device(self) -> bool:
@@ -87,6 +96,8 @@ class Update:
         parameters = self.parameters()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        if self._fuses:
+            self._fuse()
         if self.process_group is not None:
             statistics = _all_reduce(parameters, statistics, samples, self.process_group)
         self.skipped.count(self._apply([p.grad for p in parameters if p.grad is not None]))
@@ -129,20 +140,14 @@ class Update:
         return found_inf
 
 
-def _choose_fused(optimizer: torch.optim.Optimizer) -> None:
-    """Takes PyTorch's fused implementation of Adam where the user has left the choice to PyTorch, whose own on a CPU is
-    a loop of a dozen passes over each parameter: the same numbers up to rounding, and the same state.
-    """
-    settings = [optimizer.defaults, *optimizer.param_groups]
-    if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and not any(
+def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is an Adam whose user has left the choice of its implementation to PyTorch."""
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and not any(
         any(setting[name] is not None for name in ("foreach", "fused"))
         or setting["differentiable"]
         or any(isinstance(beta, Tensor) for beta in setting["betas"])
-        for setting in settings
-    ):
-        for setting in settings:
-            setting["fused"] = True
-        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as its constructor would
+        for setting in (optimizer.defaults, *optimizer.param_groups)
+    )
 
 
 def _all_reduce(

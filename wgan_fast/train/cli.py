@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import torch
 import typer
 
+from wgan_fast import benchmark
 from wgan_fast.train.config import ALGORITHMS, TrainConfig
 from wgan_fast.train.data import DATASETS
 from wgan_fast.train.models import MODELS
@@ -99,6 +101,48 @@ def train(
         _stop(f"{trainer.folder}: {error}", code=1)
     typer.echo(_report(metrics))
     typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, checkpoint.pt")
+
+
+@app.command()
+def bench(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    seconds: Annotated[float, typer.Option(help="For each comparison, after its warm-up.", min=0.1)] = 3.0,
+) -> None:
+    """Time the library against the textbook on this machine, in turn, and print the medians."""
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        _stop(f"--device: expected cpu, cuda or cuda:N, got {device!r}: {str(error).splitlines()[0]}", code=2)
+    typer.echo(benchmark.title(where))
+    for row in benchmark.rows(where, seconds):
+        typer.echo(row)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="all, or one of them; an unknown name lists them.")] = "all",
+    out: Annotated[Path, typer.Option(help="The folder of figures, numbers and index.html.")] = Path("runs/reproduce"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    small: Annotated[bool, typer.Option("--small", help="Little training; numbers may miss what is expected.")] = False,
+) -> None:
+    """Run the claims of the theory: a figure and measured numbers for each, and a page that shows them."""
+    from wgan_fast.experiments import reproduce as experiments  # it needs more than the other commands
+
+    if name != "all" and name not in experiments.NAMES:
+        _stop(f"name: expected all or one of {', '.join(experiments.NAMES)}, got {name!r}", code=2)
+    names = experiments.NAMES if name == "all" else (name,)
+    failed = []
+    for i, outcome in enumerate(experiments.reproduce(names, out, seed, small=small), 1):
+        verdict = "holds" if outcome.holds else "DOES NOT HOLD"
+        typer.echo(f"[{i}/{len(names)}] {outcome.name}: {verdict} ({outcome.seconds:.1f} s)")
+        for number in outcome.numbers:
+            wanted = f"{number.relation} {number.expected:.4g}" + f" ± {number.tolerance:.2g}" * (number.tolerance > 0)
+            typer.echo(f"    {number.what}: {number.measured:.4g} (expected {wanted})")
+        failed += [] if outcome.holds else [outcome.name]
+    typer.echo(f"{out}/index.html shows them all")
+    if failed:
+        _stop(f"not reproduced: {', '.join(failed)}", code=1)
 
 
 def _as_option(message: str) -> str:

@@ -1,0 +1,55 @@
+"""What an experiment finds: a figure, and measured numbers beside the expected ones."""
+
+import math
+from typing import Literal, NamedTuple
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+class Number(NamedTuple):
+    """Something that was measured, and what the theory says of it.
+
+    ``relation`` says how: ``=`` within ``tolerance`` (absolute), ``>=`` or ``<=`` with that much to spare.
+    """
+
+    what: str
+    measured: float
+    expected: float
+    tolerance: float = 0.0
+    relation: Literal["=", ">=", "<="] = "="
+
+    @property
+    def holds(self) -> bool:
+        if self.relation == ">=":
+            return self.measured >= self.expected - self.tolerance
+        if self.relation == "<=":
+            return self.measured <= self.expected + self.tolerance
+        if math.isinf(self.expected):
+            return self.measured == self.expected
+        return abs(self.measured - self.expected) <= self.tolerance
+
+
+class Finding(NamedTuple):
+    """What ``run`` of an experiment returns."""
+
+    figure: Figure
+    numbers: list[Number]
+
+
+#: The colours of Okabe and Ito, which survive colour-blindness; lines and markers differ as well, for print.
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
+LINES = ("-", "--", "-.", ":")
+MARKERS = "os^Dvx+"
+
+
+def axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, row by row."""
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    return figure, list(grid.flat)
