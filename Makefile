@@ -38,10 +38,11 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(NATIVE)
 
-# Writes benchmarks/results/<this processor>.json.
+# Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
+BENCH ?= not slow and not cuda
 bench: venv
 	mkdir -p build
-	$(BIN)/pytest benchmarks -m "not slow and not cuda" --benchmark-json=build/bench.json $(PYTEST_ARGS)
+	$(BIN)/pytest benchmarks -m "$(BENCH)" --benchmark-json=build/bench.json $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/results.py build/bench.json
 
 # What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads.

@@ -13,7 +13,7 @@ import torch
 
 from wgan_fast.benchmark import chill, clock, interleaved, quartiles, rounds_within
 
-SECONDS = 4.0  # for one comparison, after its warm-up
+SECONDS = 3.0  # for one comparison, after its warm-up
 WARM_UP = 3
 MEBIBYTES_COPIED = 64
 

@@ -6,10 +6,12 @@ benchmarks/results/<device>.json; a step that fails is recorded, does not stop t
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from results import ROOT
 
 TAIL = 4000  # characters of a failed step's output that are kept
 TIME_LIMIT = 240  # seconds for one step; the build may take longer
+GRACE = 20  # seconds to end in, when a step is out of time
+TIME_IN_ALL = 520  # seconds after the build: what comes last is cut, and says so
 SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
 
 
@@ -58,6 +62,7 @@ class Report:
         self.device = device
         self.commit = results.commit()  # before a result makes the checkout a modified one
         self.steps: dict[str, Any] = {}
+        self.ends = inf  # when there is no more time
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # ninja may be there
@@ -65,7 +70,7 @@ class Report:
         }
 
     def step(
-        self, name: str, command: list[str], closes_with: str = "", limit: int = TIME_LIMIT, **environment: str
+        self, name: str, command: list[str], closes_with: str = "", limit: float = TIME_LIMIT, **environment: str
     ) -> bool:
         """Runs outside of the checkout, so that the package that was built is the one that is imported.
 
@@ -73,21 +78,13 @@ class Report:
         """
         print(f"== {name}", flush=True)
         start = time.monotonic()
+        limit = min(limit, self.ends - start)
         try:
-            result = subprocess.run(
-                command,
-                cwd=self.folder,
-                env={**self.environment, **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=limit,
-                text=True,
-                errors="replace",
-            )
-            passed, output = result.returncode == 0, result.stdout
-        except (OSError, subprocess.TimeoutExpired) as error:
-            partial = getattr(error, "stdout", None) or b""
-            passed, output = False, f"{partial.decode(errors='replace')}\n{error}"
+            if limit <= 0:
+                raise TimeoutError(f"not run: the {TIME_IN_ALL} seconds are over")
+            passed, output = run(command, limit, self.folder, {**self.environment, **environment})
+        except OSError as error:
+            passed, output = False, str(error)
         seconds = time.monotonic() - start
         closing = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         passed = passed and closes_with in closing
@@ -111,6 +108,32 @@ class Report:
         print(f"wrote {results.write(findings)}", flush=True)
 
 
+def run(command: list[str], limit: float, folder: Path, environment: dict[str, str]) -> tuple[bool, str]:
+    """Whether it succeeded within the limit, and its output. What is out of time is interrupted as by a user first, so
+    that pytest writes down what it has timed.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=limit)
+            return process.returncode == 0, output
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                output, _ = process.communicate(timeout=GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, _ = process.communicate()
+            return False, f"{output}\nout of time after {limit:.0f} s"
+
+
 def main() -> int:
     if not torch.cuda.is_available():
         print("gpu-report: no GPU is visible to this Python's torch; nothing was run")
@@ -130,6 +153,7 @@ def main() -> int:
             TORCH_CUDA_ARCH_LIST=f"{device.major}.{device.minor}",
             MAX_JOBS=str(os.cpu_count()),
         )
+        report.ends = time.monotonic() + TIME_IN_ALL
         if built:
             report.step("doctor", [*python, "-m", "wgan_fast.doctor"])
             report.step("tests", [*pytest, str(ROOT / "tests")], " passed")
