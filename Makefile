@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 NATIVE = $(shell find csrc tests/cuda_on_host -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: venv train test lint format bench cuda-build gpu-report
+.PHONY: venv train test lint format bench report cuda-build gpu-report
 
 venv: $(INSTALLED)
 
@@ -44,6 +44,10 @@ bench: venv
 	mkdir -p build
 	$(BIN)/pytest benchmarks -m "$(BENCH)" --benchmark-json=build/bench.json $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/results.py build/bench.json
+
+# Writes what README and docs/ say of benchmarks/results/; where CI is set, only looks whether they say it.
+report: venv
+	$(BIN)/python benchmarks/report.py $(if $(CI),--check)
 
 # What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads.
 # The environment is kept, because its PyTorch takes 5 GB; the package is installed, not imported from this folder, so

@@ -1,0 +1,246 @@
+"""README's section on speed, docs/benchmarks.md, docs/scaling.md and docs/figures/ from benchmarks/results/*.json.
+
+    python benchmarks/report.py [--check]
+
+``--check`` writes nothing, and fails where a text is not what the results give, or a figure not drawn from them.
+"""
+
+import argparse
+import difflib
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import figures
+import scaling
+from caveats import contradictions, slower
+from tables import Results, comparisons, geometric_mean, quartiles, ratio, significant, table, times, value
+
+ROOT = Path(__file__).resolve().parents[1]
+OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
+GENERATED = "<!-- Written by `make report` from benchmarks/results/; changes belong there or into benchmarks/. -->"
+DIFF_LINES = 40
+
+#: The suites that docs/benchmarks.md shows case by case: title, and what is timed.
+SUITES = {
+    "gradient_penalty": ("A penalty with its backward", "`gradient_penalty` and `backward()`."),
+    "training": (
+        "A whole iteration of training",
+        "Five updates of the critic, each with fresh fakes, one of the generator.",
+    ),
+    "interpolate": ("`interpolate`", "`reference` is the formula in plain PyTorch, `lerp` one `torch.lerp`."),
+    "gradient_norm_penalty": (
+        "The penalty of a gradient, and its derivative",
+        "`textbook` is `norm`, `mean` and autograd.",
+    ),
+    "piecewise_linear": ("LeakyReLU and its derivative", "`leaky_relu` is PyTorch's own."),
+    "clip_weights_": ("`clip_weights_`", "`foreach` is `torch._foreach_clamp_min_` and `_max_`."),
+    "clipped": ("`clip_weights_` by number of weights", "`textbook` is a `clamp_` for each tensor."),
+    "rmsprop": (
+        "RMSprop with clipping",
+        "`foreach` is `torch.optim.RMSprop(foreach=True)` and the clamps of lists; warm is ten steps in a row, "
+        "cold one step after one of the other's.",
+    ),
+    "bandwidth": (
+        "Kernels on 64 MiB",
+        "`copy` moves as many bytes into memory that is there, `clone` into new memory.",
+    ),
+    "import": ("Import", "`import wgan_fast`, in which `import torch` is included, in a new process."),
+    "install": ("Installation", "`pip install` from the sources."),
+}
+CRITICS = {
+    "toy": "toy: MLP 2-512x3, batch 256",
+    "tabular": "tabular: MLP 300-256x2, batch 500",
+    "wide": "wide: MLP 784-1024x3, batch 128",
+    "dcgan": "DCGAN-32, batch 64",
+    "mnist": "MNIST-size, batch 50",
+    "dcgan-64": "DCGAN-64, batch 64",
+    "resnet": "ResNet on 64 x 64, batch 256",
+}
+
+
+def critic_update(results: Results) -> str:
+    """A row for each critic, and the geometric means of the ratios."""
+    entries = results.select("critic_step")
+    if not entries:
+        return ""
+    compared = {
+        "textbook": ("eager", "textbook"),
+        "fused textbook": ("eager", "fused"),
+        "JAX": ("eager", "jax"),
+        "bfloat16: textbook in float32": ("bfloat16", "textbook"),
+        "compile: textbook": ("compile", "textbook"),
+        "compile: functional": ("compile", "functional"),
+        "graph: textbook": ("graph", "textbook"),
+        "graph: functional": ("graph", "functional"),
+    }
+    rows, ratios = [], []
+    for name in dict.fromkeys(entry["case"]["name"] for entry in entries):
+        of = {entry["case"]["variant"]: entry for entry in results.select("critic_step", name=name)}
+        eager = of.get("eager", {})
+        ratios.append([ratio(of.get(variant, {}), baseline) for variant, baseline in compared.values()])
+        memory, forwards = (
+            ratio(eager, "textbook", "peak_bytes"),
+            [value(eager, who, "forwards") for who in ("ours", "textbook")],
+        )
+        ratios[-1].append(memory and 1 / memory)
+        rows.append(
+            [
+                CRITICS.get(name, name),
+                quartiles(eager, 1e3) if eager else "",
+                *map(times, ratios[-1]),
+                " / ".join(significant(number) for number in forwards) if all(forwards) else "",
+            ]
+        )
+    means = (times(geometric_mean(column)) for column in zip(*ratios, strict=True))
+    rows.append(["geometric mean", "", *means, ""])
+    header = ["critic", "ours, ms (quartiles)", *compared, "peak memory, of textbook's", "forwards, ours / textbook"]
+    return table(header, rows)
+
+
+def environment(results: Results) -> str:
+    """What the numbers depend on, and what speaks against them."""
+    about = results.environment
+    commit, _, modified = (results.commit or "unknown").partition("-")
+    precision = f"float32 products `{about['float32_matmul_precision']}`"
+    if about["cudnn_allows_tf32"] is not None:
+        precision += f", convolutions {'may' if about['cudnn_allows_tf32'] else 'do not'} take TF32"
+    words = [
+        f"{about['threads']} threads",
+        about["capability"],
+        f"PyTorch {about['torch']}",
+        f"Python {about['python']}",
+        about["system"],
+        precision,
+        f"commit {commit[:12]}{' with changes that were not committed' if modified else ''}",
+    ]
+    failed = [name for name, step in results.steps.items() if not step["passed"]]
+    text = ", ".join(words) + "." + (f" Steps that failed: {', '.join(failed)}." if failed else "")
+    doubts = contradictions(results)
+    return f"{text}\n\n{doubts}" if doubts else text
+
+
+def section(title: str, *parts: str) -> str:
+    """Nothing where there is no data."""
+    return "\n\n".join([title, *parts]) if parts[-1] else ""
+
+
+UPDATE = (
+    "An update of the critic, eager unless the column says otherwise. Fused is a textbook with PyTorch's fused Adam, "
+    "functional a `torch.compile` of loss and gradients by `torch.func`; bfloat16 is autocast, on a GPU captured:"
+)
+READING = (
+    "Times are medians with their quartiles. A column that names a baseline says how many times as fast as that ours "
+    "is: the ratio of the medians of one run, in which the two took turns. Below 1 ours is slower."
+)
+
+
+def readme(results: Sequence[Results]) -> str:
+    parts = [] if results else ["Nothing has been measured yet."]
+    if results:
+        parts.append(READING)
+    for device in results:
+        parts += [
+            f"### {device.device}",
+            environment(device),
+            section(UPDATE, critic_update(device)),
+            section("A penalty with its backward:", comparisons(device.select("gradient_penalty"))),
+            section("Where ours is slower, or takes more:", slower(device)),
+        ]
+    if not any(device.on_gpu for device in results):
+        parts.append("No GPU has been measured yet.")
+    if results:
+        parts += [
+            "![Update of the critic: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)",
+            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, of a whole iteration and of the "
+            "import; [docs/scaling.md](docs/scaling.md) how cost grows with the batch, the critic, the number of GPUs.",
+        ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def all_tables(results: Sequence[Results]) -> str:
+    parts = [
+        "# Benchmarks",
+        GENERATED,
+        f"{READING} A share of a copy may exceed 100 %: what a small case moves stays in caches. "
+        "Where ours is slower, and why, is in the [README](../README.md#how-fast).",
+    ]
+    for device in results:
+        suites = dict.fromkeys([*SUITES, *(entry["suite"] for entry in device.entries)])
+        parts += [
+            f"## {device.device}",
+            environment(device),
+            section("### An update of the critic", UPDATE, critic_update(device)),
+        ]
+        for suite in suites:
+            if suite not in ("critic_step", "growth"):
+                title, timed = SUITES.get(suite, (suite, ""))
+                parts.append(section(f"### {title}", *([timed] if timed else []), comparisons(device.select(suite))))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def cost(results: Sequence[Results]) -> str:
+    parts = ["# How cost grows", GENERATED]
+    parts += [section(f"## {device.device}", environment(device), scaling.growth(device)) for device in results]
+    if any(device.select("growth") for device in results):
+        parts += [
+            "![Time and peak memory by batch, width and depth; time to clip](figures/growth.png)",
+            "## 1 to 1,024 GPUs",
+            scaling.many_gpus(results),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def texts(root: Path, results: Sequence[Results]) -> dict[Path, str]:
+    """By file, what it should hold."""
+    front = root / "README.md"
+    before, opening, rest = front.read_text().partition(OPENING)
+    _, closing, after = rest.partition(CLOSING)
+    if not closing:
+        raise ValueError(f"{front} has no section between {OPENING} and {CLOSING}")
+    return {
+        front: f"{before}{opening}\n{readme(results)}\n{closing}{after}",
+        root / "docs" / "benchmarks.md": all_tables(results),
+        root / "docs" / "scaling.md": cost(results),
+    }
+
+
+def out_of_date(root: Path, expected: dict[Path, str], drawn: Sequence[Path], digest: str) -> list[str]:
+    """The lines that say so."""
+    lines = []
+    for file, text in expected.items():
+        name, found = str(file.relative_to(root)), file.read_text() if file.exists() else ""
+        both = found.splitlines(), text.splitlines()
+        difference = [*difflib.unified_diff(*both, name, f"{name}, from the results", lineterm="")]
+        lines += [*difference[:DIFF_LINES], *(["..."] if len(difference) > DIFF_LINES else [])]
+    for file in drawn:
+        if not figures.drawn_from(file, digest):
+            wrong = "was drawn from other results" if file.exists() else "is missing"
+            lines.append(f"{file.relative_to(root)} {wrong}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where something is out of date")
+    check = parser.parse_args(arguments).check
+    files = sorted((root / "benchmarks" / "results").glob("*.json"))
+    results = [Results.read(file) for file in files]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    expected, folder = texts(root, results), root / "docs" / "figures"
+    if check:
+        drawn = [folder / f"{name}.png" for name in figures.NAMES if results]
+        wrong = out_of_date(root, expected, drawn, digest)
+        if wrong:
+            print(*wrong, "report: out of date; run `make report` and commit what it writes", sep="\n")
+        return int(bool(wrong))
+    for file, text in expected.items():
+        file.write_text(text)
+    if results:
+        figures.draw(results, folder, digest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""How cost grows: with the batch and the critic, as measured; with the number of GPUs, as computed."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from tables import Entry, Results, comparisons, label, quartiles, ratio, significant, table, times, value
+
+MEASURES = ("batch", "width", "depth")
+HARDLY = 1.05  # times as fast: what is below gains hardly anything
+
+GPUS = (1, 2, 4, 8, 16, 64, 256, 1024)
+#: What the model assumes of a link: bytes in a second and seconds of latency.
+NODE = 8
+INSIDE, BETWEEN = (450e9, 2e-6), (50e9, 10e-6)
+
+MODEL = """\
+Computed, not measured. Each of N GPUs takes a step on a batch of its own. One ring all-reduce sums the gradients, which
+lie in one flat buffer; it begins when the backward has ended, and the optimizer waits for it:
+
+    time(N) = step + 2 (N - 1) / N * bytes / bandwidth + 2 (N - 1) * latency
+    efficiency(N) = step / time(N)
+"""
+OF_THIS_CPU = """\
+**The steps are this CPU's.** A GPU's are shorter, so its efficiency with the same bytes is lower: for 90 % a step must
+last nine times as long as the all-reduce, whose column holds for any device."""
+
+
+def all_reduce_seconds(size: int, gpus: int) -> float:
+    """A ring's: each link carries 2 (N - 1) / N of the bytes, in 2 (N - 1) messages, and the slowest link decides."""
+    bandwidth, latency = INSIDE if gpus <= NODE else BETWEEN
+    return 2 * (gpus - 1) / gpus * size / bandwidth + 2 * (gpus - 1) * latency
+
+
+def growth(results: Results) -> str:
+    """What was measured on one device."""
+    of_each = {measure: found for measure in MEASURES if len(found := by_size(results, measure)) > 1}
+    clipped = sorted(results.select("clipped"), key=lambda entry: entry["case"]["numbers"])
+    parts = []
+    if of_each:
+        entries = [entry for found in of_each.values() for entry in found]
+        parts += [exponents(of_each), where_it_stops(results, entries), comparisons(entries)]
+    if clipped:
+        parts.append(clipping(clipped))
+    return "\n\n".join(parts)
+
+
+def by_size(results: Results, measure: str) -> list[Entry]:
+    return sorted(results.select("growth", measure=measure), key=lambda entry: entry["case"]["value"])
+
+
+def exponents(of_each: dict[str, list[Entry]]) -> str:
+    def ends(numbers: Sequence[float], text: Callable[[float], str]) -> str:
+        return f"{text(numbers[0])} to {text(numbers[-1])}"
+
+    def slopes(entries: Sequence[Entry], what: str) -> str:
+        points = [(math.log(entry["case"]["value"]), math.log(value(entry, "ours", what))) for entry in entries]
+        slope = [(y - below) / (x - left) for (left, below), (x, y) in pairwise(points)]
+        return ends(slope, "{:.2f}".format)
+
+    rows = [
+        [
+            f"{measure}, {ends([entry['case']['value'] for entry in entries], '{:,}'.format)}",
+            ends([1e3 * value(entry, "ours") for entry in entries], significant),
+            slopes(entries, "seconds"),
+            slopes(entries, "peak_bytes"),
+            ends([ratio(entry, "textbook") for entry in entries], times),
+            ends([1 / ratio(entry, "textbook", "peak_bytes") for entry in entries], times),
+        ]
+        for measure, entries in of_each.items()
+    ]
+    header = ["from the smallest to the largest", "ours, ms", "exponent of time", "exponent of peak memory"]
+    text = (
+        "An update of an MLP on 64 numbers (batch 128, width 256, 3 hidden layers), of which one measure grows. "
+        "Exponents are slopes of the logarithms, between the two smallest and between the two largest sizes: 0 where "
+        "the cost is constant, 1 where it is proportional to the measure. Weights, and with them operations, grow with "
+        "the square of the width."
+    )
+    return f"{text}\n\n" + table([*header, "times as fast as textbook", "peak memory, of textbook's"], rows)
+
+
+def where_it_stops(results: Results, entries: Sequence[Entry]) -> str:
+    def listed(entries: Sequence[Entry]) -> str:
+        return ", ".join(f"{label(entry)} ({times(ratio(entry, 'textbook'))})" for entry in entries) or "nowhere"
+
+    least = min(entries, key=lambda entry: value(entry, "ours"))
+    most = max(entries, key=lambda entry: ratio(entry, "textbook"))
+    saved = [found for entry in results.select("critic_step") if (found := ratio(entry, "textbook", "forwards"))]
+    hardly = [entry for entry in entries if ratio(entry, "textbook") < HARDLY]
+    text = (
+        f"The shortest update takes {quartiles(least, 1e3)} ms ({label(least)}). That is calls of Python and of "
+        "PyTorch's dispatcher, of which the textbook makes about as many; where they are most of the time there is "
+        f"little to gain. Less than {HARDLY} times as fast as the textbook: {listed(hardly)}. Fastest against it: "
+        f"{listed([most])}."
+    )
+    if saved:
+        text += (
+            " Beyond the constant part, the share of operations that is saved is about the same at any size; for the "
+            f"critics of the update's table it would make {times(min(saved))} to {times(max(saved))} alone."
+        )
+    return text
+
+
+def clipping(entries: Sequence[Entry]) -> str:
+    def ahead(entry: Entry) -> bool:
+        return all(ratio(entry, name) >= 1 for name in entry["seconds"] if name != "ours")
+
+    behind = [f"{entry['case']['numbers']:,}" for entry in entries if not ahead(entry)]
+    return (
+        f"Clipping {label(entries[0])} takes {quartiles(entries[0], 1e6)} us, {label(entries[-1])} "
+        f"{quartiles(entries[-1], 1e3)} ms. Behind one of PyTorch's forms: {', '.join(behind) or 'nowhere'} "
+        "([table](benchmarks.md))."
+    )
+
+
+def many_gpus(results: Sequence[Results]) -> str:
+    parts = [
+        MODEL.strip("\n"),
+        f"Assumed: up to {NODE} GPUs share a node, with {link(INSIDE)} between neighbours; of more, the ring crosses "
+        f"nodes, and its slowest link counts, {link(BETWEEN)}. Measured: the step, and the bytes of the gradients.",
+        *(part for device in results for part in efficiency(device)),
+    ]
+    waiting = 2 * (GPUS[-1] - 1) * BETWEEN[1]
+    parts.append(
+        f"Of the all-reduce over {GPUS[-1]:,} GPUs {significant(1e3 * waiting)} ms are latency, whatever the bytes: "
+        "there a ring stops scaling. Libraries may choose trees, whose latency grows with the logarithm of N; this "
+        "model does not."
+    )
+    return "\n\n".join(parts)
+
+
+def efficiency(results: Results) -> list[str]:
+    """For the largest width and the one in the middle."""
+    widths = by_size(results, "width")
+    if not widths:
+        return []
+    header, rows, steps = ["GPUs"], [[f"{gpus:,}"] for gpus in GPUS], []
+    for entry in {entry["case"]["value"]: entry for entry in (widths[-1], widths[len(widths) // 2])}.values():
+        step, size = value(entry, "ours"), value(entry, "ours", "all_reduce_bytes")
+        steps.append(f"{label(entry)}: {significant(1e3 * step)} ms and {significant(size / 1e6)} MB")
+        header += [f"{label(entry)}: all-reduce, ms", f"{label(entry)}: efficiency"]
+        for row, gpus in zip(rows, GPUS, strict=True):
+            seconds = all_reduce_seconds(size, gpus)
+            row += [f"{1e3 * seconds:.3f}", f"{100 * step / (step + seconds):.1f} %"]
+    parts = [f"### {results.device}", f"Steps and gradients: {'; '.join(steps)}.", table(header, rows)]
+    return parts if results.on_gpu else [*parts, OF_THIS_CPU]
+
+
+def link(assumed: tuple[float, float]) -> str:
+    bandwidth, latency = assumed
+    return f"{bandwidth / 1e9:.0f} GB/s and {1e6 * latency:.0f} us"
