@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from results import commit
 from wgan_fast.benchmark import chill, clock, interleaved, quartiles, rounds_within
 
 SECONDS = 3.0  # for one comparison, after its warm-up
 WARM_UP = 3
 MEBIBYTES_COPIED = 64
+COMMIT = pytest.StashKey[str | None]()
 
 
 class Comparison:
@@ -106,6 +108,14 @@ def compare(
 ) -> Comparison:  # the device first: it may skip
     torch.manual_seed(0)
     return Comparison(benchmark, device, copy_bandwidth)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COMMIT] = commit()  # before a result makes the checkout a modified one
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    output_json["commit"] = config.stash[COMMIT]
 
 
 def device_time() -> float:

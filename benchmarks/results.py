@@ -80,10 +80,11 @@ def write(findings: dict[str, Any]) -> Path:
 
 
 def main() -> None:
+    files = [Path(name) for name in sys.argv[1:]]
     findings = {
         "environment": environment(torch.device("cpu")),
-        "commit": commit(),
-        "benchmarks": gather(map(Path, sys.argv[1:])),
+        "commit": json.loads(files[0].read_text())["commit"],
+        "benchmarks": gather(files),
     }
     print(f"wrote {write(findings)}")
 

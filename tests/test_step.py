@@ -22,7 +22,6 @@ from updates import (
     compare_with_textbook,
     samples,
     sgd,
-    textbook,
     updated,
 )
 from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, optim, r1_penalty, reference, wgan_div_penalty
@@ -312,7 +311,7 @@ def test_a_dropout_that_begins_later() -> None:
             network[1].p = 0.5 if i > 2 else 0.0
         batch = samples((12,))
         torch.manual_seed(i)
-        expected = textbook(other, optimizer, *batch)
+        expected = reference.critic_step(other, optimizer, *batch)
         torch.manual_seed(i)
         assert_close(torch.stack(step(*batch)), expected)
 
@@ -325,7 +324,7 @@ def test_hooks_see_the_whole_gradient() -> None:
         network[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
     critic[2].weight.register_post_accumulate_grad_hook(lambda _: calls.append(1))
     batches = [samples((12,)) for _ in range(3)]
-    expected = updated(other, partial(textbook, other, sgd(other.parameters())), batches)
+    expected = updated(other, partial(reference.critic_step, other, sgd(other.parameters())), batches)
     assert_close(updated(critic, CriticStep(critic, sgd(critic.parameters())), batches), expected)
     assert len(calls) == 3
 

@@ -49,6 +49,11 @@ def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) 
         raise ValueError(f"{name}: expected device {other.device} as of {other_name}, got {value.device}")
 
 
+def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.shape != other.shape:
+        raise ValueError(f"{name}: expected shape {tuple(other.shape)} as of {other_name}, got {tuple(value.shape)}")
+
+
 def check_number(name: str, value: Any, *, minimum: float | None = None) -> None:
     """A finite real number."""
     if not isinstance(value, Real) or isinstance(value, bool):

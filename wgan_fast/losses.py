@@ -7,10 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from wgan_fast._checks import accumulate_dtype, check_batch, check_same_device, check_scores, module_of
+from wgan_fast._checks import (
+    accumulate_dtype,
+    check_batch,
+    check_same_device,
+    check_same_shape,
+    check_scores,
+    module_of,
+)
 from wgan_fast._library import is_recorded
 from wgan_fast.input_gradient import ordinary
-from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
+from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
 from wgan_fast.row_coupling import rows_are_independent, training_mode
 
 Penalty = Callable[..., Tensor]
@@ -129,6 +136,8 @@ class CriticLoss(nn.Module):
         asked for: whoever differentiates one before the next needs memory for the larger graph alone.
         """
         real, fake = _samples(real, fake)
+        if _function(self.penalty) in (gradient_penalty, wgan_div_penalty):
+            check_same_shape("fake", fake, "real", real)  # before anything is differentiated
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         # The scores come first, as in the textbook, where scoring has effects that the order decides.
@@ -177,13 +186,18 @@ def check_penalty(penalty: Any) -> None:
     if penalty is not None and not callable(penalty):
         wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
         raise TypeError(f"penalty: expected {wanted}, got {type(penalty).__name__}")
-    function = getattr(penalty, "func", penalty)  # of a functools.partial
+    function = _function(penalty)
     if function in (r1_penalty, r2_penalty, dragan_penalty):
         samples = "fake" if function is r2_penalty else "real"
         raise ValueError(
             f"penalty: {function.__name__} takes {samples} samples alone, and is called with both; pass "
             f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`"
         )
+
+
+def _function(penalty: Any) -> Any:
+    """Without what a functools.partial adds."""
+    return getattr(penalty, "func", penalty)
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

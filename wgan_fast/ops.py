@@ -13,6 +13,7 @@ from wgan_fast._checks import (
     check_flag,
     check_number,
     check_same_device,
+    check_same_shape,
     check_tensor,
     check_weights,
 )
@@ -54,8 +55,7 @@ def interpolate(
     """
     check_batch("real", real)
     check_batch("fake", fake)
-    if fake.shape != real.shape:
-        raise ValueError(f"fake: expected shape {tuple(real.shape)} as of real, got {tuple(fake.shape)}")
+    check_same_shape("fake", fake, "real", real)
     check_same_device("fake", fake, "real", real)
     if fake.dtype != real.dtype:
         if not torch.is_autocast_enabled(real.device.type):
