@@ -51,7 +51,7 @@ def commit() -> str | None:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
 
     name = git("rev-parse", "HEAD")
-    return f"{name}{'-modified' if git('status', '--porcelain') else ''}" if name else os.environ.get("COMMIT")
+    return f"{name}{'-modified' if git('status', '--porcelain', '--', '.', ':!benchmarks/results') else ''}" if name else os.environ.get("COMMIT")
 
 
 def gather(timings: Iterable[Path]) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def main() -> None:
     files = [Path(name) for name in sys.argv[1:]]
     findings = {
         "environment": environment(torch.device("cpu")),
-        "commit": json.loads(files[0].read_text())["commit"],
+        "commit": ", ".join(dict.fromkeys(json.loads(file.read_text())["commit"] for file in files)),
         "benchmarks": gather(files),
     }
     print(f"wrote {write(findings)}")
