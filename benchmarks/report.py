@@ -68,7 +68,7 @@ def critic_update(results: Results) -> str:
     compared = {
         "textbook": ("eager", "textbook"),
         "fused textbook": ("eager", "fused"),
-        "JAX": ("eager", "jax"),
+        "JAX": ("jax", "jax"),
         "bfloat16: textbook in float32": ("bfloat16", "textbook"),
         "compile: textbook": ("compile", "textbook"),
         "compile: functional": ("compile", "functional"),

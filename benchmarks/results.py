@@ -51,23 +51,25 @@ def commit() -> str | None:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
 
     name = git("rev-parse", "HEAD")
-    return f"{name}{'-modified' if git('status', '--porcelain', '--', '.', ':!benchmarks/results') else ''}" if name else os.environ.get("COMMIT")
+    changes = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return f"{name}{'-modified' if changes else ''}" if name else os.environ.get("COMMIT")
 
 
 def gather(timings: Iterable[Path]) -> list[dict[str, Any]]:
-    """The benchmarks of pytest-benchmark's files, by suite and case."""
+    """The benchmarks of pytest-benchmark's files; of two that are the same the last one counts."""
     benchmarks = [
         entry for file in timings if file.stat().st_size for entry in json.loads(file.read_text())["benchmarks"]
     ]
-    return [
-        {
+    found = {
+        entry["name"]: {
             "suite": entry["name"].partition("[")[0].removeprefix("bench_"),
             "case": entry["params"] or {},
             "rounds": entry["stats"]["rounds"],
             **entry["extra_info"],
         }
         for entry in benchmarks
-    ]
+    }
+    return list(found.values())
 
 
 def write(findings: dict[str, Any]) -> Path:
