@@ -124,7 +124,7 @@ def columns(line: str) -> list[str]:
 
 
 def test_a_loss_of_memory_is_one_too(report: ModuleType, root: Path) -> None:
-    write(root, [FOUND[3] | {"peak_bytes": {"ours": 20, "textbook": 10}}])
+    write(root, [FOUND[4] | {"peak_bytes": {"ours": 20, "textbook": 10}}])
     assert row(texts(report, root)["README.md"], "gradient_penalty")["against"] == "textbook, peak memory"
 
 
