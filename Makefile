@@ -8,7 +8,7 @@ export MAX_JOBS ?= 2
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
-NATIVE = $(shell find csrc tests/cuda_on_host -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+NATIVE = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 .PHONY: venv train test lint format bench report cuda-build gpu-report
 

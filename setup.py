@@ -23,6 +23,9 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
+sys.path.append(str(Path(__file__).parent / "build_support"))
+from compiler_flags import ARITHMETIC, OPTIMISE
+
 
 def set_cuda_home() -> None:
     """Asks nvcc where its toolkit is, because an nvcc on the path may be a script that stands elsewhere."""
@@ -90,13 +93,10 @@ def extension() -> Extension:
     sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
-    # Contraction would make results depend on the instruction set. A square root that may set errno is a call, and what
-    # may trap stays behind its branch: neither is vectorised. Torch's headers are taken as the system's, so that every
-    # warning is about a line of ours.
+    # Torch's headers are taken as the system's, so that every warning is about a line of ours.
     warnings = ["-Wall", "-Wextra"] + ["-Werror"] * WERROR
-    optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
-    arithmetic = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-    host = [*([] if DEBUG else ["-g0"]), *arithmetic, "-fvisibility=hidden", *warnings]
+    optimise = ["-O0", "-g"] if DEBUG else OPTIMISE
+    host = [*([] if DEBUG else ["-g0"]), *ARITHMETIC, "-fvisibility=hidden", *warnings]
     # at::parallel_for is a template: it runs on torch's threads only where this code is compiled with OpenMP too. The
     # library behind the flag is the one that torch has loaded already.
     threads = ["-fopenmp"] if sys.platform == "linux" else []

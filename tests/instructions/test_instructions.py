@@ -1,0 +1,94 @@
+"""Instructions that each CPU kernel takes for an element, counted by Callgrind.
+
+Valgrind knows no AVX-512 and says so to the program that runs in it, so the clone for x86-64-v3 is the one that is
+counted, on any machine: unlike a time, the count depends on the compiler alone. A kernel that is no longer vectorised
+takes several times as many.
+"""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "build_support"))
+from compiler_flags import ARITHMETIC, OPTIMISE  # noqa: E402 (from the folder just added)
+
+COMPILER = shlex.split(os.environ.get("CXX", "g++"))
+BY_PYTHON = ["-fwrapv", "-fPIC"]  # what Python adds to the flags of every extension; both move the counts a little
+COUNT = 4096  # elements, as in main.cpp
+
+HEADROOM = 1.05  # compilers differ
+# For an element; norm_penalty: for a row. By GCC 12.2, which does not vectorise piecewise_linear of float64 on AVX2.
+# 16-bit types are converted by integer code, which takes its part.
+INSTRUCTIONS = """
+kernel                          float16  bfloat16  float32  float64
+interpolate                      12.436     2.793    0.909    1.781
+sums_of_squares                   3.040     0.837    0.620    0.995
+norm_penalty                          -         -   28.000   27.000
+gradient_norm_penalty_backward    9.507     2.183    0.669    1.291
+piecewise_linear                 15.781     5.406    2.750   13.125
+gate                             11.188     3.562    1.438    4.000
+clip_weights                      0.937     0.937    1.375    2.750
+rmsprop                          23.500     8.187    2.875    5.750
+rmsprop_with_decay               23.375     8.312    3.000    6.000
+"""
+
+
+def table() -> dict[tuple[str, str], float]:
+    (_, *types), *rows = map(str.split, INSTRUCTIONS.strip().splitlines())
+    return {
+        (kernel, dtype): float(number)
+        for kernel, *numbers in rows
+        for dtype, number in zip(types, numbers, strict=True)
+        if number != "-"
+    }
+
+
+def why_not() -> str | None:
+    """Why there is nothing to count, or None."""
+    if shutil.which("valgrind") is None:
+        return "there is no valgrind"
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "the table is for x86-64 on Linux"
+    if not re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
+        return "Valgrind offers no AVX2 on a processor that has none"
+    macros = subprocess.run([*COMPILER, "-dM", "-E", "-xc++", os.devnull], capture_output=True, text=True).stdout
+    gcc = re.search(r"define __GNUC__ (\d+)", macros)
+    if gcc is None or int(gcc[1]) < 12 or "__clang__" in macros:
+        return "only GCC 12 and later compile the clone for x86-64-v3"
+    return None
+
+
+@pytest.fixture(scope="session")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """The instructions of each call, by the name that main.cpp gives it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("instructions")
+    flags = ["-std=c++20", *OPTIMISE, *ARITHMETIC, *BY_PYTHON, "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
+    kernels = sorted((ROOT / "csrc" / "kernels").glob("*.cpp"))
+    subprocess.run([*COMPILER, *flags, *kernels, HERE / "main.cpp", "-o", folder / "kernels"], check=True, timeout=300)
+    callgrind = ["valgrind", "--tool=callgrind", "--combine-dumps=yes", f"--callgrind-out-file={folder / 'counts'}"]
+    result = subprocess.run([*callgrind, folder / "kernels"], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.strip() == "x86-64-v3", "the table is for another instruction set"
+    dumps = (folder / "counts").read_text()
+    found = re.findall(r"^desc: Trigger: Client Request: (.+?)$.*?^totals: (\d+)$", dumps, re.MULTILINE | re.DOTALL)
+    return {name: int(total) for name, total in found}
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), list(table()))
+def test_instructions_of_an_element(counts: dict[str, int], kernel: str, dtype: str) -> None:
+    # What a call costs however few its elements are is not in the difference.
+    more = counts[f"{kernel} {dtype} {2 * COUNT}"] - counts[f"{kernel} {dtype} {COUNT}"]
+    expected = table()[kernel, dtype]
+    assert more / COUNT <= HEADROOM * expected
+    assert more / COUNT >= expected / 2, "half as many: lower the table, so that they stay so few"
