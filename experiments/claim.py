@@ -3,7 +3,6 @@
 import math
 from typing import Literal, NamedTuple
 
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,7 +10,8 @@ from matplotlib.figure import Figure
 class Number(NamedTuple):
     """Something that was measured, and what the theory says of it.
 
-    ``relation`` says how: ``=`` within ``tolerance`` (absolute), ``>=`` or ``<=`` with that much to spare.
+    ``relation`` says how: ``=`` within ``tolerance`` (absolute), ``>=`` or ``<=`` with that much to spare. NaN never
+    holds.
     """
 
     what: str
@@ -29,6 +29,13 @@ class Number(NamedTuple):
         if math.isinf(self.expected):
             return self.measured == self.expected
         return abs(self.measured - self.expected) <= self.tolerance
+
+    @property
+    def wanted(self) -> str:
+        """What ``measured`` must be, in a few characters: ``0.5 ± 0.01``, ``>= 1 - 0.01``."""
+        sign = {"=": "±", ">=": "-", "<=": "+"}[self.relation]
+        wanted = f"{self.expected:.4g}" + (f" {sign} {self.tolerance:.2g}" if self.tolerance else "")
+        return wanted if self.relation == "=" else f"{self.relation} {wanted}"
 
 
 class Finding(NamedTuple):
@@ -49,7 +56,5 @@ MARKERS = "os^Dvx+"
 
 def axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """A figure and its panels, row by row."""
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
-    )
-    return figure, list(grid.flat)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")  # no window, no global state
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -2,34 +2,21 @@
 
 import html
 import importlib
+import importlib.util
 import json
+import math
+import tempfile
 import time
-from collections.abc import Iterator
-from math import inf
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from matplotlib import pyplot
 
+from . import NAMES
 from .claim import Finding, Number
-
-#: In the order in which a lecture would tell them.
-NAMES = (
-    "transport_plans",
-    "optimal_discriminator",
-    "parallel_lines",
-    "low_dimensional_manifolds",
-    "discriminator_and_critic",
-    "continuity",
-    "gradient_identity",
-    "mode_seeking",
-    "estimate_tracks_quality",
-    "mode_collapse",
-    "clipping",
-    "duality",
-)
 
 
 class Outcome(NamedTuple):
@@ -50,9 +37,10 @@ def experiment(name: str) -> ModuleType:
 
     Raises:
         ValueError: there is none.
+        ModuleNotFoundError: a package that it needs is not installed.
     """
     if name not in NAMES:
-        raise ValueError(f"name: expected all or one of {', '.join(NAMES)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(NAMES)}, got {name!r}")
     return importlib.import_module(f".{name}", __package__)
 
 
@@ -61,70 +49,131 @@ def claim_of(module: ModuleType) -> str:
     return " ".join((module.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
-def reproduce(names: tuple[str, ...], out: Path, seed: int = 0, *, small: bool = False) -> Iterator[Outcome]:
-    """Runs one experiment after the other; each leaves ``<name>.png`` and ``<name>.json`` in the folder ``out``, and
-    ``index.html`` is written anew.
+def prepare(names: Iterable[str], out: Path) -> None:
+    """Finds out before the first experiment runs whether all of them can, and makes the folder ``out``.
+
+    Raises:
+        ValueError: there is no experiment of one of the names.
+        ModuleNotFoundError: a package of the extra ``wgan_fast[theory]`` is not installed.
+        OSError: ``out`` is a file, cannot be made, or cannot be written to.
+    """
+    for name in names:
+        experiment(name)
+    for package in ("ot", "scipy"):  # some experiments import them as late as they need them
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"out: expected a folder, {out} is a file")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"out: the folder {out} cannot be made: {error.strerror}") from error
+    try:
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OSError(f"out: the folder {out} cannot be written to: {error.strerror}") from error
+
+
+def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
+    """Runs an experiment; leaves ``<name>.png`` and ``<name>.json`` in a folder, and writes its ``index.html`` anew.
+
+    The same seed gives the same numbers on the same machine, whatever ran before and however many cores there are.
 
     Args:
-        names: of experiments, of :data:`NAMES`.
-        out: the folder; it is made where it is missing.
+        name: one of :data:`wgan_fast.experiments.NAMES`.
+        out: the folder, which exists.
         seed: of everything random.
         small: whether to make do with little training, as the tests do; numbers may then miss what is expected.
     """
-    modules = [experiment(name) for name in names]
-    out.mkdir(parents=True, exist_ok=True)
-    for name, module in zip(names, modules, strict=True):
-        torch.manual_seed(seed)
-        start = time.perf_counter()
+    module = experiment(name)
+    start = time.perf_counter()
+    with _alone(seed):
         finding: Finding = module.run(seed, small=small)
-        outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
-        finding.figure.savefig(out / f"{name}.png", dpi=150)
-        pyplot.close(finding.figure)
-        (out / f"{name}.json").write_text(json.dumps(_record(outcome, seed, small), indent=1) + "\n")
-        (out / "index.html").write_text(_page(out))
-        yield outcome
+    outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
+    finding.figure.savefig(out / f"{name}.png", dpi=150)
+    (out / f"{name}.json").write_text(json.dumps(_record(outcome, seed, small), indent=1, allow_nan=False) + "\n")
+    (out / "index.html").write_text(_page(out), encoding="utf-8")
+    return outcome
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """PyTorch's random state and number of threads are the block's own. A second thread would gain networks of this
+    size nothing, and change the order of sums.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _record(outcome: Outcome, seed: int, small: bool) -> dict[str, Any]:
     return {
         "claim": outcome.claim,
-        "holds": outcome.holds,
-        "numbers": [
-            # JSON knows no infinity; as a word it can be read by everyone.
-            {key: str(value) if value in (inf, -inf) else value for key, value in number._asdict().items()}
-            | {"holds": number.holds}
-            for number in outcome.numbers
-        ],
+        "holds": bool(outcome.holds),
+        "numbers": [_number(number) for number in outcome.numbers],
         "seed": seed,
         "small": small,
-        "seconds": round(outcome.seconds, 1),
+        "seconds": round(outcome.seconds, 2),
         "torch": torch.__version__,
     }
 
 
+def _number(number: Number) -> dict[str, Any]:
+    return {
+        "what": number.what,
+        "measured": _value(number.measured),
+        "expected": _value(number.expected),
+        "tolerance": _value(number.tolerance),
+        "relation": number.relation,
+        "holds": bool(number.holds),
+    }
+
+
+def _value(value: float) -> float | str:
+    """JSON knows neither infinity nor NaN; as a word they can be read by everyone."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
 def _page(out: Path) -> str:
     """A gallery of what is in the folder, without scripts and without anything from elsewhere."""
-    records = {name: out / f"{name}.json" for name in NAMES}
-    sections = (_section(name, json.loads(file.read_text())) for name, file in records.items() if file.exists())
-    return _PAGE.format(sections="\n".join(sections))
+    files = {name: out / f"{name}.json" for name in NAMES}
+    records = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    return _PAGE.format(
+        overview="\n".join(
+            f'<li><a href="#{name}">{_title(name)}</a>: {_verdict(record)}</li>' for name, record in records.items()
+        ),
+        sections="\n".join(_section(name, record) for name, record in records.items()),
+    )
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    return "holds" if record["holds"] else '<b class="no">does not hold</b>'
 
 
 def _section(name: str, record: dict[str, Any]) -> str:
     claim = html.escape(record["claim"])
     version = ", small version" if record["small"] else ""
-    return f"""<section id="{name}"><h2>{name.replace("_", " ")}</h2><p>{claim}</p>
+    return f"""<section id="{name}"><h2>{_title(name)}</h2><p>{claim}</p>
 <img src="{name}.png" alt="{claim}">
 <table><tr><th>number</th><th>measured</th><th>expected</th><th></th></tr>
 {"".join(map(_row, record["numbers"]))}</table>
-<p class="small">seed {record["seed"]}, {record["seconds"]} s{version}</p></section>"""
+<p class="small">seed {record["seed"]}, {record["seconds"]:.1f} s{version}</p></section>"""
 
 
-def _row(number: dict[str, Any]) -> str:
-    measured, expected, tolerance = (float(number[key]) for key in ("measured", "expected", "tolerance"))
-    wanted = f"{number['relation']} {expected:.4g}" + (f" ± {tolerance:.2g}" if tolerance else "")
-    verdict, style = ("holds", "yes") if number["holds"] else ("does not hold", "no")
-    cells = (html.escape(number["what"]), f"{measured:.4g}", html.escape(wanted), verdict)
-    return f'<tr class="{style}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+def _row(record: dict[str, Any]) -> str:
+    measured, expected, tolerance = (float(record[key]) for key in ("measured", "expected", "tolerance"))
+    number = Number(record["what"], measured, expected, tolerance, record["relation"])
+    cells = (html.escape(number.what), f"{measured:.4g}", html.escape(number.wanted), _verdict(record))
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
 
 
 _PAGE = """<!doctype html>
@@ -134,8 +183,11 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 img {{ max-width: 100%; }} section {{ border-top: 1px solid #ccc; margin-top: 2rem; }}
 table {{ border-collapse: collapse; }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0; }}
-.no td:last-child {{ color: #b00; font-weight: bold; }} .small {{ color: #666; font-size: 85%; }}
+.no {{ color: #b00; }} .small {{ color: #666; font-size: 85%; }}
 </style></head><body><h1>The theory of Wasserstein GANs, executed</h1>
+<ul>
+{overview}
+</ul>
 {sections}
 </body></html>
 """

@@ -1,6 +1,6 @@
 """Wasserstein GAN training, right and fast."""
 
-from wgan_fast import optim
+from wgan_fast import distances, optim
 from wgan_fast.losses import CriticLoss, CriticOutput, critic_loss, generator_loss
 from wgan_fast.ops import clip_weights_, interpolate
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
@@ -13,6 +13,7 @@ __all__ = [
     "GeneratorStep",
     "clip_weights_",
     "critic_loss",
+    "distances",
     "dragan_penalty",
     "generator_loss",
     "gradient_penalty",

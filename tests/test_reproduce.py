@@ -1,0 +1,264 @@
+"""The frame of the experiments: the command, the folder that it leaves, and what it says when something is wrong."""
+
+import json
+import math
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("typer", reason="the extra wgan_fast[theory] is not installed")
+
+from typer.testing import CliRunner
+
+from wgan_fast import experiments
+from wgan_fast.experiments import NAMES, reproduce
+from wgan_fast.experiments.claim import Finding, Number, axes
+from wgan_fast.train.cli import app
+
+SPECIAL = '<script>alert("a & b")</script>'
+
+
+def run_cli(*arguments: object):
+    return CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
+
+
+def put_experiment(monkeypatch: pytest.MonkeyPatch, name: str, numbers: object, claim: str = "It is so.") -> None:
+    """An experiment under the name of another, which draws a line and finds `numbers(seed)`."""
+    module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nAnd what follows is no part of the claim.")
+
+    def run(seed: int, *, small: bool = False) -> Finding:
+        figure, (panel,) = axes()
+        panel.plot([0, 1])
+        return Finding(figure, numbers(seed))
+
+    module.run = run
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def strict_json(path: Path):
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "holds", "wanted"),
+    [
+        (Number("n", 0.51, 0.5, 0.02), True, "0.5 ± 0.02"),
+        (Number("n", 0.53, 0.5, 0.02), False, "0.5 ± 0.02"),
+        (Number("n", 0.5, 0.5), True, "0.5"),
+        (Number("n", 0.98, 1.0, 0.05, ">="), True, ">= 1 - 0.05"),
+        (Number("n", 0.94, 1.0, 0.05, ">="), False, ">= 1 - 0.05"),
+        (Number("n", 1.04, 1.0, 0.05, "<="), True, "<= 1 + 0.05"),
+        (Number("n", 1.06, 1.0, 0.05, "<="), False, "<= 1 + 0.05"),
+        (Number("n", math.inf, math.inf), True, "inf"),
+        (Number("n", -math.inf, math.inf), False, "inf"),
+        (Number("n", 1e300, math.inf), False, "inf"),
+        (Number("n", math.nan, 0.0, 1.0), False, "0 ± 1"),
+        (Number("n", math.nan, 0.0, 1.0, ">="), False, ">= 0 - 1"),
+        (Number("n", math.nan, math.inf), False, "inf"),
+    ],
+)
+def test_a_number_holds_within_its_tolerance(number: Number, holds: bool, wanted: str) -> None:
+    assert number.holds is holds
+    assert number.wanted == wanted
+
+
+# What is wrong before anything runs ---------------------------------------------------------------
+
+
+def test_an_unknown_name_lists_the_names(tmp_path: Path) -> None:
+    result = run_cli("perpetual_motion", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: name:") and "'perpetual_motion'" in result.stderr
+    assert all(name in result.stderr for name in NAMES)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="^name: expected one of transport_plans, .*'perpetual_motion'"):
+        reproduce.prepare(["perpetual_motion"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_lists_the_names() -> None:
+    result = run_cli("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in (*NAMES, "--out", "--seed", "--small"))
+
+
+def test_every_name_is_an_experiment_that_states_its_claim() -> None:
+    for name in NAMES:
+        module = reproduce.experiment(name)
+        claim = reproduce.claim_of(module)
+        assert len(claim) > 80 and "Source:" in claim, name
+        assert callable(module.run)
+
+
+def test_out_must_be_a_folder_that_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "clipping", lambda seed: pytest.fail("it ran"))
+    file = tmp_path / "file"
+    file.write_text("precious")
+    for out, reason in ((file, "is a file"), (file / "below", "cannot be made")):
+        result = run_cli("clipping", "--out", out)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: --out:") and reason in result.stderr and str(out) in result.stderr
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
+def test_out_must_be_a_folder_that_can_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "clipping", lambda seed: pytest.fail("it ran"))
+    result = run_cli("clipping", "--out", "/proc/self")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --out: the folder /proc/self cannot be written to")
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "ot"])
+def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("wgan_fast.experiments.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr(experiments, "reproduce")
+    for module in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.setitem(sys.modules, module, None)
+    result = run_cli("all", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[theory]'" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_of_our_own_that_is_missing_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wgan_fast.experiments.clipping", None)
+    result = run_cli("clipping")
+    assert isinstance(result.exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("seed", ["-1", "x"])
+def test_a_seed_is_a_number_from_zero(seed: str, tmp_path: Path) -> None:
+    result = run_cli("clipping", "--seed", seed, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "--seed" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# What a run leaves and says -----------------------------------------------------------------------
+
+
+def test_a_run_leaves_figure_numbers_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [Number("finite", 0.1 + 0.2, 0.3, 1e-9), Number("infinite", math.inf, math.inf)]
+    put_experiment(monkeypatch, "clipping", lambda seed: numbers)
+    out = tmp_path / "a" / "b"
+    result = run_cli("clipping", "--out", out, "--seed", 7)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {"clipping.png", "clipping.json", "index.html"}
+    assert (out / "clipping.png").read_bytes().startswith(b"\x89PNG")
+    record = strict_json(out / "clipping.json")
+    assert record["claim"] == "It is so." and record["holds"] is True and record["seed"] == 7
+    finite, infinite = record["numbers"]
+    assert finite["measured"] == 0.1 + 0.2  # not rounded
+    assert infinite["measured"] == infinite["expected"] == "inf" and infinite["holds"] is True
+    page = (out / "index.html").read_text()
+    assert "It is so." in page and 'src="clipping.png"' in page and "does not hold" not in page
+    assert "[1/1] clipping ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
+
+
+def test_a_number_that_does_not_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, wrong, lost = Number("good", 1, 1), Number("wrong", 2, 1, 0.5), Number("lost", math.nan, 1)
+    put_experiment(monkeypatch, "clipping", lambda seed: [good, wrong, lost])
+    result = run_cli("clipping", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == "error: not reproduced: clipping: wrong; clipping: lost\n"
+    assert "clipping ... DOES NOT HOLD" in result.stdout and "wrong: 2 (expected 1 ± 0.5)  DOES" in result.stdout
+    record = strict_json(tmp_path / "clipping.json")
+    assert record["holds"] is False
+    assert [number["holds"] for number in record["numbers"]] == [True, False, False]
+    assert record["numbers"][2]["measured"] == "nan"
+    assert (tmp_path / "index.html").read_text().count("does not hold") == 3  # in the overview, and two rows
+
+
+def test_all_runs_every_experiment_even_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        measured = 2.0 if name == NAMES[0] else 1.0
+        put_experiment(monkeypatch, name, lambda seed, measured=measured: [Number("one", measured, 1)])
+    result = run_cli("--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: not reproduced: {NAMES[0]}: one\n"
+    page = (tmp_path / "index.html").read_text()
+    places = [page.index(f'<section id="{name}">') for name in NAMES]
+    assert places == sorted(places)
+    assert f"[{len(NAMES)}/{len(NAMES)}] {NAMES[-1]} ... holds" in result.stdout
+
+
+def test_the_page_keeps_what_other_runs_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("clipping", "duality"):
+        put_experiment(monkeypatch, name, lambda seed: [Number("one", 1, 1)])
+        assert run_cli(name, "--out", tmp_path).exit_code == 0
+    page = (tmp_path / "index.html").read_text()
+    assert 'id="clipping"' in page and 'id="duality"' in page
+
+
+def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "clipping", lambda seed: [Number(SPECIAL, 1, 1, 0, "<=")], claim=SPECIAL)
+    assert run_cli("clipping", "--out", tmp_path).exit_code == 0
+
+    tags, attributes, text = [], [], []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append(tag)
+            attributes.extend(value for _, value in attrs)
+
+        def handle_data(self, data):
+            text.append(data)
+
+    Reader().feed((tmp_path / "index.html").read_text())
+    assert "script" not in tags
+    assert SPECIAL in attributes  # the alternative text of the image
+    assert "".join(text).count(SPECIAL) == 2  # the claim and the number
+
+
+def test_stopping_keeps_what_was_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seed: int):
+        raise KeyboardInterrupt
+
+    for name in NAMES:
+        put_experiment(monkeypatch, name, lambda seed: [Number("one", 1, 1)])
+    put_experiment(monkeypatch, NAMES[1], interrupt)
+    result = run_cli("--out", tmp_path)
+    assert result.exit_code == 130
+    assert "stopped" in result.stderr and str(tmp_path) in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {f"{NAMES[0]}.png", f"{NAMES[0]}.json", "index.html"}
+
+
+# Seeds --------------------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_the_numbers_whatever_ran_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "clipping", lambda seed: [Number("drawn", torch.rand(()).item(), 0, 1)])
+    before = torch.random.get_rng_state()
+    threads = torch.get_num_threads()
+
+    def measured(seed: int) -> float:
+        return reproduce.run("clipping", tmp_path, seed).numbers[0].measured
+
+    first = measured(3)
+    torch.rand(5)
+    assert measured(3) == first != measured(4)
+    torch.random.set_rng_state(before)
+    measured(3)
+    assert torch.equal(torch.random.get_rng_state(), before)  # and what runs after draws what it would have drawn
+    assert torch.get_num_threads() == threads
+
+
+def test_two_runs_of_an_experiment_give_the_same_numbers(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        result = run_cli("low_dimensional_manifolds", "--small", "--out", tmp_path / folder)
+        assert result.exit_code in (0, 1), result.output
+    one, two = (strict_json(tmp_path / folder / "low_dimensional_manifolds.json") for folder in ("one", "two"))
+    assert one["numbers"] == two["numbers"] and one["small"] is True

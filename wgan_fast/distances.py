@@ -1,0 +1,528 @@
+"""How far two probability distributions are apart: divergences, and the earth mover's distance."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wgan_fast._checks import (
+    accumulate_dtype,
+    check_batch,
+    check_number,
+    check_same_device,
+    check_tensor,
+)
+from wgan_fast.input_gradient import without_autocast
+from wgan_fast.losses import critic_loss
+
+#: How far from one a sum of probabilities may be, and from one another the totals of two sets of masses (as a share).
+#: Above the rounding of a sum; in float64 also above the step that finite differences take with one of them.
+TOTAL_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+#: How far from one the integral of a density on a grid may be: what is cut off, and the error of the quadrature.
+QUADRATURE_TOLERANCE = 1e-2
+#: How far from each other two such integrals may be; a divergence is wrong by about as much.
+QUADRATURE_AGREEMENT = 1e-3
+
+
+class TransportPlan(NamedTuple):
+    """What :func:`transport_plan` returns."""
+
+    plan: Tensor  #: the mass that goes from i to j, of shape (n, m); a constant
+    cost: Tensor  #: scalar, the sum of plan * cost; differentiable
+
+
+def kl_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    r"""The Kullback-Leibler divergence of p from q, in nats.
+
+    .. math:: \mathrm{KL}(p \| q) = \sum_i w_i \, p_i \log \frac{p_i}{q_i}
+
+    with 0 log 0 = 0; infinite where q is zero and p is not.
+
+    Args:
+        p, q: of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are those of a batch, and
+            broadcast. Without weights, probabilities that sum to one; with weights, densities at n points of a grid
+            (of any number of dimensions, flattened).
+        weights: None, which is :math:`w_i = 1`, or the quadrature's weights, of shape (n,) or (..., n), not negative.
+
+    Returns:
+        The divergence of each pair, of shape (...); float32 for 16-bit types, else of their type.
+
+    Differentiable in ``p`` and ``q``. Where p is zero its derivative is taken as 0; the true one is minus infinity.
+
+    Raises:
+        TypeError: an argument is no tensor of a floating-point type, or the types differ.
+        ValueError: shapes do not fit, devices differ, a number is negative or not finite, probabilities do not sum to
+            one (within :data:`TOTAL_TOLERANCE`), or densities do not integrate to one (within
+            :data:`QUADRATURE_TOLERANCE`) or not to the same (within :data:`QUADRATURE_AGREEMENT`). These checks wait
+            for the device.
+
+    Source: Kullback and Leibler, "On Information and Sufficiency", 1951; Arjovsky, Chintala and Bottou, "Wasserstein
+    GAN", 2017, section 2.
+    """
+    p, q, weights = _distributions(p, q, weights)
+    return _relative_entropy(p, q, weights)
+
+
+def js_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    r"""The Jensen-Shannon divergence, in nats.
+
+    .. math:: \mathrm{JS}(p, q) = \tfrac{1}{2} \mathrm{KL}(p \| m) + \tfrac{1}{2} \mathrm{KL}(q \| m), \qquad
+              m = \tfrac{1}{2} (p + q)
+
+    Symmetric, always finite, and at most log 2, which it is for distributions that share no mass. (It scales with the
+    total, so it may exceed log 2 by as much as a total exceeds one.)
+
+    Arguments, result, derivatives and errors are those of :func:`kl_divergence`.
+
+    Source: Goodfellow et al., "Generative Adversarial Networks", 2014, section 4.1.
+    """
+    p, q, weights = _distributions(p, q, weights)
+    both = p + q  # not halved: half of the smallest number is zero
+    return (_relative_entropy(2 * p, both, weights) + _relative_entropy(2 * q, both, weights)) / 4
+
+
+def total_variation(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    r"""The total variation distance: the largest difference of the probabilities of one event.
+
+    .. math:: \mathrm{TV}(p, q) = \sup_A |P(A) - Q(A)| = \tfrac{1}{2} \sum_i w_i |p_i - q_i|
+
+    Arguments, result and errors are those of :func:`kl_divergence`. Differentiable; where p equals q its derivative is
+    taken as 0, a subgradient.
+
+    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 2.
+    """
+    p, q, weights = _distributions(p, q, weights)
+    return _integral((p - q).abs(), weights) / 2
+
+
+def earth_movers_distance_1d(
+    x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None, *, power: float = 1.0
+) -> Tensor:
+    r"""The Wasserstein distance of points on a line, in closed form: the quantile functions' distance.
+
+    .. math:: W_p = \left( \int_0^1 \left| F_x^{-1}(u) - F_y^{-1}(u) \right|^p du \right)^{1/p}
+
+    Args:
+        x: points of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are those of a batch,
+            and broadcast.
+        y: points of shape (..., m), of the same type and device.
+        x_weights, y_weights: the mass at each point, of shape (n,) or (..., n), and (m,) or (..., m), of the same type
+            and device. Both must have the same total T, which multiplies :math:`W_p^p`: a distance of distributions
+            wants T = 1. None: all masses alike, with the total of the other, or one.
+        power: :math:`p`, at least 1.
+
+    Returns:
+        The distance of each pair, of shape (...); float32 for 16-bit types, else of their type.
+
+    Differentiable in the points; where two of them, or both distributions, coincide, the derivative is a subgradient.
+    Differentiable in the weights along changes that leave both totals equal.
+
+    Raises:
+        TypeError: an argument is no tensor of a floating-point type, types differ, or the power is no number.
+        ValueError: shapes do not fit, devices differ, there is no point, a point is not finite, a weight is negative or
+            not finite, all are zero, the totals differ (by more than :data:`TOTAL_TOLERANCE`), or the power is less
+            than 1. These checks wait for the device.
+
+    Source: Villani, "Topics in Optimal Transportation", 2003, theorem 2.18 and remark 2.19.
+    """
+    check_number("power", power, minimum=1.0)
+    _check_points(x, y)
+    masses = _masses(x_weights, y_weights, "x", x, x.shape[-1], y.shape[-1])
+    batch = _broadcast("y", y.shape[:-1], x.shape[:-1])
+    if masses is not None:
+        for name, weights in zip(("x_weights", "y_weights"), masses, strict=True):
+            batch = _broadcast(name, weights.shape[:-1], batch)
+        masses = masses[0].expand(*batch, x.shape[-1]), masses[1].expand(*batch, y.shape[-1])
+    x, y = (points.to(accumulate_dtype(points.dtype)).expand(*batch, points.shape[-1]) for points in (x, y))
+    return _root(_transport_on_a_line(x, y, masses, power), power)
+
+
+def transport_plan(cost: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None) -> TransportPlan:
+    r"""The cheapest way to move masses from n places to m others, exactly, by linear programming.
+
+    .. math:: \min_{\gamma \ge 0} \sum_{ij} \gamma_{ij} c_{ij} \quad \text{where} \quad
+              \sum_j \gamma_{ij} = a_i, \; \sum_i \gamma_{ij} = b_j
+
+    Args:
+        cost: :math:`c`, of shape (n, m), in float16, bfloat16, float32 or float64; what moving a unit of mass costs.
+        x_weights: the masses :math:`a`, of shape (n,), of the same type and device, not negative.
+        y_weights: the masses :math:`b`, of shape (m,), of the same total. None: all masses alike, with the total of the
+            other, or one.
+
+    Returns:
+        A :class:`TransportPlan`: the plan, and what it costs; float32 for 16-bit types, else of their type. The plan's
+        marginals have been checked, and its cost against that of the dual program, which proves it the cheapest.
+
+    The cost is differentiable by the envelope theorem. Its derivative with respect to :math:`c` is the plan, which
+    counts as constant. That with respect to the masses is an optimal pair of dual potentials :math:`(u, v)`, with
+    :math:`u_i + v_j \le c_{ij}`; it has a meaning along changes that leave both totals equal. Where several plans or
+    potentials are the best, these are subgradients.
+
+    Solved on the CPU in float64, with about 5 n m numbers of memory.
+
+    Raises:
+        TypeError: an argument is no tensor of a floating-point type, or the types differ.
+        ValueError: shapes do not fit, devices differ, a cost is not finite, a weight is negative or not finite, all are
+            zero, or the totals differ (by more than :data:`TOTAL_TOLERANCE`).
+        ImportError: POT is not installed.
+        RuntimeError: the solver failed.
+
+    Source: Villani, "Topics in Optimal Transportation", 2003, section 1.1; the network simplex of POT: Bonneel et al.,
+    "Displacement Interpolation Using Lagrangian Mass Transport", 2011.
+
+    Example:
+        >>> plan, cost = transport_plan(torch.tensor([[1.0, 2.0], [4.0, 1.0]]))
+        >>> cost.item()
+        1.0
+    """
+    check_tensor("cost", cost)
+    if cost.dim() != 2:
+        raise ValueError(f"cost: expected a matrix of shape (n, m), got shape {tuple(cost.shape)}")
+    _check_finite("cost", cost)
+    masses = _masses_of_sets(x_weights, y_weights, "cost", cost, *cost.shape)
+    return _cheapest(cost.to(accumulate_dtype(cost.dtype)), masses)
+
+
+def earth_movers_distance(
+    x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None
+) -> Tensor:
+    r"""The exact Wasserstein-1 distance between two sets of points, with the Euclidean distance as the cost.
+
+    .. math:: W = \min_\gamma \sum_{ij} \gamma_{ij} \lVert x_i - y_j \rVert_2
+
+    Args:
+        x: points of shape (n, d), in float16, bfloat16, float32 or float64.
+        y: points of shape (m, d), of the same type and device.
+        x_weights, y_weights: the masses, as for :func:`transport_plan`. A distance of distributions wants a total of 1.
+
+    Returns:
+        A scalar; float32 for 16-bit types, else of their type.
+
+    Differentiable in the points through the costs, with the plan as a constant: by the envelope theorem that is the
+    whole derivative where the best plan is unique. Elsewhere, and where two points coincide, it is a subgradient. As to
+    the weights see :func:`transport_plan`.
+
+    Raises:
+        TypeError: an argument is no tensor of a floating-point type, or the types differ.
+        ValueError: shapes do not fit, devices differ, there is no point, a point is not finite, or the weights are not
+            as :func:`transport_plan` wants them.
+        ImportError: POT is not installed.
+        RuntimeError: the solver failed.
+
+    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 1.
+    """
+    _check_point_sets(x, y)
+    masses = _masses_of_sets(x_weights, y_weights, "x", x, len(x), len(y))
+    dtype = accumulate_dtype(x.dtype)
+    # By way of a matrix product the distances of close points would be lost to rounding.
+    cost = torch.cdist(x.to(dtype), y.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
+    return _cheapest(cost, masses).cost
+
+
+def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    r"""What a critic says of the Wasserstein distance; a lower bound of it for a critic that is 1-Lipschitz.
+
+    .. math:: \frac{1}{B} \sum_i f(x_i) - \frac{1}{B'} \sum_i f(\tilde{x}_i)
+
+    Args:
+        critic: :math:`f`, any callable from a batch of samples to scores.
+        real: the samples :math:`x`, of shape (B, ...).
+        fake: the samples :math:`\tilde{x}`, of shape (B', ...), on the same device.
+
+    Returns:
+        A scalar; float32 for 16-bit scores. Differentiable with respect to the critic's parameters; the samples are
+        constants, so that nothing reaches a generator.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
+        ValueError: a batch is empty, or samples differ in shape or device.
+
+    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2.
+    """
+    if not callable(critic):
+        raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
+    check_batch("real", real)
+    check_batch("fake", fake)
+    if fake.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
+        )
+    check_same_device("fake", fake, "real", real)
+    return -critic_loss(critic(real.detach()), critic(fake.detach()))
+
+
+def sliced_wasserstein(
+    x: Tensor,
+    y: Tensor,
+    *,
+    projections: int = 128,
+    power: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""The sliced Wasserstein distance between two sets of points: the mean of the distances of their projections.
+
+    .. math:: \mathrm{SW}_p = \left( \frac{1}{K} \sum_k W_p(\langle \theta_k, x \rangle,
+              \langle \theta_k, y \rangle)^p \right)^{1/p}
+
+    with K directions :math:`\theta_k`, uniform on the unit sphere. At most the Wasserstein distance itself, and cheap:
+    :math:`O(K n \log n)`.
+
+    Args:
+        x: points of shape (n, d), in float16, bfloat16, float32 or float64.
+        y: points of shape (m, d), of the same type and device.
+        projections: :math:`K`, at least 1.
+        power: :math:`p`, at least 1.
+        generator: draws the directions, on the device of ``x``; PyTorch's default generator of the device if None.
+
+    Returns:
+        A scalar; float32 for 16-bit types, else of their type. Differentiable in the points, as
+        :func:`earth_movers_distance_1d`.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or the types differ.
+        ValueError: shapes or devices differ, there is no point, a point is not finite, or a number is less than 1.
+
+    Source: Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015, section 3.
+    """
+    if not isinstance(projections, int) or isinstance(projections, bool):
+        raise TypeError(f"projections: expected an integer, got {type(projections).__name__}")
+    check_number("projections", projections, minimum=1)
+    check_number("power", power, minimum=1.0)
+    _check_point_sets(x, y)
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+        if generator.device.type != x.device.type:
+            raise ValueError(f"generator: expected one of device {x.device} as of x, got {generator.device}")
+    x, y = (points.to(accumulate_dtype(points.dtype)) for points in (x, y))
+    directions = torch.randn(projections, x.shape[1], generator=generator, device=x.device, dtype=x.dtype)
+    directions = F.normalize(directions, dim=1)
+    with without_autocast(x.device.type):
+        cost = _transport_on_a_line(directions @ x.T, directions @ y.T, None, power)
+    return _root(cost.mean(), power)
+
+
+# Divergences ------------------------------------------------------------------------------------------------------
+
+
+def _relative_entropy(p: Tensor, q: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum of w p log(p/q). Outside of p's support both become one, which adds nothing and has no derivative."""
+    support = p > 0 if weights is None else (p > 0) & (weights > 0)
+    p, q = torch.where(support, p, 1.0), torch.where(support, q, 1.0)
+    return _integral(p * (p.log() - q.log()), weights)
+
+
+def _integral(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.sum(-1) if weights is None else (weights * values).sum(-1)
+
+
+def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Checked, and in the type of the arithmetic."""
+    _check_kind("p", p)
+    given = {"p": p, "q": q} if weights is None else {"p": p, "q": q, "weights": weights}
+    batch: torch.Size | None = None
+    for name, values in given.items():
+        _check_kind(name, values, "p", p)
+        if values.shape[-1] != p.shape[-1]:
+            raise ValueError(f"{name}: expected shape (..., {p.shape[-1]}) as of p, got {tuple(values.shape)}")
+        batch = values.shape[:-1] if batch is None else _broadcast(name, values.shape[:-1], batch)
+    for name, values in given.items():
+        _check_masses(name, values)
+    rounding, dtype = TOTAL_TOLERANCE[p.dtype], accumulate_dtype(p.dtype)
+    p, q = p.to(dtype), q.to(dtype)
+    if weights is None:
+        _check_totals("p: expected probabilities that sum to one", p.sum(-1), 1.0, rounding)
+        _check_totals("q: expected probabilities that sum to one", q.sum(-1), 1.0, rounding)
+        return p, q, None
+    weights = weights.to(dtype)
+    p_total, q_total, tolerance = _integral(p, weights), _integral(q, weights), max(QUADRATURE_TOLERANCE, rounding)
+    _check_totals("p: expected a density that integrates to one", p_total, 1.0, tolerance)
+    _check_totals("q: expected a density that integrates to one", q_total, 1.0, tolerance)
+    _check_totals("q: expected the integral of p", q_total, p_total, max(QUADRATURE_AGREEMENT, rounding))
+    return p, q, weights
+
+
+# Transport --------------------------------------------------------------------------------------------------------
+
+
+def _transport_on_a_line(x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor] | None, power: float) -> Tensor:
+    """The p-th power of the distance between points (..., n) and (..., m), which have the same leading dimensions."""
+    n, m = x.shape[-1], y.shape[-1]
+    (x, x_order), (y, y_order) = x.sort(-1), y.sort(-1)
+    if masses is None:
+        if n == m:
+            return (x - y).abs().pow(power).mean(-1)
+        masses = torch.full_like(x, 1 / n), torch.full_like(y, 1 / m)
+    x_masses, y_masses = masses
+    x_levels, y_levels = x_masses.gather(-1, x_order).cumsum(-1), y_masses.gather(-1, y_order).cumsum(-1)
+    total = (x_levels[..., -1] + y_levels[..., -1]) / 2
+    x_levels, y_levels = x_levels / x_levels[..., -1:], y_levels / y_levels[..., -1:]
+    # Between two neighbours of these levels both quantile functions are constant.
+    levels = torch.cat([x_levels, y_levels], -1).sort(-1).values
+    widths = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1]))
+    x_quantiles = x.gather(-1, _quantile_indices(x_levels, levels))
+    y_quantiles = y.gather(-1, _quantile_indices(y_levels, levels))
+    return total * (widths * (x_quantiles - y_quantiles).abs().pow(power)).sum(-1)
+
+
+def _quantile_indices(cumulative: Tensor, levels: Tensor) -> Tensor:
+    indices = torch.searchsorted(cumulative.detach().contiguous(), levels.detach().contiguous())
+    return indices.clamp(max=cumulative.shape[-1] - 1)  # rounding may put a level beyond the last
+
+
+def _root(cost: Tensor, power: float) -> Tensor:
+    """The p-th root, whose derivative at zero is taken as 0."""
+    if power == 1:
+        return cost
+    positive = cost > 0
+    return torch.where(positive, torch.where(positive, cost, 1.0).pow(1 / power), 0.0)
+
+
+def _cheapest(cost: Tensor, masses: tuple[Tensor, Tensor] | None) -> TransportPlan:
+    n, m = cost.shape
+    x_masses, y_masses = masses or (cost.new_full((n,), 1 / n), cost.new_full((m,), 1 / m))
+    solution = _solve(*(tensor.detach().double().cpu().numpy() for tensor in (cost, x_masses, y_masses)))
+    plan, u, v = (torch.from_numpy(array).to(cost) for array in solution)
+    value = (plan * cost).sum()
+    for potential, mass in ((u, x_masses), (v, y_masses)):
+        if mass.requires_grad:
+            value = value + (potential * (mass - mass.detach())).sum()  # adds zero, and the derivative
+    return TransportPlan(plan, value)
+
+
+_Array = npt.NDArray[np.float64]
+
+
+def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _Array, _Array]:
+    """The plan, and an optimal pair of dual potentials."""
+    try:
+        import ot
+    except ModuleNotFoundError as error:
+        if error.name != "ot":
+            raise
+        raise ImportError(
+            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[theory]'", name="ot"
+        ) from error
+    # The solver's tolerances are absolute.
+    scale, total = np.abs(cost).max() or 1.0, x_masses.sum()
+    cost, x_masses, y_masses = cost / scale, x_masses / total, y_masses / y_masses.sum()
+    plan, log = ot.emd(x_masses, y_masses, cost, numItermax=10_000_000, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"transport_plan: the solver of POT failed: {log['warning']}")
+    # The largest potentials that no cost forbids; the solver's are these already, except where there is no mass.
+    v = (cost - log["u"][:, None])[x_masses > 0].min(axis=0)
+    u = (cost - v).min(axis=1)
+    off = max(np.abs(plan.sum(axis=1) - x_masses).max(), np.abs(plan.sum(axis=0) - y_masses).max())
+    gap = (plan * cost).sum() - (u @ x_masses + v @ y_masses)
+    if not (off <= 1e-9 and gap <= 1e-9 and plan.min() >= 0):
+        raise RuntimeError(
+            f"transport_plan: the solver of POT returned no solution: marginals are off by {off:.1e}, "
+            f"and the gap to the dual is {gap:.1e} of the largest cost"
+        )
+    return plan * total, u * scale, v * scale
+
+
+# Checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_kind(name: str, value: Any, like_name: str = "", like: Tensor | None = None) -> None:
+    """A tensor of shape (..., n), of the device and the type of another."""
+    check_tensor(name, value)
+    if value.dim() == 0:
+        raise ValueError(f"{name}: expected shape (..., n), got a scalar")
+    if like is not None:
+        check_same_device(name, value, like_name, like)
+        if value.dtype != like.dtype:
+            raise TypeError(f"{name}: expected {like.dtype} as of {like_name}, got {value.dtype}")
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    finite = value.detach().isfinite()
+    if not finite.all():
+        raise ValueError(f"{name}: expected finite numbers, got {value.detach()[~finite][0].item()}")
+
+
+def _check_masses(name: str, masses: Tensor) -> None:
+    _check_finite(name, masses)
+    lowest = masses.detach().min().item()
+    if lowest < 0:
+        raise ValueError(f"{name}: expected no negative mass, got {lowest:g}")
+
+
+def _check_totals(expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
+    """``expected`` begins the message; ``tolerance`` is a share of what is wanted."""
+    totals, goals = torch.broadcast_tensors(totals.detach(), torch.as_tensor(wanted).detach().to(totals))
+    off = (totals - goals).abs() > tolerance * goals
+    if off.any():
+        raise ValueError(f"{expected}, {goals[off][0]:.6g} up to {tolerance:.0e} of it, got {totals[off][0]:.6g}")
+
+
+def _broadcast(name: str, batch: torch.Size, others: torch.Size) -> torch.Size:
+    """What leading dimensions broadcast to."""
+    try:
+        return torch.broadcast_shapes(batch, others)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: expected leading dimensions that broadcast with {tuple(others)}, got {tuple(batch)}"
+        ) from None
+
+
+def _check_points(x: Any, y: Any) -> None:
+    _check_kind("x", x)
+    _check_kind("y", y, "x", x)
+    _check_finite("x", x)
+    _check_finite("y", y)
+
+
+def _check_point_sets(x: Any, y: Any) -> None:
+    """Of shapes (n, d) and (m, d)."""
+    _check_points(x, y)
+    for name, points in (("x", x), ("y", y)):
+        if points.dim() != 2:
+            raise ValueError(f"{name}: expected points of shape (n, d), got shape {tuple(points.shape)}")
+    if y.shape[1] != x.shape[1]:
+        raise ValueError(f"y: expected points of {x.shape[1]} coordinates as of x, got shape {tuple(y.shape)}")
+
+
+def _masses_of_sets(
+    x_weights: Any, y_weights: Any, like_name: str, like: Tensor, n: int, m: int
+) -> tuple[Tensor, Tensor] | None:
+    """As :func:`_masses`, of shapes (n,) and (m,)."""
+    for name, weights, count in (("x_weights", x_weights, n), ("y_weights", y_weights, m)):
+        if isinstance(weights, Tensor) and weights.dim() != 1:
+            raise ValueError(f"{name}: expected shape ({count},), got {tuple(weights.shape)}")
+    return _masses(x_weights, y_weights, like_name, like, n, m)
+
+
+def _masses(
+    x_weights: Any, y_weights: Any, like_name: str, like: Tensor, n: int, m: int
+) -> tuple[Tensor, Tensor] | None:
+    """The masses of both sets, of shapes (..., n) and (..., m), checked, and in the type of the arithmetic; None where
+    both are all alike and sum to one.
+    """
+    given: list[Tensor | None] = []
+    for name, weights, count in (("x_weights", x_weights, n), ("y_weights", y_weights, m)):
+        if weights is not None:
+            _check_kind(name, weights, like_name, like)
+            if weights.shape[-1] != count:
+                raise ValueError(f"{name}: expected {count} masses as of {like_name}, got shape {tuple(weights.shape)}")
+            _check_masses(name, weights)
+            weights = weights.to(accumulate_dtype(weights.dtype))
+            if not (weights.detach().sum(-1) > 0).all():
+                raise ValueError(f"{name}: expected some mass, got none")
+        given.append(weights)
+    x_masses, y_masses = given
+    if x_masses is None:
+        if y_masses is None:
+            return None
+        return (y_masses.sum(-1, keepdim=True) / n).expand(*y_masses.shape[:-1], n), y_masses
+    if y_masses is None:
+        return x_masses, (x_masses.sum(-1, keepdim=True) / m).expand(*x_masses.shape[:-1], m)
+    _broadcast("y_weights", y_masses.shape[:-1], x_masses.shape[:-1])
+    expected = "y_weights: expected the total of x_weights"
+    _check_totals(expected, y_masses.sum(-1), x_masses.sum(-1), TOTAL_TOLERANCE[like.dtype])
+    return x_masses, y_masses
