@@ -18,7 +18,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py $(wildcard build_support/*.py) $(filter csrc/%,$(NATIVE))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install $(TORCH)
-	$(BIN)/pip install -e '.[train,dev]'
+	$(BIN)/pip install -e '.[train,theory,dev]'
 	touch $@
 
 train: venv
@@ -54,7 +54,9 @@ report: venv
 # commands run elsewhere.
 CUDA_TORCH = torch==2.11.0
 CUDA_VENV = $(abspath $(CACHE))/$(subst ==,-,$(CUDA_TORCH))-$(shell $(PYTHON) -c "import sys; print(sys.implementation.cache_tag)")
-CUDA_TESTS = $(filter-out %/test_train.py %/test_install.py,$(abspath $(wildcard tests/test_*.py)))
+# What needs the packages of the extras, or a build of its own, is tested elsewhere.
+NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train.py install.py report.py reproduce.py distances.py experiments*.py))
+CUDA_TESTS = $(abspath $(filter-out $(NOT_FOR_CUDA),$(wildcard tests/test_*.py)))
 
 $(CUDA_VENV)/.installed:
 	$(PYTHON) -m venv $(CUDA_VENV)
