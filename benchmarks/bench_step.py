@@ -19,6 +19,10 @@ VARIANTS = ("eager", "jax", "bfloat16", "compile", "graph")
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow
 
 
+def has_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def cases() -> Iterator[Any]:
     for name, variant in itertools.product(dict.fromkeys([*CRITICS, *GPU_CRITICS]), VARIANTS):
         slow = variant == "compile" and name in CRITICS and name not in COMPILED
@@ -28,14 +32,15 @@ def cases() -> Iterator[Any]:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize(("name", "variant"), list(cases()))
 def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
-    """bfloat16 is autocast, eager on the CPU and captured on a GPU, against the textbook in float32. The optimizer is
-    PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours; "fused" is a textbook that asks for more.
+    """bfloat16 is autocast, eager on the CPU and captured on a GPU, against textbooks in float32 and in bfloat16. The
+    optimizer is PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours; "fused" is a textbook that asks
+    for more, and "joint" scores real and fake samples in one batch as well.
     """
     on_gpu = compare.device.type == "cuda"
     critics = GPU_CRITICS if on_gpu else CRITICS
     if name not in critics or (variant == "graph" and not on_gpu):
         pytest.skip("for the other device")
-    if variant == "bfloat16" and not on_gpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if variant == "bfloat16" and not on_gpu and not has_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16, and emulates it many times slower than float32")
     make, shape = critics[name]
     critic = make().to(compare.device)
@@ -51,7 +56,19 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
             step(real, fake)
 
     textbook = rivals.textbook(deepcopy(critic), real, fake)
-    baselines = {"textbook": textbook, "fused": rivals.textbook(deepcopy(critic), real, fake, fused=True)}
+    baselines = {
+        "textbook": textbook,
+        "fused": rivals.textbook(deepcopy(critic), real, fake, fused=True),
+        "joint": rivals.joint(deepcopy(critic), real, fake),
+    }
+    if variant == "bfloat16":
+        in_bfloat16 = rivals.joint(deepcopy(critic), real, fake)
+
+        def autocast_joint() -> None:
+            with autocast:
+                in_bfloat16()
+
+        baselines["joint_bfloat16"] = autocast_joint
     if variant == "jax":  # with nothing beside it: its threads and PyTorch's take the cores from one another
         in_jax = rivals.jax_step(critic, real, fake)
         if in_jax is None:
@@ -66,6 +83,6 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
         # Of two calls one does not try out whether the rows of a batch are independent, as every 2^n-th does.
         ours_count = min(flops_of(ours) for _ in range(2))
         compare.count("forwards", ours=ours_count / forward, textbook=flops_of(textbook) / forward)
-    if variant in ("eager", "bfloat16"):
+    if variant == "eager":  # a captured graph's memory is set aside for good
         of_each = {"ours": ours, "textbook": textbook}
         compare.count("peak_bytes", **{who: peak_bytes_of(what, compare.device) for who, what in of_each.items()})

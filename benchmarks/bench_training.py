@@ -41,7 +41,11 @@ def bench_training(compare: Comparison, name: str) -> None:
     batches = torch.randn(N_CRITIC, *shape, device=device)
     latent_shape = (shape[0], LATENT)
     options = {"fused": True, "capturable": True} if on_gpu else {}
-    their_generator, their_critic = deepcopy(generator), deepcopy(critic)
+    adams: dict[str, dict[str, bool]] = {"textbook": {}, "fused": {"fused": True}}
+    textbooks = {
+        name: rivals.textbook_iteration(deepcopy(generator), deepcopy(critic), list(batches), latent_shape, **chosen)
+        for name, chosen in adams.items()
+    }
     critic_step = CriticStep(critic, rivals.adam(critic, **options))
     generator_step = GeneratorStep(generator, critic, rivals.adam(generator, **options))
 
@@ -56,4 +60,4 @@ def bench_training(compare: Comparison, name: str) -> None:
             critic_step(real, fake)
         generator_step(latent)
 
-    compare(ours, textbook=rivals.textbook_iteration(their_generator, their_critic, list(batches), latent_shape))
+    compare(ours, **textbooks)

@@ -7,9 +7,9 @@ from tables import COMPARED, Entry, Results, apart, baselines, label, ratio, sig
 
 CHECKS = "PyTorch's form checks no arguments; ours does, and names the wrong one: some microseconds"
 KERNELS = "both are one kernel, of about the same time; lerp checks no arguments, and ours does in Python first"
-NOISE = "equal within the noise"
+NOISE = "the quartiles overlap: this run cannot tell them apart"
 ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer there is little else to keep"
-MEMORY = "limited by memory, so equal within the noise"
+MEMORY = "both are limited by memory; the quartiles overlap"
 NEW = "ours writes into new memory, whose pages the system must provide, as for `clone`"
 PACKS = "ours also packs one bit for each element, which is kept instead of the whole output"
 OVERHEAD = "calls of Python and PyTorch's dispatcher alone, of which both have as many"

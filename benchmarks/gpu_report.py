@@ -161,9 +161,9 @@ def main() -> int:
                 exercise = [sanitizer, f"--tool={tool}", *SANITIZER, *python, __file__, "operators"]
                 report.step(tool, exercise, "0 errors", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
             for step, selected in (
-                ("benchmarks", "not critic_step"),
                 ("critic-step", "critic_step"),
-            ):  # the long one last
+                ("benchmarks", "not critic_step"),
+            ):
                 bench = [
                     *pytest,
                     str(ROOT / "benchmarks"),

@@ -68,7 +68,9 @@ def critic_update(results: Results) -> str:
     compared = {
         "textbook": ("eager", "textbook"),
         "fused textbook": ("eager", "fused"),
+        "joint": ("eager", "joint"),
         "JAX": ("jax", "jax"),
+        "bfloat16: joint": ("bfloat16", "joint_bfloat16"),
         "bfloat16: textbook in float32": ("bfloat16", "textbook"),
         "compile: textbook": ("compile", "textbook"),
         "compile: functional": ("compile", "functional"),
@@ -93,16 +95,25 @@ def critic_update(results: Results) -> str:
                 " / ".join(significant(number) for number in forwards) if all(forwards) else "",
             ]
         )
-    means = (times(geometric_mean(column)) for column in zip(*ratios, strict=True))
+    means = (times(geometric_mean(column) if None not in column else None) for column in zip(*ratios, strict=True))
     rows.append(["geometric mean", "", *means, ""])
-    header = ["critic", "ours, ms (quartiles)", *compared, "peak memory, of textbook's", "forwards, ours / textbook"]
+    header = [
+        "critic",
+        "ours, ms (quartiles)",
+        *compared,
+        "peak memory, of textbook's (less is better)",
+        "forwards, ours / textbook",
+    ]
     return table(header, rows)
 
 
 def environment(results: Results) -> str:
     """What the numbers depend on, and what speaks against them."""
     about = results.environment
-    commit, _, modified = (results.commit or "unknown").partition("-")
+    commits = [
+        f"{name[:12]}{' with changes that were not committed' if modified else ''}"
+        for name, _, modified in (commit.partition("-") for commit in (results.commit or "unknown").split(", "))
+    ]
     precision = f"float32 products `{about['float32_matmul_precision']}`"
     if about["cudnn_allows_tf32"] is not None:
         precision += f", convolutions {'may' if about['cudnn_allows_tf32'] else 'do not'} take TF32"
@@ -113,7 +124,7 @@ def environment(results: Results) -> str:
         f"Python {about['python']}",
         about["system"],
         precision,
-        f"commit {commit[:12]}{' with changes that were not committed' if modified else ''}",
+        f"commit {' and '.join(commits)}",
     ]
     failed = [name for name, step in results.steps.items() if not step["passed"]]
     text = ", ".join(words) + "." + (f" Steps that failed: {', '.join(failed)}." if failed else "")
@@ -163,7 +174,8 @@ def all_tables(results: Sequence[Results]) -> str:
     parts = [
         "# Benchmarks",
         GENERATED,
-        f"{READING} A share of a copy may exceed 100 %: what a small case moves stays in caches. "
+        f"{READING} A share of a copy may exceed 100 %: what a small case moves stays in "
+        "caches, and an operator in place does not touch a second region of memory. "
         "Where ours is slower, and why, is in the [README](../README.md#how-fast).",
     ]
     for device in results:

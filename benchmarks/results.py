@@ -48,7 +48,10 @@ def commit() -> str | None:
     """The commit that is checked out, and whether it was changed since."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+        except OSError:  # there is no git
+            return ""
 
     name = git("rev-parse", "HEAD")
     changes = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
@@ -85,7 +88,7 @@ def main() -> None:
     files = [Path(name) for name in sys.argv[1:]]
     findings = {
         "environment": environment(torch.device("cpu")),
-        "commit": ", ".join(dict.fromkeys(json.loads(file.read_text())["commit"] for file in files)),
+        "commit": ", ".join(dict.fromkeys(str(json.loads(file.read_text())["commit"]) for file in files)),
         "benchmarks": gather(files),
     }
     print(f"wrote {write(findings)}")

@@ -28,11 +28,26 @@ def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> U
     return functools.partial(reference.critic_step, critic, optimizer, real, fake)
 
 
+def joint(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
+    """The strongest eager form: real and fake samples in one batch, PyTorch's fused Adam."""
+    optimizer = adam(critic, fused=True)
+
+    def update() -> Tensor:
+        optimizer.zero_grad()
+        real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
+        loss = fake_scores.mean() - real_scores.mean() + reference.gradient_penalty(critic, real, fake)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return update
+
+
 def textbook_iteration(
-    generator: nn.Module, critic: nn.Module, batches: Sequence[Tensor], latent_shape: tuple[int, ...]
+    generator: nn.Module, critic: nn.Module, batches: Sequence[Tensor], latent_shape: tuple[int, ...], **options: Any
 ) -> Update:
     """One update of the critic for each batch and one of the generator, as in every repository."""
-    critic_adam, generator_adam = adam(critic), adam(generator)
+    critic_adam, generator_adam = adam(critic, **options), adam(generator, **options)
 
     def iteration() -> Tensor:
         for real in batches:

@@ -54,7 +54,11 @@ def exponents(of_each: dict[str, list[Entry]]) -> str:
         return f"{text(numbers[0])} to {text(numbers[-1])}"
 
     def slopes(entries: Sequence[Entry], what: str) -> str:
-        points = [(math.log(entry["case"]["value"]), math.log(value(entry, "ours", what))) for entry in entries]
+        points = [
+            (math.log(entry["case"]["value"]), math.log(found))
+            for entry in entries
+            if (found := value(entry, "ours", what))
+        ]
         slope = [(y - below) / (x - left) for (left, below), (x, y) in pairwise(points)]
         return ends(slope, "{:.2f}".format)
 

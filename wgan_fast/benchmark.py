@@ -23,21 +23,25 @@ L2_BYTES = 2**28  # more than any GPU's second-level cache holds
 
 def clock(device: torch.device) -> Callable[[], float]:
     """Seconds; on a GPU the device's own, at the moment when it has done what it was given so far."""
-    return time.perf_counter if device.type != "cuda" else functools.partial(_device_time, device)
+    return time.perf_counter if device.type != "cuda" else _device_clock(device)
 
 
 @functools.cache
-def _first_event(device: torch.device) -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
+def _device_clock(device: torch.device) -> Callable[[], float]:
+    """Between two readings it counts what the device did, and its waiting for launches: what a user waits for, too."""
+    last, total = None, 0.0
 
+    def read() -> float:
+        nonlocal last, total
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        event.synchronize()
+        if last is not None:  # events give float32, which is exact for a short span and coarse for a long one
+            total += last.elapsed_time(event) / 1e3
+        last = event
+        return total
 
-def _device_time(device: torch.device) -> float:
-    first, now = _first_event(device), torch.cuda.Event(enable_timing=True)
-    now.record(torch.cuda.current_stream(device))
-    now.synchronize()
-    return first.elapsed_time(now) / 1e3
+    return read
 
 
 def chill(device: torch.device) -> None:
