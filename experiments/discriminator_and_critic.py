@@ -1,0 +1,106 @@
+"""Between two Gaussians on a line that hardly overlap, the best discriminator saturates: where the fakes are it is
+flat, and its gradient tells them nothing. The critic is a nearly straight line, whose slope is of use everywhere.
+Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 3 and figure 2.
+
+All three networks are alike, 1-256-256-1, and are trained with the generator fixed. The optimal critic has slope 1
+wherever mass is moved. With weight clipping that is so up to a factor, and up to kinks: where most weights and biases
+are at their bound, those of the first layer lie within |x| <= 1, and those of the second within about
+2 / (width * clip), which is less than 1 at this width; in a narrow network they would lie among the samples. With the
+gradient penalty the slope settles a little above 1, because the penalty is soft: a critic of slope s scores
+W s - weight (s - 1)^2, which is largest at 1 + W / (2 weight). Here W = 8, and a weight of 100 makes that 1.04.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wgan_fast import CriticStep, gradient_penalty, optim
+from wgan_fast.train.models import MLPCritic
+
+from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+
+REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 256
+
+
+def batch(mean: float) -> Tensor:
+    """Samples (256, 1) of one of the Gaussians."""
+    return mean + SIGMA * torch.randn(BATCH, 1)
+
+
+def slope(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """The derivative at each of the points (N,)."""
+    x = points[:, None].requires_grad_()
+    return torch.autograd.grad(function(x).sum(), x)[0].squeeze(1)
+
+
+def train_discriminator(steps: int) -> nn.Sequential:
+    """Minimises -mean log D(x) - mean log(1 - D(x~)); the network ends in a sigmoid."""
+    logit = MLPCritic(1, 256, 2)
+    optimizer = torch.optim.Adam(logit.parameters(), lr=1e-3, fused=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (F.softplus(-logit(batch(REAL))).mean() + F.softplus(logit(batch(FAKE))).mean()).backward()
+        optimizer.step()
+    return nn.Sequential(logit, nn.Sigmoid())
+
+
+def train_critic(steps: int, clip: float | None) -> MLPCritic:
+    """With weights clipped as in WGAN, or else with the gradient penalty."""
+    critic = MLPCritic(1, 256, 2)
+    if clip is not None:
+        step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=5e-5, clip=clip), penalty=None)
+    else:
+        # From 0, because on a line a critic that leans the wrong way would have to pass it, against the penalty.
+        for parameter in critic.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+        optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
+        step = CriticStep(critic, optimizer, penalty=partial(gradient_penalty, weight=100.0))
+    for _ in range(steps):
+        step(batch(REAL), batch(FAKE))
+    return critic
+
+
+def run(seed: int, *, small: bool = False) -> Finding:
+    """Trains a discriminator and two critics, and compares their slopes along the line."""
+    torch.manual_seed(seed)
+    discriminator = train_discriminator(300 if small else 1500).double()  # 1 - D would round to 0 in float32
+    penalised = train_critic(100 if small else 600, clip=None).double()
+    clipped = train_critic(250 if small else 1000, clip=0.01).double()
+
+    fakes = torch.linspace(FAKE - 2 * SIGMA, FAKE + 2 * SIGMA, 401, dtype=torch.float64)  # 95 % of them
+    of_discriminator, of_penalised, of_clipped = (
+        slope(function, fakes).abs() for function in (discriminator, penalised, clipped)
+    )
+    numbers = [
+        Number("discriminator: largest |slope| where the fakes are", of_discriminator.max().item(), 0, 0.01),
+        Number("critic with penalty: mean |slope| there", of_penalised.mean().item(), 1, 0.1),
+        Number("critic with penalty: largest / smallest slope there", _spread(of_penalised), 1.25, 0, "<="),
+        Number("critic with clipping: largest / smallest slope there", _spread(of_clipped), 1.5, 0, "<="),
+    ]
+
+    x = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+    figure, (left, right) = axes(2, width=5, height=4.2)
+    for mean, colour, name in ((REAL, GREEN, "real"), (FAKE, BLACK, "fake")):
+        density = torch.distributions.Normal(mean, SIGMA).log_prob(x).exp()
+        left.fill_between(x, density, color=colour, alpha=0.2, linewidth=0, label=f"density of {name}")
+    with torch.no_grad():
+        left.plot(x, discriminator(x[:, None]), color=RED, linestyle="--", label="discriminator")
+        scores = penalised(x[:, None])
+        left.plot(x, (scores - scores.mean()) / 16 + 0.5, color=BLUE, label="critic with penalty, / 16 + const.")
+    left.set(title="The discriminator saturates, the critic does not", xlabel="x", ylabel="value")
+    right.axvspan(FAKE - 2 * SIGMA, FAKE + 2 * SIGMA, color=BLACK, alpha=0.08, label="95 % of the fakes")
+    right.semilogy(x, slope(discriminator, x).abs(), color=RED, linestyle="--", label="discriminator")
+    right.semilogy(x, slope(penalised, x).abs(), color=BLUE, label="critic with penalty")
+    right.semilogy(x, slope(clipped, x).abs(), color=GREEN, linestyle="-.", label="critic with clipping")
+    right.set(title="What the gradient tells the fakes", xlabel="x", ylabel="|slope|", ylim=(1e-9, 1e2))
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=9)
+    return Finding(figure, numbers)
+
+
+def _spread(slopes: Tensor) -> float:
+    return (slopes.max() / slopes.min()).item()

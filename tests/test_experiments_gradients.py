@@ -1,0 +1,86 @@
+"""What discriminators and critics teach a generator: the small versions, and the parts that measure."""
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+
+from wgan_fast.experiments import discriminator_and_critic, gradient_identity, low_dimensional_manifolds
+from wgan_fast.experiments.claim import Finding
+
+
+def measured(finding: Finding) -> list[float]:
+    return [number.measured for number in finding.numbers]
+
+
+# Low-dimensional manifolds ------------------------------------------------------------------------
+
+
+def test_discriminators_on_disjoint_curves_become_perfect_and_useless() -> None:
+    accuracy, vanishing, growth, variance, since_perfect = measured(low_dimensional_manifolds.run(0, small=True))
+    assert accuracy == 1
+    assert vanishing < 0.6
+    assert growth > 10
+    assert variance > 100
+    assert since_perfect > 10
+
+
+def test_discriminators_are_independent_networks() -> None:
+    discriminators = low_dimensional_manifolds.Discriminators()
+    points = torch.randn(8, 5, 10)
+    logits = discriminators(points)
+    for k in range(8):
+        weights = [part[k] for part in discriminators.parts]
+        layers = [nn.Linear(10, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1)]
+        alone = nn.Sequential(*layers)
+        alone.load_state_dict(
+            {f"{2 * i}.{name}": weights[2 * i + j].T.reshape(layers[2 * i].state_dict()[name].shape)
+             for i in range(3) for j, name in enumerate(("weight", "bias"))}
+        )  # fmt: skip
+        torch.testing.assert_close(alone(points[k]).squeeze(1), logits[k])
+
+
+def test_gradients_are_a_row_for_each_loss() -> None:
+    generator = nn.Linear(1, 2)
+    latent = torch.randn(7, 1)
+    factors = torch.arange(8.0)
+    rows = low_dimensional_manifolds.gradients(factors * generator(latent).sum(), generator)
+    one = torch.cat([latent.sum().expand(2), torch.full((2,), 7.0)])
+    torch.testing.assert_close(rows, factors[:, None] * one)
+
+
+# Discriminator and critic -------------------------------------------------------------------------
+
+
+def test_the_discriminator_is_flat_where_the_critics_lean() -> None:
+    flat, mean, penalised, clipped = measured(discriminator_and_critic.run(0, small=True))
+    assert 0 < flat < 0.02
+    assert mean == pytest.approx(1, abs=0.1)
+    assert 1 <= penalised < 1.25
+    assert 1 <= clipped < 2
+
+
+def test_slope_is_the_derivative() -> None:
+    points = torch.tensor([-1.0, 0.0, 2.0])
+    torch.testing.assert_close(discriminator_and_critic.slope(lambda x: x**3, points), 3 * points**2)
+
+
+# The gradient's identity --------------------------------------------------------------------------
+
+
+def test_the_critics_gradient_is_that_of_the_distance() -> None:
+    optimal, trained, exact, biased = measured(gradient_identity.run(0, small=True))
+    assert optimal < 1e-5
+    assert trained < 0.3
+    assert exact < 0.1
+    assert biased == pytest.approx(1.1, abs=0.05)
+
+
+def test_a_critic_that_leans_elsewhere_fails_the_identity() -> None:
+    latent = torch.randn(100, 2)
+    optimum = gradient_identity.OPTIMUM
+    assert gradient_identity.error(gradient_identity.gradient(lambda x: x @ optimum, latent)) == pytest.approx(2)
+    across = optimum.flip(0) * torch.tensor([1.0, -1.0])
+    assert gradient_identity.error(gradient_identity.gradient(lambda x: x @ across, latent)) == pytest.approx(2**0.5)
