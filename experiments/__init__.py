@@ -14,8 +14,5 @@ NAMES = (
     "continuity",
     "gradient_identity",
     "mode_seeking",
-    "estimate_tracks_quality",
-    "mode_collapse",
-    "clipping",
     "duality",
 )
