@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from conftest import Comparison
-from costs import flops, flops_of, peak_memory, update
+from costs import TINY, flops, flops_of, peak_memory, update
 from wgan_fast import gradient_penalty, reference
-from wgan_fast.benchmark import CRITICS, mlp
+from wgan_fast.benchmark import CRITICS
 
-TINY = {"tiny": (lambda: mlp(2, 16, 1), (8, 2))}  # nothing but overhead
 PENALTIES = {"ours": gradient_penalty, "textbook": reference.gradient_penalty}
 
 

@@ -1,31 +1,38 @@
-"""What an update costs: operations, memory; and the larger critics that it is measured on."""
+"""What an update costs: operations, memory, launches; and further critics that it is measured on."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from wgan_fast.benchmark import CRITICS, convolutional
+from wgan_fast.benchmark import CRITICS, convolutional, mlp
 
 Penalty = Callable[..., Tensor]
 
 
-class Flops(TorchDispatchMode):
-    """Counts on the operators that are dispatched, below autograd. (PyTorch's own mode cannot watch autograd.grad.)"""
+class Counter(TorchDispatchMode):
+    """Counts the operators that are dispatched below autograd, views among them, and their floating-point operations.
+    (PyTorch's own mode cannot watch autograd.grad.)
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.operators = self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        self.operators += 1
+        if func is torch.ops.aten.matmul.default:  # PyTorch's table knows its parts alone, which C++ calls unseen
+            self.flops += 2 * out.numel() * args[0].shape[-1]
+        elif func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
         return out
 
 
@@ -38,27 +45,49 @@ def update(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def flops_of(function: Callable[[], object]) -> int:
-    with Flops() as counted:
+    return count(function).flops
+
+
+def count(function: Callable[[], object]) -> Counter:
+    with Counter() as counter:
         function()
-    return counted.total
+    return counter
 
 
 def peak_bytes_of(function: Callable[[], object], device: torch.device) -> int:
-    """The most bytes at once that the allocator had handed out since the beginning, when it is called again."""
-    function()
+    """The most bytes that the allocator has handed out at once when it is called again, above those at its beginning.
+
+    On a CPU the profiler knows the sizes of those blocks alone that it saw handed out, so it watches both calls.
+    """
+    gc.collect()  # garbage would be freed at any time
     if device.type == "cuda":
+        function()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         function()
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
         function()
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+        with record_function("again"):
+            function()
+    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    (beginning,) = (event.start_ns() for event in events if event.name() == "again")
     size = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        size += event.nbytes()
-        peak = max(peak, size)
+    for event in events:
+        if event.name() == "[memory]" and event.start_ns() >= beginning:
+            size += event.nbytes()
+            peak = max(peak, size)
     return peak
+
+
+def launches_of(function: Callable[[], object]) -> int:
+    """The kernels that a GPU runs for it when it is called again; copies and fills of memory are none."""
+    function()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiled:
+        function()
+        torch.cuda.synchronize()
+    on_device = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
+    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device)
 
 
 def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
@@ -66,7 +95,9 @@ def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
-    return peak_bytes_of(lambda: update(penalty, critic, shape), next(critic.parameters()).device)
+    """The gradients among it: an update begins by letting go of the last one's."""
+    gradients = sum(parameter.nbytes for parameter in critic.parameters())
+    return gradients + peak_bytes_of(lambda: update(penalty, critic, shape), next(critic.parameters()).device)
 
 
 class ResidualBlock(nn.Module):
@@ -89,6 +120,8 @@ def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
     )
 
 
+#: Nothing but overhead.
+TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {"tiny": (lambda: mlp(2, 16, 1), (8, 2))}
 #: For a GPU: launches are nearly all of the first, and nothing of the last.
 GPU_CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "toy": CRITICS["toy"],

@@ -1,4 +1,4 @@
-"""What a penalty costs: operations, memory, and nothing that nobody reads."""
+"""What a penalty does not do: what nobody reads. It is compared with the textbook's; test_costs.py has exact counts."""
 
 import copy
 
@@ -27,12 +27,6 @@ class TestFlops:
         update(reference.gradient_penalty, textbook, shape)
         for parameter, expected in zip(ours.parameters(), textbook.parameters(), strict=True):
             torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-10, atol=1e-10)
-
-    def test_four_forwards(self) -> None:
-        critic, shape = mlp(256, 256, 6), (64, 256)
-        forward = 2 * 64 * (6 * 256 * 256 + 256)
-        assert flops(gradient_penalty, critic, shape) == pytest.approx(4 * forward, rel=0.01)
-        assert flops(reference.gradient_penalty, critic, shape) == pytest.approx(6 * forward, rel=0.1)
 
     @pytest.mark.parametrize(
         "layer",
@@ -92,7 +86,7 @@ class TestFlops:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("name", ["wide", "dcgan", "mnist"])
+    @pytest.mark.parametrize("name", CRITICS)
     def test_in_place_activations(self, name: str) -> None:
         make, shape = CRITICS[name]
         critic = make()
