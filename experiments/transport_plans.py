@@ -60,7 +60,7 @@ def draw_table(panel: Axes, plan: Tensor, boxes: Tensor, places: Tensor, title: 
     """The mass that goes from each position to each."""
     table, sources = by_place(plan, 0, boxes)
     table, targets = by_place(table, 1, places)
-    panel.imshow(table, cmap="Blues", vmin=0, vmax=3, aspect="auto")
+    panel.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=3, aspect="auto")
     for i, row in enumerate(table.tolist()):
         for j, mass in enumerate(row):
             panel.text(j, i, f"{mass:.0f}", ha="center", va="center", color=BLACK, alpha=1.0 if mass else 0.35)
