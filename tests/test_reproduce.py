@@ -103,11 +103,11 @@ def test_every_name_is_an_experiment_that_states_its_claim() -> None:
 
 
 def test_out_must_be_a_folder_that_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_experiment(monkeypatch, "clipping", lambda seed: pytest.fail("it ran"))
+    put_experiment(monkeypatch, "continuity", lambda seed: pytest.fail("it ran"))
     file = tmp_path / "file"
     file.write_text("precious")
     for out, reason in ((file, "is a file"), (file / "below", "cannot be made")):
-        result = run_cli("clipping", "--out", out)
+        result = run_cli("continuity", "--out", out)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: --out:") and reason in result.stderr and str(out) in result.stderr
     assert file.read_text() == "precious"
@@ -115,8 +115,8 @@ def test_out_must_be_a_folder_that_can_be_made(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
 def test_out_must_be_a_folder_that_can_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_experiment(monkeypatch, "clipping", lambda seed: pytest.fail("it ran"))
-    result = run_cli("clipping", "--out", "/proc/self")
+    put_experiment(monkeypatch, "continuity", lambda seed: pytest.fail("it ran"))
+    result = run_cli("continuity", "--out", "/proc/self")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: --out: the folder /proc/self cannot be written to")
 
@@ -135,14 +135,14 @@ def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: p
 
 
 def test_a_module_of_our_own_that_is_missing_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wgan_fast.experiments.clipping", None)
-    result = run_cli("clipping")
+    monkeypatch.setitem(sys.modules, "wgan_fast.experiments.continuity", None)
+    result = run_cli("continuity")
     assert isinstance(result.exception, ModuleNotFoundError)
 
 
 @pytest.mark.parametrize("seed", ["-1", "x"])
 def test_a_seed_is_a_number_from_zero(seed: str, tmp_path: Path) -> None:
-    result = run_cli("clipping", "--seed", seed, "--out", tmp_path / "out")
+    result = run_cli("continuity", "--seed", seed, "--out", tmp_path / "out")
     assert result.exit_code == 2 and "--seed" in result.stderr
     assert not (tmp_path / "out").exists()
 
@@ -152,30 +152,30 @@ def test_a_seed_is_a_number_from_zero(seed: str, tmp_path: Path) -> None:
 
 def test_a_run_leaves_figure_numbers_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [Number("finite", 0.1 + 0.2, 0.3, 1e-9), Number("infinite", math.inf, math.inf)]
-    put_experiment(monkeypatch, "clipping", lambda seed: numbers)
+    put_experiment(monkeypatch, "continuity", lambda seed: numbers)
     out = tmp_path / "a" / "b"
-    result = run_cli("clipping", "--out", out, "--seed", 7)
+    result = run_cli("continuity", "--out", out, "--seed", 7)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == {"clipping.png", "clipping.json", "index.html"}
-    assert (out / "clipping.png").read_bytes().startswith(b"\x89PNG")
-    record = strict_json(out / "clipping.json")
+    assert {path.name for path in out.iterdir()} == {"continuity.png", "continuity.json", "index.html"}
+    assert (out / "continuity.png").read_bytes().startswith(b"\x89PNG")
+    record = strict_json(out / "continuity.json")
     assert record["claim"] == "It is so." and record["holds"] is True and record["seed"] == 7
     finite, infinite = record["numbers"]
     assert finite["measured"] == 0.1 + 0.2  # not rounded
     assert infinite["measured"] == infinite["expected"] == "inf" and infinite["holds"] is True
     page = (out / "index.html").read_text()
-    assert "It is so." in page and 'src="clipping.png"' in page and "does not hold" not in page
-    assert "[1/1] clipping ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
+    assert "It is so." in page and 'src="continuity.png"' in page and "does not hold" not in page
+    assert "[1/1] continuity ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
 
 
 def test_a_number_that_does_not_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, wrong, lost = Number("good", 1, 1), Number("wrong", 2, 1, 0.5), Number("lost", math.nan, 1)
-    put_experiment(monkeypatch, "clipping", lambda seed: [good, wrong, lost])
-    result = run_cli("clipping", "--out", tmp_path)
+    put_experiment(monkeypatch, "continuity", lambda seed: [good, wrong, lost])
+    result = run_cli("continuity", "--out", tmp_path)
     assert result.exit_code == 1
-    assert result.stderr == "error: not reproduced: clipping: wrong; clipping: lost\n"
-    assert "clipping ... DOES NOT HOLD" in result.stdout and "wrong: 2 (expected 1 ± 0.5)  DOES" in result.stdout
-    record = strict_json(tmp_path / "clipping.json")
+    assert result.stderr == "error: not reproduced: continuity: wrong; continuity: lost\n"
+    assert "continuity ... DOES NOT HOLD" in result.stdout and "wrong: 2 (expected 1 ± 0.5)  DOES" in result.stdout
+    record = strict_json(tmp_path / "continuity.json")
     assert record["holds"] is False
     assert [number["holds"] for number in record["numbers"]] == [True, False, False]
     assert record["numbers"][2]["measured"] == "nan"
@@ -196,16 +196,16 @@ def test_all_runs_every_experiment_even_after_one_that_failed(tmp_path: Path, mo
 
 
 def test_the_page_keeps_what_other_runs_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("clipping", "duality"):
+    for name in ("continuity", "duality"):
         put_experiment(monkeypatch, name, lambda seed: [Number("one", 1, 1)])
         assert run_cli(name, "--out", tmp_path).exit_code == 0
     page = (tmp_path / "index.html").read_text()
-    assert 'id="clipping"' in page and 'id="duality"' in page
+    assert 'id="continuity"' in page and 'id="duality"' in page
 
 
 def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_experiment(monkeypatch, "clipping", lambda seed: [Number(SPECIAL, 1, 1, 0, "<=")], claim=SPECIAL)
-    assert run_cli("clipping", "--out", tmp_path).exit_code == 0
+    put_experiment(monkeypatch, "continuity", lambda seed: [Number(SPECIAL, 1, 1, 0, "<=")], claim=SPECIAL)
+    assert run_cli("continuity", "--out", tmp_path).exit_code == 0
 
     tags, attributes, text = [], [], []
 
@@ -240,12 +240,12 @@ def test_stopping_keeps_what_was_complete(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_seed_decides_the_numbers_whatever_ran_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_experiment(monkeypatch, "clipping", lambda seed: [Number("drawn", torch.rand(()).item(), 0, 1)])
+    put_experiment(monkeypatch, "continuity", lambda seed: [Number("drawn", torch.rand(()).item(), 0, 1)])
     before = torch.random.get_rng_state()
     threads = torch.get_num_threads()
 
     def measured(seed: int) -> float:
-        return reproduce.run("clipping", tmp_path, seed).numbers[0].measured
+        return reproduce.run("continuity", tmp_path, seed).numbers[0].measured
 
     first = measured(3)
     torch.rand(5)
