@@ -57,11 +57,11 @@ def prepare(names: Iterable[str], out: Path) -> None:
         ModuleNotFoundError: a package of the extra ``wgan_fast[theory]`` is not installed.
         OSError: ``out`` is a file, cannot be made, or cannot be written to.
     """
-    for name in names:
-        experiment(name)
-    for package in ("ot", "scipy"):  # some experiments import them as late as they need them
+    for package in ("ot", "scipy"):  # the library imports them as late as it needs them
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    for name in names:
+        experiment(name)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"out: expected a folder, {out} is a file")
     try:
