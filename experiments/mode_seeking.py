@@ -1,0 +1,119 @@
+"""What a model that is too simple makes of two modes depends on the divergence: KL(p || q) covers both, KL(q || p)
+seeks one, and JS gives one up where they are far enough apart. Source: Arjovsky and Bottou, "Towards Principled
+Methods for Training GANs", 2017, section 1: KL(P_r || P_g) charges for modes that are dropped, KL(P_g || P_r) for
+samples that look fake.
+
+A single Gaussian q is fitted to a mixture p of two by each, from several starts, of which the best counts. The fit of
+KL(p || q) has the mean and the standard deviation of p: its optimum matches moments. That of KL(q || p) has those of
+the larger mode, and its value is nearly log 1/0.6: where q lies, p is 0.6 times q.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wgan_fast.distances import js_divergence, kl_divergence
+
+from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+
+STEP = 0.04
+GRID = torch.arange(-16.0, 16.0, STEP, dtype=torch.float64)
+SHARES, DEVIATIONS = (0.6, 0.4), (0.7, 0.9)  # of the two modes
+DISTANCE = 5.0  # between their means
+DIVERGENCES = {
+    "KL(p || q)": kl_divergence,
+    "JS(p, q)": js_divergence,
+    "KL(q || p)": lambda p, q: kl_divergence(q, p),
+}
+STYLES = {"KL(p || q)": (BLUE, "-", "o"), "JS(p, q)": (GREEN, "-.", "^"), "KL(q || p)": (RED, "--", "s")}
+
+
+class Fit(NamedTuple):
+    """A Gaussian, and how far it is from the mixture."""
+
+    divergence: float
+    mean: float
+    deviation: float
+
+
+def gaussian(mean: float | Tensor, deviation: float | Tensor) -> Tensor:
+    """The probability of each cell of the grid; it is nowhere zero, but may be very small."""
+    return (-0.5 * ((GRID - mean) / deviation) ** 2).clamp(min=-600).softmax(0)
+
+
+def means(distance: float) -> tuple[float, float]:
+    """Those of the modes, so that the mean of all is 0."""
+    return -SHARES[1] * distance, SHARES[0] * distance
+
+
+def mixture(distance: float) -> Tensor:
+    """p, on the grid."""
+    modes = zip(SHARES, means(distance), DEVIATIONS, strict=True)
+    return torch.stack([share * gaussian(mean, deviation) for share, mean, deviation in modes]).sum(0)
+
+
+def descend(name: str, p: Tensor, mean: float, deviation: float) -> Fit:
+    """The nearest Gaussian, downhill from this one."""
+    theta = torch.tensor([mean, math.log(deviation)], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([theta], max_iter=100, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = DIVERGENCES[name](p, gaussian(theta[0], theta[1].exp()))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return Fit(float(closure().item()), theta[0].item(), theta[1].exp().item())
+
+
+def fit(name: str, distance: float, starts: list[list[float]]) -> Fit:
+    """The best of several descents; a start is a mean, as a share of the distance, and a standard deviation."""
+    return min(descend(name, mixture(distance), mean * distance, deviation) for mean, deviation in starts)
+
+
+def run(seed: int, *, small: bool = False) -> Finding:
+    """Fits by each divergence from random starts, and then for modes at other distances."""
+    random = torch.rand(6, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    starts = (random * torch.tensor([1.6, 2.0]) + torch.tensor([-0.8, 0.5])).tolist()
+    starts += [[-SHARES[1], 1.0], [0.0, 3.0], [SHARES[0], 1.0]]  # on either mode, and over both
+    fits = {name: fit(name, DISTANCE, starts) for name in DIVERGENCES}
+    forward, reverse = fits["KL(p || q)"], fits["KL(q || p)"]
+    p, dropping = mixture(DISTANCE), gaussian(reverse.mean, reverse.deviation)
+    modes = zip(SHARES, means(DISTANCE), DEVIATIONS, strict=True)
+    deviation = (
+        sum(share * (mean**2 + deviation**2) for share, mean, deviation in modes) ** 0.5
+    )  # of p, whose mean is 0
+    middle = sum(means(DISTANCE)) / 2
+    larger = means(DISTANCE)[0]
+    distances = [2.0, 5.0, 9.0] if small else [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+    swept = {name: [fit(name, distance, starts[-3:]) for distance in distances] for name in DIVERGENCES}
+    js, far = fits["JS(p, q)"], swept["JS(p, q)"][-1]
+    numbers = [
+        Number("KL(p || q): mean, that of p", forward.mean, 0, 1e-4),
+        Number("KL(p || q): standard deviation, that of p", forward.deviation, deviation, 1e-4),
+        Number("KL(q || p): mean, that of the larger mode", reverse.mean, larger, 0.05),
+        Number("KL(q || p): standard deviation, that of the larger mode", reverse.deviation, DEVIATIONS[0], 0.05),
+        Number("KL(q || p): share of q on the other mode's side", dropping[middle < GRID].sum().item(), 0, 1e-3),
+        Number("KL(q || p): its value, log 1/0.6", reverse.divergence, -math.log(SHARES[0]), 0.01),
+        Number("KL(p || q) of the fit that drops a mode", kl_divergence(p, dropping).item(), 5, 0, ">="),
+        Number("JS at distance 5 covers: standard deviation, that of p", js.deviation, deviation, 0.05),
+        Number("JS at the largest distance seeks: that of a mode", far.deviation, DEVIATIONS[0], 0.05),
+    ]
+
+    figure, (density, sweep) = axes(2, width=5.6, height=4.2)
+    density.fill_between(GRID, p / STEP, color="lightgrey", label="p, two modes")
+    for name, (colour, line, marker) in STYLES.items():
+        best = gaussian(fits[name].mean, fits[name].deviation)
+        density.plot(GRID, best / STEP, color=colour, linestyle=line, linewidth=2, label=f"q, by {name}")
+        deviations = [f.deviation for f in swept[name]]
+        sweep.plot(distances, deviations, color=colour, linestyle=line, marker=marker, label=f"by {name}")
+    density.axvline(0, color=BLACK, linewidth=0.8, linestyle=":", label="mean of p")
+    density.set(title="One Gaussian for two modes", xlabel="x", ylabel="density", xlim=(-7, 8))
+    sweep.set(title="Who gives up a mode, and when", xlabel="distance of the modes", ylabel="standard deviation of q")
+    for panel in (density, sweep):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=9)
+    return Finding(figure, numbers)
