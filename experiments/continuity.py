@@ -54,7 +54,7 @@ def divergence(points: Tensor, theta: float, cells: int) -> float:
 
 def run(seed: int, *, small: bool = False) -> Finding:
     """Turns the curve, and measures W and JS, their slopes and their jumps. Nothing is random."""
-    points, many = curve(60 if small else 200), curve(20_000 if small else 100_000)
+    points, many = curve(60 if small else 200), curve(20_000 if small else 50_000)
     lipschitz = points.norm(dim=1).mean().item()  # E[r]
     thetas = torch.linspace(-RANGE, RANGE, 13 if small else 33, dtype=torch.float64).tolist()
     w = [transport(points, theta)[0] for theta in thetas]

@@ -22,11 +22,11 @@ from wgan_fast.train.models import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 
-REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 256
+REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 128
 
 
 def batch(mean: float) -> Tensor:
-    """Samples (256, 1) of one of the Gaussians."""
+    """Samples (128, 1) of one of the Gaussians."""
     return mean + SIGMA * torch.randn(BATCH, 1)
 
 
@@ -47,28 +47,36 @@ def train_discriminator(steps: int) -> nn.Sequential:
     return nn.Sequential(logit, nn.Sigmoid())
 
 
-def train_critic(steps: int, clip: float | None) -> MLPCritic:
-    """With weights clipped as in WGAN, or else with the gradient penalty."""
+def train_clipped(steps: int) -> MLPCritic:
+    """As in WGAN."""
     critic = MLPCritic(1, 256, 2)
-    if clip is not None:
-        step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=5e-5, clip=clip), penalty=None)
-    else:
-        # From 0, because on a line a critic that leans the wrong way would have to pass it, against the penalty.
-        for parameter in critic.layers[-1].parameters():
-            nn.init.zeros_(parameter)
-        optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
-        step = CriticStep(critic, optimizer, penalty=partial(gradient_penalty, weight=100.0))
+    step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=5e-5, clip=0.01), penalty=None)
     for _ in range(steps):
         step(batch(REAL), batch(FAKE))
+    return critic
+
+
+def train_penalised(steps: int) -> MLPCritic:
+    """As in WGAN-GP, with a penalty of weight 100 and a learning rate that falls to 0."""
+    critic = MLPCritic(1, 256, 2)
+    # From 0, because on a line a critic that leans the wrong way would have to pass it, against the penalty.
+    for parameter in critic.layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    step = CriticStep(critic, optimizer, penalty=partial(gradient_penalty, weight=100.0))
+    for _ in range(steps):
+        step(batch(REAL), batch(FAKE))
+        schedule.step()
     return critic
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
     """Trains a discriminator and two critics, and compares their slopes along the line."""
     torch.manual_seed(seed)
-    discriminator = train_discriminator(300 if small else 1500).double()  # 1 - D would round to 0 in float32
-    penalised = train_critic(100 if small else 600, clip=None).double()
-    clipped = train_critic(250 if small else 1000, clip=0.01).double()
+    discriminator = train_discriminator(300 if small else 1200).double()  # 1 - D would round to 0 in float32
+    penalised = train_penalised(100 if small else 500).double()
+    clipped = train_clipped(250 if small else 1000).double()
 
     fakes = torch.linspace(FAKE - 2 * SIGMA, FAKE + 2 * SIGMA, 401, dtype=torch.float64)  # 95 % of them
     of_discriminator, of_penalised, of_clipped = (

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .claim import BLACK, BLUE, RED, Finding, Number, axes
 
-DIMENSION, DISCRIMINATORS, BATCH, HELD_OUT = 10, 8, 64, 1024
+DIMENSION, DISCRIMINATORS, BATCH, HELD_OUT = 10, 8, 64, 512
 #: How far the generator's weights are off, in standard deviations of weights.
 OFF = 0.2
 

@@ -134,7 +134,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         title="What the generator minimises",
         xlabel="mean of $p_g$ = N(mean, 1), with $p_r$ = N(0, 1)",
         ylabel="V (nats)",
-        ylim=(-1.5, 0.5),
+        ylim=(-1.5, 0.7),
     )
     for panel in (left, right):
         panel.grid(alpha=0.3)

@@ -5,7 +5,8 @@ which line is closer. A critic learns W, a discriminator JS. Source: Arjovsky, C
 
 The divergences are those of probabilities on a grid of cells, of which each line fills a column. A critic is trained
 as in WGAN-GP for its estimate of W, a discriminator on the same kind of samples for log 2 + V/2, its estimate of JS.
-Both are asked with evenly spaced Z. For theta = 0.01 the discriminator is still on its way to log 2.
+Both are asked with evenly spaced Z, and trained for theta = 0 and |theta| of 0.25 or more: for 0.01 the loss is so
+small beside the penalty that a critic takes long to turn around.
 
 The gradient penalty is soft: a critic of slope s scores |theta| s - 10 (s - 1)^2, and settles at s = 1 + |theta| /
 20. Its estimate is therefore to be |theta| + theta^2 / 20, which is 5 % too large for theta = 1.
@@ -14,12 +15,11 @@ The gradient penalty is soft: a critic of slope s scores |theta| s - 10 (s - 1)^
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgan_fast import CriticStep
 from wgan_fast.distances import dual_estimate, earth_movers_distance, js_divergence, kl_divergence, total_variation
-from wgan_fast.train.models import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 
@@ -38,8 +38,8 @@ def probabilities() -> Tensor:
     return cells.flatten(1) / len(HEIGHTS)
 
 
-def network(steps: int) -> tuple[MLPCritic, torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
-    critic = MLPCritic(2, 64, 2)
+def network(steps: int) -> tuple[nn.Module, torch.optim.Adam, torch.optim.lr_scheduler.LRScheduler]:
+    critic = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
     adam = torch.optim.Adam(critic.parameters(), lr=5e-3, betas=(0.5, 0.9), fused=True)
     return critic, adam, torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
 
@@ -49,7 +49,7 @@ def critic_estimate(theta: float, steps: int) -> float:
     critic, adam, schedule = network(steps)
     step = CriticStep(critic, adam)
     for _ in range(steps):
-        step(line(0.0, torch.rand(128)), line(theta, torch.rand(128)))
+        step(line(0.0, torch.rand(64)), line(theta, torch.rand(64)))
         schedule.step()
     return dual_estimate(critic, line(0.0), line(theta)).item()
 
@@ -62,7 +62,7 @@ def discriminator_estimate(theta: float, steps: int) -> float:
         return F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(fake)).mean()
 
     for _ in range(steps):
-        loss = negative_value(line(0.0, torch.rand(128)), line(theta, torch.rand(128)))
+        loss = negative_value(line(0.0, torch.rand(64)), line(theta, torch.rand(64)))
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -79,13 +79,14 @@ def run(seed: int, *, small: bool = False) -> Finding:
     kl, reversed_kl = kl_divergence(p_0, p), kl_divergence(p, p_0)
     w = torch.stack([earth_movers_distance(line(0.0), line(theta)) for theta in THETAS])
     thetas = torch.tensor(THETAS)
-    learnt = [theta for theta in THETAS if not small or theta in (-0.5, 0.0, 1.0)]
-    steps = 200 if small else 400
+    learnt = [-0.5, 0.0, 1.0] if small else [theta for theta in THETAS if abs(theta) != 0.01]
+    steps = 200 if small else 300
     estimates = torch.tensor([critic_estimate(theta, steps) for theta in learnt])
     js_estimates = torch.tensor([discriminator_estimate(theta, steps) for theta in learnt])
+    learnt_apart = js_estimates[torch.tensor(learnt) != 0]
     absolute = torch.tensor(learnt).abs()
     biased = absolute + absolute**2 / 20
-    apart, far = thetas != 0, absolute > 0.1
+    apart = thetas != 0
     numbers = [
         Number("JS, least for theta other than 0", js[apart].min().item(), math.log(2), 1e-9),
         Number("JS, greatest", js.max().item(), math.log(2), 1e-9),
@@ -97,10 +98,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number(
             "critic's estimate, largest difference from |theta|", (estimates - absolute).abs().max().item(), 0, 0.06
         ),
-        Number("the same from |theta| + theta^2 / 20", (estimates - biased).abs().max().item(), 0, 0.02),
-        Number(
-            "discriminator's JS, least for |theta| of 0.25 or more", js_estimates[far].min().item(), math.log(2), 0.02
-        ),
+        Number("the same from |theta| + theta^2 / 20", (estimates - biased).abs().max().item(), 0, 0.01),
+        Number("discriminator's JS, least for theta other than 0", learnt_apart.min().item(), math.log(2), 0.02),
         Number("discriminator's JS, at most log 2", js_estimates.max().item(), math.log(2), 1e-6, "<="),
         Number("discriminator's JS at theta = 0", js_estimates[learnt.index(0.0)].item(), 0, 0.01),
     ]
@@ -112,6 +111,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     lines.text(0.375, 0.53, r"$\theta$", ha="center", fontsize=13)
     lines.set(title="Two parallel lines", xlabel="$x_1$", ylabel="$x_2$", xlim=(-0.5, 1.25), ylim=(-0.1, 1.5))
     transport.plot(thetas, w, color=BLUE, label=r"W = $|\theta|$")
+    transport.plot(learnt, biased, color=BLACK, linestyle=":", label=r"$|\theta| + \theta^2 / 20$: the penalty is soft")
     transport.plot(learnt, estimates, color=RED, marker="s", linestyle="none", label="trained critic")
     transport.set(
         title="W is continuous, and a critic learns it", xlabel=r"$\theta$", ylabel="distance", ylim=(-0.05, 1.4)

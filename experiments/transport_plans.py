@@ -45,8 +45,8 @@ def by_place(values: Tensor, dim: int, positions: Tensor) -> tuple[Tensor, list[
 def draw_flows(panel: Axes, boxes: Tensor, places: Tensor, assignment: Tensor, title: str) -> None:
     """The boxes in stacks below, their places above, and a line for each move."""
     for positions, base, step, colour in ((boxes, 0, -1, SKY), (places, 4, 1, "white")):
-        stacks = (column.tolist() for column in positions.unique(return_counts=True))
-        for position, count in zip(*stacks, strict=True):
+        stacks = positions.unique(return_counts=True)
+        for position, count in zip(*(values.tolist() for values in stacks), strict=True):
             for level in range(count):
                 panel.bar(position, step, 0.9, bottom=base + step * level, color=colour, edgecolor=BLACK)
     for i, j in enumerate(assignment.tolist()):
@@ -103,7 +103,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     draw_table(panels[2], torch.eye(6)[reversed_order], BOXES, PLACES, "The reverse plan as a table: masses")
     draw_flows(panels[3], MIXED_BOXES, MIXED_PLACES, cheapest, f"Mixed: the cheapest plan costs {mixed_cost:.0f}")
     draw_table(panels[4], mixed_plan, MIXED_BOXES, MIXED_PLACES, "The exact solver's plan: masses")
-    panels[5].bar(*(column.numpy() for column in mixed_costs.unique(return_counts=True)), color=SKY)
+    panels[5].bar(*(values.tolist() for values in mixed_costs.unique(return_counts=True)), color=SKY)
     panels[5].axvline(mixed_cost, color=RED, linestyle="--", label=f"exact solver: {mixed_cost:.0f}")
     panels[5].set(
         title="Mixed: costs of all 720 assignments",
