@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from wgan_fast import critic_loss, generator_loss
+from wgan_fast import (
+    CriticLoss,
+    critic_loss,
+    discriminator_loss,
+    generator_loss,
+    minimax_generator_loss,
+    non_saturating_generator_loss,
+)
 
 
 def test_formulas(device: torch.device) -> None:
@@ -12,10 +19,40 @@ def test_formulas(device: torch.device) -> None:
     assert generator_loss(fake).item() == -6.0
 
 
+def test_formulas_of_the_standard_gan(device: torch.device) -> None:
+    real, fake = (torch.randn(shape, device=device, dtype=torch.float64) for shape in ((5,), (3, 1)))
+    d_real, d_fake = real.sigmoid(), fake.sigmoid()
+    expected = -d_real.log().mean() - (1 - d_fake).log().mean()
+    torch.testing.assert_close(discriminator_loss(real, fake), expected)
+    torch.testing.assert_close(minimax_generator_loss(fake), (1 - d_fake).log().mean())
+    torch.testing.assert_close(non_saturating_generator_loss(fake), -d_fake.log().mean())
+
+
+def test_sure_discriminators_are_finite() -> None:
+    sure = torch.tensor([6e4]).half()  # its exponential overflows every type but float64
+    assert discriminator_loss(sure, -sure).item() == 0
+    assert minimax_generator_loss(sure).item() == -sure.item()
+    assert non_saturating_generator_loss(-sure).item() == sure.item()
+
+
+def test_critic_loss_takes_another_loss_of_the_scores() -> None:
+    critic, real, fake = torch.nn.Linear(2, 1), torch.randn(8, 2), torch.randn(6, 2)
+    output = CriticLoss(critic, penalty=None, loss=discriminator_loss)(real, fake)
+    torch.testing.assert_close(output.loss, discriminator_loss(critic(real), critic(fake)))
+    torch.testing.assert_close(output.wasserstein, critic(real).mean().detach() - critic(fake).mean().detach())
+    assert output.loss.requires_grad and not output.wasserstein.requires_grad and output.penalty == 0
+    with pytest.raises(TypeError, match="^loss: expected a callable, got str"):
+        CriticLoss(critic, loss="hinge")
+    with pytest.raises(ValueError, match=r"^loss: expected a callable that returns a scalar Tensor, got \(8, 1\)"):
+        CriticLoss(critic, penalty=None, loss=lambda real, fake: real)(real, fake)
+
+
 def test_gradients() -> None:
     real, fake = torch.randn(3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     assert torch.autograd.gradcheck(critic_loss, (real.requires_grad_(), fake.requires_grad_()))
-    assert torch.autograd.gradcheck(generator_loss, fake)
+    assert torch.autograd.gradcheck(discriminator_loss, (real, fake))
+    for loss in (generator_loss, minimax_generator_loss, non_saturating_generator_loss):
+        assert torch.autograd.gradcheck(loss, fake)
 
 
 def test_sixteen_bit_scores() -> None:
@@ -34,8 +71,10 @@ def test_sixteen_bit_scores() -> None:
     ],
 )
 def test_errors_name_the_argument(error: type, argument: str, scores: tuple) -> None:
-    with pytest.raises(error, match=f"^{argument}: expected"):
-        critic_loss(*scores)
+    for loss in (critic_loss, discriminator_loss):
+        with pytest.raises(error, match=f"^{argument}: expected"):
+            loss(*scores)
     if argument == "fake_scores" and scores[1].device.type == "cpu":
-        with pytest.raises(error, match="^fake_scores: expected"):
-            generator_loss(scores[1])
+        for loss in (generator_loss, minimax_generator_loss, non_saturating_generator_loss):
+            with pytest.raises(error, match="^fake_scores: expected"):
+                loss(scores[1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from critics import CRITICS, Projection
 from updates import (
@@ -24,7 +25,18 @@ from updates import (
     sgd,
     updated,
 )
-from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, optim, r1_penalty, reference, wgan_div_penalty
+from wgan_fast import (
+    CriticStep,
+    GeneratorStep,
+    discriminator_loss,
+    gradient_penalty,
+    minimax_generator_loss,
+    non_saturating_generator_loss,
+    optim,
+    r1_penalty,
+    reference,
+    wgan_div_penalty,
+)
 
 
 @pytest.mark.filterwarnings("ignore:critic. .* batch normalisation:UserWarning")
@@ -238,6 +250,46 @@ def test_generator_step() -> None:
     assert all(parameter.grad is None for parameter in critic.parameters())
 
 
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_discriminator_with_a_penalty(hooked: bool) -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    if hooked:  # hooks are for the gradient of the whole loss
+        critic[0].weight.register_hook(lambda gradient: gradient)
+    real, fake = samples((12,))
+    step = CriticStep(
+        critic,
+        sgd(critic.parameters()),
+        penalty=lambda critic, real, fake: r1_penalty(critic, real, weight=2.0),
+        loss=discriminator_loss,
+    )
+    optimizer = sgd(other.parameters())
+    for _ in range(2):
+        points = real.clone().requires_grad_()
+        gradient = torch.autograd.grad(other(points).sum(), points, create_graph=True)[0]
+        penalty = gradient.square().sum(1).mean()
+        loss = F.softplus(-other(real)).mean() + F.softplus(other(fake)).mean() + penalty
+        wasserstein = other(real).mean() - other(fake).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert_close(torch.stack(step(real, fake)), torch.stack([loss, wasserstein, penalty]).detach())
+    for mine, theirs in zip(critic.parameters(), other.parameters(), strict=True):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("loss", [minimax_generator_loss, non_saturating_generator_loss])
+def test_generator_step_with_another_loss(loss: Any) -> None:
+    critic, generator = CRITICS["mlp"][0]().double(), nn.Linear(3, 12).double()
+    latent = torch.randn(BATCH, 3, dtype=torch.float64)
+    expected = loss(critic(generator(latent)))
+    gradients = torch.autograd.grad(expected, list(generator.parameters()))
+    step = GeneratorStep(generator, critic, sgd(generator.parameters()), loss=loss)
+    assert_close(step(latent), expected.detach())
+    for parameter, gradient in zip(generator.parameters(), gradients, strict=True):
+        assert_close(parameter.grad, gradient)
+
+
 def test_plain_loop_learns() -> None:
     """The loop of the README: the generator's mean goes to that of the data."""
     torch.manual_seed(0)
@@ -380,6 +432,7 @@ def test_auto_says_what_it_took() -> None:
         (TypeError, "optimizer: expected a torch.optim.Optimizer", {"optimizer": 1}),
         (TypeError, "penalty: expected a callable, such as", {"penalty": 10.0}),
         (ValueError, "penalty: r1_penalty takes real samples alone", {"penalty": "r1"}),
+        (TypeError, "loss: expected a callable, got str", {"loss": "hinge"}),
         (TypeError, "clip: expected a number", {"clip": "0.01"}),
         (ValueError, "clip: expected a number >= 0", {"clip": -0.01}),
         (ValueError, "backend: expected one of auto, eager, graph, compile, got 'fast'", {"backend": "fast"}),

@@ -92,3 +92,9 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
             )
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise ValueError(f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a callable, got {type(value).__name__}")

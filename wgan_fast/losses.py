@@ -1,15 +1,17 @@
-"""The losses of the Wasserstein GAN."""
+"""The losses of the Wasserstein GAN, and of the GANs that it is compared with."""
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import (
     accumulate_dtype,
     check_batch,
+    check_callable,
     check_same_device,
     check_same_shape,
     check_scores,
@@ -21,6 +23,8 @@ from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2
 from wgan_fast.row_coupling import rows_are_independent, training_mode
 
 Penalty = Callable[..., Tensor]
+#: From the scores of real samples and those of generated ones to a scalar.
+ScoreLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -69,19 +73,62 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
     return -_mean(fake_scores)
 
 
+def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    r"""The loss of a discriminator :math:`D = \sigma(f)`, of the minimax and of the non-saturating GAN.
+
+    .. math:: -\frac{1}{B} \sum_i \log D(x_i) - \frac{1}{B'} \sum_i \log(1 - D(\tilde{x}_i))
+
+    For the best discriminator it is :math:`2 \log 2 - 2\,\mathrm{JS}`.
+
+    Args, returns and raises as :func:`critic_loss`; the scores are logits, :math:`f`.
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1 and theorem 1.
+    """
+    check_scores("real_scores", real_scores)
+    check_scores("fake_scores", fake_scores)
+    check_same_device("fake_scores", fake_scores, "real_scores", real_scores)
+    return _mean(_softplus(-real_scores)) + _mean(_softplus(fake_scores))
+
+
+def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
+    r"""The loss of a generator that minimises what the discriminator maximises ("solution 1").
+
+    .. math:: \frac{1}{B} \sum_i \log(1 - \sigma(f(G(z_i))))
+
+    Its gradient vanishes where the discriminator is sure. Args, returns and raises as :func:`generator_loss`.
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, equation 1.
+    """
+    check_scores("fake_scores", fake_scores)
+    return -_mean(_softplus(fake_scores))
+
+
+def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
+    r"""The loss of a generator that maximises the discriminator's belief ("solution 2").
+
+    .. math:: -\frac{1}{B} \sum_i \log \sigma(f(G(z_i)))
+
+    Args, returns and raises as :func:`generator_loss`.
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, section 3.
+    """
+    check_scores("fake_scores", fake_scores)
+    return _mean(_softplus(-fake_scores))
+
+
 class CriticOutput(NamedTuple):
     """What :class:`CriticLoss` returns: scalars."""
 
-    loss: Tensor  #: what the critic minimises: ``penalty - wasserstein``
-    wasserstein: Tensor  #: the estimate of the Wasserstein distance, mean f(real) - mean f(fake); detached
+    loss: Tensor  #: what the critic minimises, the penalty included; by default ``penalty - wasserstein``
+    wasserstein: Tensor  #: mean f(real) - mean f(fake), a critic's estimate of the Wasserstein distance; detached
     penalty: Tensor  #: detached; 0 without one
 
     @classmethod
     def of(cls, terms: dict[str, Tensor]) -> "CriticOutput":
-        """The sum of the loss's terms, and each of them."""
-        negative_wasserstein = terms["negative_wasserstein"]
-        penalty = terms.get("penalty", torch.zeros_like(negative_wasserstein))
-        return cls(negative_wasserstein + penalty, -negative_wasserstein.detach(), penalty.detach())
+        """Of what :meth:`CriticLoss.terms` gives."""
+        loss = terms["loss"]
+        penalty = terms.get("penalty", torch.zeros_like(loss))
+        return cls(loss + penalty, terms.get("wasserstein", -loss.detach()), penalty.detach())
 
 
 class CriticLoss(nn.Module):
@@ -95,6 +142,8 @@ class CriticLoss(nn.Module):
         critic: :math:`f`, any callable from a batch of samples to scores; a Module becomes part of this one.
         penalty: any callable ``(critic, real, fake, *args) -> scalar``, for example
             ``functools.partial(gradient_penalty, weight=0.1)``; None is no penalty.
+        loss: any callable ``(real_scores, fake_scores) -> scalar`` in the place of :func:`critic_loss`, for example
+            :func:`discriminator_loss`.
 
     Call it with ``real`` and ``fake``, of shape (B, ...), and whatever else goes to the critic. Both are constants:
     nothing reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
@@ -117,13 +166,20 @@ class CriticLoss(nn.Module):
         >>> critic_loss(torch.randn(8, 2), torch.randn(8, 2)).loss.backward()
     """
 
-    def __init__(self, critic: Callable[..., Tensor], *, penalty: Penalty | None = gradient_penalty) -> None:
+    def __init__(
+        self,
+        critic: Callable[..., Tensor],
+        *,
+        penalty: Penalty | None = gradient_penalty,
+        loss: ScoreLoss = critic_loss,
+    ) -> None:
         super().__init__()
-        if not callable(critic):
-            raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
+        check_callable("critic", critic)
+        check_callable("loss", loss)
         check_penalty(penalty)
         self.critic = critic
         self.penalty = penalty
+        self.loss = loss
         # For each mode: calls, and the last answer.
         self._asked: dict[Hashable, tuple[int, bool | None]] = {}
 
@@ -132,8 +188,9 @@ class CriticLoss(nn.Module):
         return CriticOutput.of(dict(self.terms(real, fake, *args, **kwargs)))
 
     def terms(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        """The ``penalty`` and the ``negative_wasserstein``, by name, whose sum is the loss. Each is computed when it is
-        asked for: whoever differentiates one before the next needs memory for the larger graph alone.
+        """The ``penalty`` and the ``loss`` of the scores, by name, whose sum is to be minimised, and ``wasserstein``
+        where that is not the loss's negative. Each is computed when it is asked for: whoever differentiates one before
+        the next needs memory for the larger graph alone.
         """
         real, fake = _samples(real, fake)
         if _function(self.penalty) in (gradient_penalty, wgan_div_penalty):
@@ -144,17 +201,19 @@ class CriticLoss(nn.Module):
         in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
         if in_one_batch and self.penalty is not None:
             yield "penalty", self._penalty(real, fake)
-        yield "negative_wasserstein", critic_loss(*self._scores(real, fake, args, kwargs, in_one_batch))
+        yield from self._of_scores(*self._scores(real, fake, args, kwargs, in_one_batch))
         if not in_one_batch and self.penalty is not None:
             yield "penalty", self._penalty(real, fake, *args, **kwargs)
 
+    def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> list[tuple[str, Tensor]]:
+        loss = scalar("loss", self.loss(real_scores, fake_scores))
+        if self.loss is critic_loss:
+            return [("loss", loss)]
+        return [("wasserstein", -critic_loss(real_scores.detach(), fake_scores.detach())), ("loss", loss)]
+
     def _penalty(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert self.penalty is not None
-        penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
-        if not isinstance(penalty, Tensor) or penalty.dim() != 0:
-            got = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
-            raise ValueError(f"penalty: expected a callable that returns a scalar Tensor, got {got}")
-        return penalty
+        return scalar("penalty", self.penalty(self.critic, real, fake, *args, **kwargs))
 
     def _scores(
         self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
@@ -179,6 +238,14 @@ class CriticLoss(nn.Module):
             independent = rows_are_independent(self.critic, real, fake)
         self._asked[mode] = calls, independent
         return bool(independent)
+
+
+def scalar(name: str, value: Any) -> Tensor:
+    """What the callable ``name`` has returned, which must be one number."""
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name}: expected a callable that returns a scalar Tensor, got {got}")
+    return value
 
 
 def check_penalty(penalty: Any) -> None:
@@ -213,6 +280,11 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
             raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
         fake = fake.to(real.dtype)
     return ordinary(real).detach(), ordinary(fake).detach()
+
+
+def _softplus(scores: Tensor) -> Tensor:
+    """``log(1 + exp(scores))``, without the overflow of 16 bits."""
+    return F.softplus(scores.to(accumulate_dtype(scores.dtype)))
 
 
 def _mean(scores: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from wgan_fast._checks import check_scores, module_of
+from wgan_fast._checks import check_callable, check_scores, module_of
 from wgan_fast._library import warn_user
 from wgan_fast.backends import CaptureError, choose_backend, make_runner
 from wgan_fast.input_gradient import without_autocast
-from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, generator_loss
+from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss, scalar
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
 from wgan_fast.row_coupling import training_mode
 from wgan_fast.update import Update, broadcast
@@ -84,7 +84,8 @@ class _Step:
                     self._forget_gradients()
                 terms[name] = term if at_once else self._backward(term, parameters)
             if at_once:
-                self._backward(torch.stack(list(terms.values())).sum(), parameters)
+                minimised = [term for term in terms.values() if term.requires_grad]
+                self._backward(torch.stack(minimised).sum(), parameters)
         except BaseException:
             if terms:  # half a gradient is worse than none
                 self._forget_gradients()
@@ -146,7 +147,7 @@ class CriticStep(_Step):
         optimizer: holds the critic's parameters. Adam and AdamW are fastest with ``fused=True``, which is set for them
             on the CPU where neither ``fused`` nor ``foreach`` was chosen; a GPU's wants ``capturable=True``, too. With
             clipping there is :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
-        penalty: as for :class:`~wgan_fast.losses.CriticLoss`.
+        penalty, loss: as for :class:`~wgan_fast.losses.CriticLoss`.
         clip: None, or the bound that the weights are clipped to after each update.
         backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced
             whole and compiled; or ``"auto"``, which takes the graph where it can, and says so where it finds that it
@@ -187,6 +188,7 @@ class CriticStep(_Step):
         optimizer: torch.optim.Optimizer,
         *,
         penalty: Penalty | None = gradient_penalty,
+        loss: ScoreLoss = critic_loss,
         clip: float | None = None,
         backend: str = "auto",
         scaler: torch.amp.GradScaler | None = None,
@@ -201,7 +203,7 @@ class CriticStep(_Step):
         if penalty is not None and update.scaler is not None and _takes_scaler(penalty):
             penalty = partial(penalty, scaler=update.scaler)
         update.generators += _generators(penalty)
-        self._critic_loss = CriticLoss(critic, penalty=penalty)
+        self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
         super().__init__((critic,), update, backend)
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:
@@ -223,12 +225,15 @@ class CriticStep(_Step):
 
 
 class GeneratorStep(_Step):
-    r"""One update of a generator: the loss :math:`-\frac{1}{B} \sum_i f(G(z_i))`, its gradients, the optimizer's step.
+    r"""One update of a generator: its loss, by default :math:`-\frac{1}{B} \sum_i f(G(z_i))`, the gradients, the
+    optimizer's step.
 
     Args:
         generator: any callable from latent vectors to samples.
         critic: any callable from samples to scores. Its parameters and their gradients are not touched.
         optimizer: holds the generator's parameters.
+        loss: any callable from the scores of generated samples to a scalar, for example
+            :func:`~wgan_fast.losses.non_saturating_generator_loss`.
         backend, scaler, process_group: as for :class:`CriticStep`.
 
     Call it with ``latent``, a tensor or a function without arguments that draws one, and whatever else goes to both the
@@ -245,14 +250,14 @@ class GeneratorStep(_Step):
         critic: Callable[..., Tensor],
         optimizer: torch.optim.Optimizer,
         *,
+        loss: Callable[[Tensor], Tensor] = generator_loss,
         backend: str = "auto",
         scaler: torch.amp.GradScaler | None = None,
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
-        for name, network in (("generator", generator), ("critic", critic)):
-            if not callable(network):
-                raise TypeError(f"{name}: expected a callable, got {type(network).__name__}")
-        self._generator, self._critic = generator, critic
+        for name, function in (("generator", generator), ("critic", critic), ("loss", loss)):
+            check_callable(name, function)
+        self._generator, self._critic, self._loss = generator, critic, loss
         update = Update(optimizer, scaler=scaler, process_group=process_group)
         judge, mine = module_of(critic), module_of(generator)
         of_critic = set(map(id, judge.parameters() if judge else ())) - set(map(id, mine.parameters() if mine else ()))
@@ -268,7 +273,7 @@ class GeneratorStep(_Step):
         fake = self._generator(_samples("latent", latent), *args, **kwargs)
         scores = self._critic(fake, *args, **kwargs)
         check_scores("critic", scores)
-        yield "loss", generator_loss(scores)
+        yield "loss", scalar("loss", self._loss(scores))
         self._batch_size = len(fake)
 
     def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
