@@ -34,7 +34,8 @@ def cases() -> Iterator[Any]:
 def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
     """bfloat16 is autocast, eager on the CPU and captured on a GPU, against textbooks in float32 and in bfloat16. The
     optimizer is PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours; "fused" is a textbook that asks
-    for more, and "joint" scores real and fake samples in one batch as well.
+    for more, "joint" scores real and fake samples in one batch as well, and "captured" is the fused one in a CUDA graph
+    of its own.
     """
     on_gpu = compare.device.type == "cuda"
     critics = GPU_CRITICS if on_gpu else CRITICS
@@ -76,6 +77,9 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
         baselines = {"jax": in_jax}
     if variant in ("compile", "graph"):
         baselines["functional"] = rivals.functional_compiled(deepcopy(critic), real, fake)
+    if variant == "graph":
+        by_hand = rivals.textbook(deepcopy(critic), real, fake, fused=True, capturable=True)
+        baselines["captured"] = rivals.captured(by_hand)
     compare(ours, **baselines)
     if variant == "eager":
         with torch.no_grad():

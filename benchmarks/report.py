@@ -14,8 +14,20 @@ from pathlib import Path
 
 import figures
 import scaling
-from caveats import contradictions, slower
-from tables import Results, comparisons, geometric_mean, quartiles, ratio, significant, table, times, value
+from caveats import contradictions, slower, slower_in_short
+from tables import (
+    Entry,
+    Results,
+    compared,
+    comparisons,
+    geometric_mean,
+    quartiles,
+    ratio,
+    significant,
+    table,
+    times,
+    value,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
@@ -65,7 +77,7 @@ def critic_update(results: Results) -> str:
     entries = results.select("critic_step")
     if not entries:
         return ""
-    compared = {
+    columns = {
         "textbook": ("eager", "textbook"),
         "fused textbook": ("eager", "fused"),
         "joint": ("eager", "joint"),
@@ -76,12 +88,13 @@ def critic_update(results: Results) -> str:
         "compile: functional": ("compile", "functional"),
         "graph: textbook": ("graph", "textbook"),
         "graph: functional": ("graph", "functional"),
+        "graph: textbook in a graph": ("graph", "captured"),
     }
     rows, ratios = [], []
     for name in dict.fromkeys(entry["case"]["name"] for entry in entries):
         of = {entry["case"]["variant"]: entry for entry in results.select("critic_step", name=name)}
         eager = of.get("eager", {})
-        ratios.append([ratio(of.get(variant, {}), baseline) for variant, baseline in compared.values()])
+        ratios.append([ratio(of.get(variant, {}), baseline) for variant, baseline in columns.values()])
         memory, forwards = (
             ratio(eager, "textbook", "peak_bytes"),
             [value(eager, who, "forwards") for who in ("ours", "textbook")],
@@ -91,7 +104,8 @@ def critic_update(results: Results) -> str:
             [
                 CRITICS.get(name, name),
                 quartiles(eager, 1e3) if eager else "",
-                *map(times, ratios[-1]),
+                *(compared(of.get(variant, {}), baseline) for variant, baseline in columns.values()),
+                times(ratios[-1][-1]),
                 " / ".join(significant(number) for number in forwards) if all(forwards) else "",
             ]
         )
@@ -100,7 +114,7 @@ def critic_update(results: Results) -> str:
     header = [
         "critic",
         "ours, ms (quartiles)",
-        *compared,
+        *columns,
         "peak memory, of textbook's (less is better)",
         "forwards, ours / textbook",
     ]
@@ -137,35 +151,61 @@ def section(title: str, *parts: str) -> str:
     return "\n\n".join([title, *parts]) if parts[-1] else ""
 
 
-UPDATE = (
-    "An update of the critic, eager unless the column says otherwise. Fused is a textbook with PyTorch's fused Adam, "
-    "functional a `torch.compile` of loss and gradients by `torch.func`; bfloat16 is autocast, on a GPU captured:"
-)
 READING = (
     "Times are medians with their quartiles. A column that names a baseline says how many times as fast as that ours "
-    "is: the ratio of the medians of one run, in which the two took turns. Below 1 ours is slower."
+    "is: the ratio of the medians of one run, in which the two took turns. Below 1 ours is slower; a ~ says that the "
+    "quartiles overlap. A **forward** is the operations of one forward through the critic, and measures the others."
 )
+BASELINES = (
+    "The **textbook** is the update as everyone copies it: eager, real and fake samples scored one after the other, "
+    "PyTorch's default Adam; **fused** has PyTorch's fused Adam instead, **joint** scores both in one batch as well, "
+    "and **functional** is a `torch.compile` of loss and gradients by `torch.func`, which alone the compiler accepts. "
+    "JAX's update is jitted whole."
+)
+UPDATE = "An update of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU captured:"
+
+
+def headline(results: Results) -> str:
+    """What most readers came for."""
+    eager = results.select("critic_step", variant="eager")
+    penalties = [entry for entry in results.select("gradient_penalty") if entry["case"].get("name") != "tiny"]
+    if not eager or not penalties:
+        return ""
+
+    def span(entries: Sequence[Entry], what: str) -> str:
+        ratios = [found for entry in entries if (found := ratio(entry, "textbook", what))]
+        if what != "seconds":
+            ratios = [1 / found for found in ratios]
+        return f"{times(min(ratios))} to {times(max(ratios))}" if ratios else ""
+
+    return (
+        f"**An update of the critic is {span(eager, 'seconds')} times as fast as the textbook's, with "
+        f"{span(eager, 'peak_bytes')} of its peak memory; a penalty with its backward {span(penalties, 'seconds')} "
+        f"times, with {span(penalties, 'peak_bytes')}.**"
+    )
 
 
 def readme(results: Sequence[Results]) -> str:
     parts = [] if results else ["Nothing has been measured yet."]
     if results:
-        parts.append(READING)
+        parts += [READING, BASELINES]
     for device in results:
         parts += [
             f"### {device.device}",
+            headline(device),
             environment(device),
             section(UPDATE, critic_update(device)),
             section("A penalty with its backward:", comparisons(device.select("gradient_penalty"))),
-            section("Where ours is slower, or takes more:", slower(device)),
+            section("Where ours is slower, or takes more, of all that was measured:", slower_in_short(device)),
         ]
     if not any(device.on_gpu for device in results):
         parts.append("No GPU has been measured yet.")
     if results:
         parts += [
             "![Update of the critic: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)",
-            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, of a whole iteration and of the "
-            "import; [docs/scaling.md](docs/scaling.md) how cost grows with the batch, the critic, the number of GPUs.",
+            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, of a whole iteration, of the "
+            "import and installation, and every case in which ours is slower; [docs/scaling.md](docs/scaling.md) how "
+            "cost grows with the batch, the critic, the number of GPUs.",
         ]
     return "\n\n".join(part for part in parts if part)
 
@@ -174,9 +214,10 @@ def all_tables(results: Sequence[Results]) -> str:
     parts = [
         "# Benchmarks",
         GENERATED,
-        f"{READING} A share of a copy may exceed 100 %: what a small case moves stays in "
-        "caches, and an operator in place does not touch a second region of memory. "
-        "Where ours is slower, and why, is in the [README](../README.md#how-fast).",
+        READING,
+        BASELINES,
+        "A share of a copy may exceed 100 %: what a small case moves stays in "
+        "caches, and an operator in place does not touch a second region of memory.",
     ]
     for device in results:
         suites = dict.fromkeys([*SUITES, *(entry["suite"] for entry in device.entries)])
@@ -189,6 +230,7 @@ def all_tables(results: Sequence[Results]) -> str:
             if suite not in ("critic_step", "growth"):
                 title, timed = SUITES.get(suite, (suite, ""))
                 parts.append(section(f"### {title}", *([timed] if timed else []), comparisons(device.select(suite))))
+        parts.append(section("### Where ours is slower, or takes more", slower(device)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -74,6 +74,12 @@ def times(number: float | None) -> str:
     return f"{math.floor(1000 * number) / 1000:.3f}" if number < 1 and float(text) == 1 else text
 
 
+def compared(entry: Entry, baseline: str, what: str = "seconds") -> str:
+    """The ratio; behind a ~ where the quartiles of two times overlap, so that this run cannot tell them apart."""
+    found = ratio(entry, baseline, what)
+    return "~" * (found is not None and what == "seconds" and not apart(entry, baseline)) + times(found)
+
+
 def significant(number: float) -> str:
     """Three digits, without an exponent."""
     return f"{number:,.0f}" if number >= 999.5 else f"{number:#.3g}".rstrip(".")
@@ -123,7 +129,7 @@ def comparisons(entries: Sequence[Entry]) -> str:
             [
                 label(entry) or entry["suite"],
                 quartiles(entry, scale),
-                *(times(ratio(entry, name)) for name in others),
+                *(compared(entry, name) for name in others),
                 significant(entry["GB/s"]) if "GB/s" in entry else "",
                 f"{entry['percent_of_copy']:.0f}" if "percent_of_copy" in entry else "",
                 *(shown(entry, "forwards", provider) for provider in ("ours", "textbook")),
