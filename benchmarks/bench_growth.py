@@ -35,7 +35,8 @@ def bench_growth(compare: Comparison, measure: str, value: int) -> None:
         step(real, fake)
 
     compare(ours, textbook=textbook, fused=rivals.textbook(deepcopy(critic), real, fake, fused=True))
-    eager = CriticStep(deepcopy(critic), rivals.adam(critic), backend="eager")  # a graph's memory is set aside for good
+    copied = deepcopy(critic)
+    eager = CriticStep(copied, rivals.adam(copied), backend="eager")  # a graph's memory is set aside for good
     of_each = {"ours": lambda: eager(real, fake), "textbook": textbook}
     compare.count("peak_bytes", **{who: peak_bytes_of(what, compare.device) for who, what in of_each.items()})
     compare.count("all_reduce_bytes", ours=sum(parameter.nbytes for parameter in critic.parameters()))
