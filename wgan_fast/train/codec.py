@@ -1,0 +1,113 @@
+"""How samples of a network go back to the user's units, and into files, without the data: a checkpoint can hold it."""
+
+import csv
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What samples are outside the network.
+
+    Attributes:
+        kind: ``vectors``, of shape (B, columns) and standardised; or ``images``, of shape (B, 1 or 3, H, W) in [-1, 1].
+        columns: the names of a vector's coordinates.
+        mean: of each column, in the user's units.
+        deviation: the standard deviation of each column, in the user's units.
+        classes: the names of the labels 0, 1, ...; empty where there are none.
+    """
+
+    kind: Literal["vectors", "images"]
+    columns: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def restore(self, samples: Tensor) -> NDArray[Any]:
+        """Samples in the user's units.
+
+        Returns:
+            Vectors: float64 (B, columns), ``mean + deviation * samples``. Images: uint8 (B, H, W) or (B, H, W, 3), what
+            lies beyond [-1, 1] as black or white.
+        """
+        samples = samples.detach().cpu()
+        if self.kind == "vectors":
+            mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.deviation))
+            return (mean + deviation * samples.double()).numpy()
+        pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return (pixels.squeeze(1) if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()).numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, as a checkpoint read by ``torch.load(weights_only=True)`` may hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Codec":
+        """The codec that :meth:`to_dict` was called on."""
+        return cls(**values)
+
+
+def save_samples(path: Path | str, samples: Tensor, codec: Codec, labels: Tensor | None = None) -> None:
+    """Writes samples in the user's units.
+
+    Args:
+        path: the suffix decides: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv`` (vectors
+            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row).
+        samples: of shape (B, ...).
+        codec: that of the data which the samples imitate.
+        labels: of shape (B,). A grid does not show them.
+
+    Raises:
+        ValueError: the suffix does not fit the kind of samples, or cannot hold labels.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    fitting = (".npy", ".npz", ".csv") if codec.kind == "vectors" else (".npy", ".npz", ".png")
+    if suffix not in fitting:
+        raise ValueError(f"path: {codec.kind} go into a file of type {', '.join(fitting)}, got {path}")
+    if labels is not None and suffix == ".npy":
+        raise ValueError(f"path: labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}")
+    restored = codec.restore(samples)
+    if suffix == ".png":
+        _grid(restored).save(path)
+    elif suffix == ".csv":
+        _write_csv(path, restored, codec, labels)
+    else:
+        with path.open("wb") as file:  # given a name, NumPy appends a suffix of its own to .NPY
+            if suffix == ".npy":
+                np.save(file, restored)
+            elif labels is None:
+                np.savez(file, samples=restored)
+            else:
+                np.savez(file, samples=restored, labels=labels.cpu().numpy())
+
+
+def _write_csv(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor | None) -> None:
+    rows = restored.tolist()
+    header = list(codec.columns)
+    if labels is not None:
+        header.append("label")
+        for row, label in zip(rows, labels.tolist(), strict=True):
+            row.append(codec.classes[label] if codec.classes else label)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _grid(images: NDArray[np.uint8]) -> Image.Image:
+    """uint8 images (B, H, W) or (B, H, W, 3) in rows, as near to a square as they go, two pixels apart on white."""
+    count, height, width = images.shape[:3]
+    columns = math.ceil(math.sqrt(count))
+    size = (columns * (width + 2) + 2, math.ceil(count / columns) * (height + 2) + 2)
+    grid = Image.new("L" if images.ndim == 3 else "RGB", size, "white")
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        grid.paste(Image.fromarray(image), (column * (width + 2) + 2, row * (height + 2) + 2))
+    return grid

@@ -1,0 +1,393 @@
+"""Finite sets of samples: images, arrays of NumPy, tables of numbers. An error names the file, and the place in it."""
+
+import csv
+import math
+from abc import ABC, abstractmethod
+from array import array as typed_list
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from wgan_fast.train.codec import Codec
+
+#: What :func:`open_samples` reads beside ``digits``.
+PATHS = "a folder of images, or a file .npy, .npz or .csv"
+_SHAPES = (
+    "expected numbers of shape (N, D) for vectors, uint8 of shape (N, H, W) or (N, H, W, 1, 3 or 4) for images, "
+    "or floats of shape (N, 1 or 3, S, S) within [-1, 1] for images"
+)
+
+
+class Samples(ABC):
+    """A finite set of samples, read by their indices. Processes may be sent it.
+
+    Attributes:
+        shape: of one sample.
+        codec: the way back to the user's units.
+        labels: int64 (N,), places in ``codec.classes``; None where there are none.
+    """
+
+    shape: tuple[int, ...]
+    codec: Codec
+    labels: NDArray[np.int64] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """The samples of these indices, float32 (B, *shape)."""
+
+
+def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
+    """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.make_data`."""
+    if size is not None and (size < 16 or size & (size - 1)):
+        raise ValueError(f"size: expected a power of two of at least 16, got {size}")
+    if source == "digits":
+        return _digits(size or 16, bool(colour))
+    path = Path(source)
+    if path.is_dir():
+        return ImageFolder(path, size or 32, colour is not False)
+    match path.suffix.lower():
+        case ".csv":
+            refuse_image_settings(source, size, colour)
+            return Vectors(path, *_read_csv(path))
+        case ".npy":
+            with _naming(path, "an array"):
+                array = np.lib.format.open_memmap(path, mode="r")
+            return _open_array(path, array, None, size, colour)
+        case ".npz":
+            return _open_array(path, *_read_npz(path), size, colour)
+    raise ValueError(f"data: expected {PATHS}, got {source}")
+
+
+def refuse_image_settings(source: object, size: int | None, colour: bool | None) -> None:
+    """Raises ValueError where a source of vectors is given a setting that only images have."""
+    for name, value in {"size": size, "colour": colour}.items():
+        if value is not None:
+            raise ValueError(f"{name}: {source} holds vectors, and only images have a {name}; got {value}")
+
+
+@contextmanager
+def _naming(path: Path, wanted: str) -> Iterator[None]:
+    """Turns whatever a reader raises, which may be anything for a damaged file, into an error that names the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"data: {path} cannot be read as {wanted}: {reason}") from error
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+class ImageFolder(Samples):
+    """The images in a folder, or in its sub-folders, whose sorted names are then the classes. Hidden files are ignored.
+
+    Every file's header is read at once, its content when it is needed.
+    """
+
+    def __init__(self, folder: Path, size: int, colour: bool) -> None:
+        folders, self.paths = _visible(folder)
+        if folders and self.paths:
+            raise ValueError(
+                f"data: {folder} holds files ({self.paths[0].name}) beside folders ({folders[0].name}); "
+                "expected images alone, or a folder for each class alone"
+            )
+        labels = []
+        for label, of_class in enumerate(folders):
+            deeper, paths = _visible(of_class)
+            if deeper or not paths:
+                raise ValueError(f"data: {of_class} is a class; expected images, got {deeper[0] if deeper else 'none'}")
+            self.paths += paths
+            labels += [label] * len(paths)
+        if not self.paths:
+            raise ValueError(f"data: {folder} holds no images")
+        for path in self.paths:
+            with _naming(path, "an image"):
+                Image.open(path).close()
+        self.labels = np.array(labels) if folders else None
+        self.codec = Codec("images", classes=tuple(of_class.name for of_class in folders))
+        self.size, self.colour = size, colour
+        self.shape = (3 if colour else 1, size, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return _scale(np.stack([self._load(self.paths[index]) for index in indices]))
+
+    def _load(self, path: Path) -> NDArray[np.uint8]:
+        with _naming(path, "an image"), Image.open(path) as image:
+            # Less work: a large JPEG is decoded at a fraction of its size, still at least twice what is kept.
+            image.draft("RGB" if self.colour else "L", (2 * self.size, 2 * self.size))
+            return _fit(ImageOps.exif_transpose(image), self.size, self.colour)
+
+
+class _ArraySamples(Samples):
+    """Samples that are the rows of an array."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map would carry the whole file to every worker.
+        return self.__dict__ | ({"array": self.array.filename} if isinstance(self.array, np.memmap) else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not isinstance(self.array, np.ndarray):
+            self.array = np.lib.format.open_memmap(self.array, mode="r")
+
+
+class ImageArray(_ArraySamples):
+    """uint8 images, of shape (N, H, W) or (N, H, W, 1, 3 or 4)."""
+
+    def __init__(self, pixels: NDArray[np.uint8], size: int, colour: bool, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(pixels)
+        self.size, self.colour = size, colour
+        self.shape = (3 if colour else 1, size, size)
+        self.codec = Codec("images", classes=classes)
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        pixels = self.array[indices]
+        if pixels.shape[3:] == (1,):
+            pixels = pixels[..., 0]
+        if pixels.shape[1:] != ((self.size, self.size, 3) if self.colour else (self.size, self.size)):
+            pixels = np.stack([_fit(Image.fromarray(image), self.size, self.colour) for image in pixels])
+        return _scale(pixels)
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder that are not hidden, sorted."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    for entry in sorted(folder.iterdir()):
+        if not entry.name.startswith("."):
+            (folders if entry.is_dir() else files).append(entry)
+    return folders, files
+
+
+def _fit(image: Image.Image, size: int, colour: bool) -> NDArray[np.uint8]:
+    """The centre square, resized, uint8 (size, size) or (size, size, 3). What is transparent shows white."""
+    if image.mode.startswith("F"):
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError("its pixels exceed 16 bits")
+        image = Image.fromarray(np.round(deep / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    image = image.convert("RGB" if colour else "L").crop((left, top, left + side, top + side))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _scale(pixels: NDArray[np.uint8]) -> Tensor:
+    """From uint8 (B, H, W) or (B, H, W, 3) to float32 (B, 1 or 3, H, W) in [-1, 1]."""
+    images = torch.from_numpy(pixels)
+    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images.float().div_(127.5).sub_(1)
+
+
+def _digits(size: int, colour: bool) -> Samples:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # a second that others need not wait
+
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    pixels = np.stack([_fit(Image.fromarray(image), size, colour) for image in pixels])
+    samples = ImageArray(pixels, size, colour, classes=tuple(map(str, data.target_names)))
+    samples.labels = data.target.astype(np.int64)
+    return samples
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+class Vectors(_ArraySamples):
+    """Rows of numbers, standardised: each column has mean 0 and deviation 1 over all rows.
+
+    Args:
+        path: the file that errors name.
+        array: of shape (N, D).
+        columns: the names of the columns.
+        lines: the line of each row in the file; None where it has no lines.
+    """
+
+    def __init__(
+        self, path: Path, array: NDArray[Any], columns: Sequence[str], lines: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(array)
+        self.shape = array.shape[1:]
+        total = np.zeros(self.shape)
+        low, high = np.full(self.shape, math.inf), np.full(self.shape, -math.inf)
+        for start, rows in _pieces(array):
+            if not np.isfinite(rows).all():
+                row, column = np.argwhere(~np.isfinite(rows))[0]
+                place = f"row {start + row}" if lines is None else f"line {lines[start + row]}"
+                raise ValueError(
+                    f"data: {path}: {place}, column {columns[column]!r}: "
+                    f"expected a finite number, got {rows[row, column]}"
+                )
+            total += rows.sum(axis=0)
+            low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
+        self.mean = total / len(array)
+        with np.errstate(over="ignore"):
+            squares = sum(((rows - self.mean) ** 2).sum(axis=0) for _, rows in _pieces(array))
+        self.deviation = np.sqrt(squares / len(array))
+        for column, name in enumerate(columns):
+            if low[column] == high[column]:
+                raise ValueError(f"data: {path}: column {name!r} is {low[column]:g} in every row; leave it out")
+            if not 0 < self.deviation[column] < math.inf:
+                raise ValueError(f"data: {path}: the deviation of column {name!r} is {self.deviation[column]}")
+        self.codec = Codec("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(((self.array[indices] - self.mean) / self.deviation).astype(np.float32))
+
+
+class FloatImages(_ArraySamples):
+    """Images of shape (N, 1 or 3, S, S) within [-1, 1], taken as they are."""
+
+    def __init__(self, path: Path, array: NDArray[Any]) -> None:
+        super().__init__(array)
+        self.shape = array.shape[1:]
+        self.codec = Codec("images")
+        for start, images in _pieces(array):
+            within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # not for NaN
+            if not within.all():
+                raise ValueError(
+                    f"data: {path}: expected images of floats within [-1, 1], "
+                    f"sample {start + int(np.argmin(within))} has others; scale them, or pass uint8"
+                )
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.array[indices].astype(np.float32))
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Some rows at a time, in float64, each with the number of its first: a mapped file may exceed the memory."""
+    step = max(1, 2**20 // math.prod(array.shape[1:]))
+    for start in range(0, len(array), step):
+        yield start, np.asarray(array[start : start + step], dtype=np.float64)
+
+
+def _open_array(
+    path: Path, array: NDArray[Any], labels: NDArray[Any] | None, size: int | None, colour: bool | None
+) -> Samples:
+    given = f"{array.dtype} of shape {array.shape}"
+    samples: Samples
+    if array.dtype.kind not in "biuf" or array.size == 0:
+        raise ValueError(f"data: {path}: {_SHAPES}; got {given}")
+    if array.ndim == 2:
+        refuse_image_settings(path, size, colour)
+        samples = Vectors(path, array, [f"x{column}" for column in range(array.shape[1])])
+    elif array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3, 4))):
+        if size is None:
+            size = _own_size(path, *array.shape[1:3])
+        samples = ImageArray(array, size, array.shape[3:] not in ((), (1,)) if colour is None else colour)
+    elif array.dtype.kind == "f" and array.ndim == 4 and array.shape[1] in (1, 3):
+        own = _own_size(path, *array.shape[2:])
+        if size not in (None, own):
+            raise ValueError(f"size: {path} holds floats, which are taken as they are, of size {own}; got {size}")
+        if colour not in (None, array.shape[1] == 3):
+            raise ValueError(f"colour: {path} holds floats, which are taken as they are, {given}; got {colour}")
+        samples = FloatImages(path, array)
+    else:
+        raise ValueError(f"data: {path}: {_SHAPES}; got {given}")
+    if labels is not None:
+        if labels.dtype.kind not in "iu" or labels.shape != array.shape[:1]:
+            raise ValueError(
+                f"data: {path}: expected labels of integers, shape {array.shape[:1]}, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
+        values, places = np.unique(labels, return_inverse=True)
+        samples.labels = places.astype(np.int64)
+        samples.codec = replace(samples.codec, classes=tuple(map(str, values)))
+    return samples
+
+
+def _own_size(path: Path, height: int, width: int) -> int:
+    if height != width or height < 16 or height & (height - 1):
+        raise ValueError(
+            f"data: {path} holds images of {height} x {width}; networks need a square whose side is a power of two of "
+            "at least 16, so pass a size (uint8 images are cropped and resized to it)"
+        )
+    return height
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    with _naming(path, "arrays"), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    labels = arrays.pop("labels", None)
+    if "samples" not in arrays and len(arrays) != 1:
+        raise ValueError(f"data: {path}: expected an array named samples, got {', '.join(arrays) or 'none'}")
+    return arrays.get("samples", next(iter(arrays.values()))), labels
+
+
+def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]]:
+    """The numbers (N, columns), the names of the columns, and the line of each row."""
+    values, lines = typed_list("d"), typed_list("q")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = _header(path, next((row for row in reader if row), []))
+            for row in reader:
+                if not row:
+                    continue
+                try:
+                    values.extend(map(float, row))
+                except ValueError:
+                    place = next(place for place, cell in enumerate(row) if not _is_number(cell))
+                    name = repr(columns[place]) if place < len(columns) else place + 1
+                    raise ValueError(
+                        f"data: {path}: line {reader.line_num}, column {name}: expected a number, got {row[place]!r}"
+                    ) from None
+                if len(row) != len(columns):
+                    raise ValueError(
+                        f"data: {path}: line {reader.line_num}: expected {len(columns)} cells, separated by commas, "
+                        f"got {len(row)}"
+                    )
+                lines.append(reader.line_num)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"data: {path}: after line {reader.line_num}: {error}") from error
+    if not lines:
+        raise ValueError(f"data: {path}: expected rows of numbers below the header, got none")
+    return np.frombuffer(values).reshape(len(lines), len(columns)), columns, lines
+
+
+def _header(path: Path, row: list[str]) -> list[str]:
+    columns = [name.strip() for name in row]
+    if not columns:
+        raise ValueError(f"data: {path}: expected a line with the names of the columns, the file is empty")
+    if all(map(_is_number, columns)):
+        example = ",".join(f"x{column}" for column in range(len(columns)))
+        raise ValueError(
+            f"data: {path}: the first line holds only numbers; add a line with the names of the columns above it, "
+            f"for example {example}"
+        )
+    for place, name in enumerate(columns):
+        if not name or name in columns[:place]:
+            raise ValueError(f"data: {path}: expected a name of its own for column {place + 1}, got {name!r}")
+    return columns
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
