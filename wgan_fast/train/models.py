@@ -1,89 +1,71 @@
-"""Generators and critics."""
+"""The pairs of networks that ``--model`` names, and a user's own in place of them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from wgan_fast.train.custom_models import check_models, load_factory
+from wgan_fast.train.dcgan import DCGANCritic, DCGANGenerator
+from wgan_fast.train.mlp import MLPCritic, MLPGenerator
+from wgan_fast.train.networks import Models, latents
+from wgan_fast.train.resnet import ResNetCritic, ResNetGenerator
 
-class MLPGenerator(nn.Module):
-    """Fully connected layers with ReLU, from a standard normal latent vector to a sample.
+__all__ = ["MODELS", "MLPCritic", "MLPGenerator", "Models", "check_models", "latents", "load_factory", "make_models"]
 
-    Args:
-        latent_dimension: the number of latent coordinates.
-        dimension: the number of coordinates of a sample.
-        width: units of each hidden layer.
-        depth: number of hidden layers.
-    """
-
-    def __init__(self, latent_dimension: int, dimension: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.latent_dimension = latent_dimension
-        self.layers = _hidden_layers(latent_dimension, width, depth).append(nn.Linear(width, dimension))
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """From latent vectors (B, latent_dimension) to samples (B, dimension)."""
-        samples: Tensor = self.layers(latent)
-        return samples
-
-    def latents(self, count: int, random: torch.Generator) -> Tensor:
-        """Latent vectors (count, latent_dimension) that ``random`` draws on its device."""
-        return torch.randn(count, self.latent_dimension, generator=random, device=random.device)
-
-    def sample(self, count: int, random: torch.Generator) -> Tensor:
-        """Samples (count, dimension) from fresh latent vectors that ``random`` draws on its device."""
-        return self.forward(self.latents(count, random))
+#: What ``--model`` may name: a generator and a critic.
+MODELS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "mlp": (MLPGenerator, MLPCritic),
+    "dcgan": (DCGANGenerator, DCGANCritic),
+    "resnet": (ResNetGenerator, ResNetCritic),
+}
 
 
-class MLPCritic(nn.Module):
-    """Fully connected layers with ReLU, from a sample to its score.
+def make_models(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    latent_dimension: int,
+    width: int | None = None,
+    depth: int | None = None,
+    classes: int = 0,
+    norm: str = "none",
+    generator: Callable[..., nn.Module] | None = None,
+    critic: Callable[..., nn.Module] | None = None,
+) -> Models:
+    """A generator and a critic, freshly initialised.
 
     Args:
-        dimension: the number of coordinates of a sample.
-        width: units of each hidden layer.
-        depth: number of hidden layers.
-    """
-
-    def __init__(self, dimension: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.layers = _hidden_layers(dimension, width, depth).append(nn.Linear(width, 1))
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """From samples (B, dimension) to scores (B,)."""
-        scores: Tensor = self.layers(samples)
-        return scores.squeeze(1)
-
-
-def _hidden_layers(inputs: int, width: int, depth: int) -> nn.Sequential:
-    layers = nn.Sequential()
-    for _ in range(depth):
-        layers.append(nn.Linear(inputs, width)).append(nn.ReLU())
-        inputs = width
-    return layers
-
-
-class Models(NamedTuple):
-    """The two networks of a GAN."""
-
-    generator: MLPGenerator
-    critic: MLPCritic
-
-
-def _mlp(dimension: int, latent_dimension: int, width: int, depth: int) -> Models:
-    return Models(MLPGenerator(latent_dimension, dimension, width, depth), MLPCritic(dimension, width, depth))
-
-
-#: What ``--model`` may name.
-MODELS: dict[str, Callable[[int, int, int, int], Models]] = {"mlp": _mlp}
-
-
-def make_models(name: str, dimension: int, latent_dimension: int, width: int, depth: int) -> Models:
-    """A generator and a critic, freshly initialised, for samples of ``dimension`` coordinates.
+        name: of the pair in :data:`MODELS`.
+        shape: of a sample, (D,) or (channels, height, width).
+        latent_dimension: coordinates of a latent vector.
+        width: units of each hidden layer, or channels; None is the model's own: 512 of mlp, 64 of dcgan, 128 of resnet.
+        depth: hidden layers of mlp, None is 3. That of the others follows from the size of the images.
+        classes: number of labels; 0 makes networks without labels.
+        norm: of the named critic, ``batch`` or ``none``. A critic with a gradient penalty must have none.
+        generator: called as ``generator(shape=..., latent_dimension=..., classes=...)``, makes the generator in place
+            of the named one; see :func:`load_factory`.
+        critic: called as ``critic(shape=..., classes=...)``, makes the critic in place of the named one.
 
     Raises:
-        ValueError: :data:`MODELS` has none of that name.
+        TypeError: ``generator`` or ``critic`` makes no Module.
+        ValueError: a name is unknown, the model cannot make samples of this shape, or it has no depth to choose.
     """
     if name not in MODELS:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
-    return MODELS[name](dimension, latent_dimension, width, depth)
+    if norm not in ("batch", "none"):
+        raise ValueError(f"norm: expected batch or none, got {norm!r}")
+    if depth is not None and name != "mlp":
+        raise ValueError(f"depth: that of {name} follows from the size of the images; expected none, got {depth}")
+    sizes = {argument: value for argument, value in (("width", width), ("depth", depth)) if value is not None}
+    named_generator, named_critic = MODELS[name]
+    make_generator = generator or partial(named_generator, **sizes)
+    make_critic = critic or partial(named_critic, batch_norm=norm == "batch", **sizes)
+    models = Models(
+        make_generator(shape=shape, latent_dimension=latent_dimension, classes=classes),
+        make_critic(shape=shape, classes=classes),
+    )
+    for role, network in models._asdict().items():
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"{role}: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+    return models

@@ -1,0 +1,105 @@
+"""Networks that users write: how they are found, and what they must return."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from wgan_fast.train.networks import Models, latents
+
+
+def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Module]:
+    """The function that ``name`` names, such as ``my.module:make_generator``.
+
+    Args:
+        name: ``module:function``. Modules of the current directory are found too, before others and from then on, as
+            with ``python -m``.
+        argument: what errors begin with.
+
+    Raises:
+        ValueError: the name has another form, there is no such module, or no such function in it. An error inside of
+            the module is passed on.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ValueError(f"{argument}: expected module:function, such as my.module:make_{argument}, got {name!r}")
+    directory = os.getcwd()
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.insert(0, directory)
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"{argument}: there is no module {error.name!r}, neither installed nor in {directory}; got {name!r}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{argument}: {module.__file__} has no {attribute!r}; got {name!r}")
+    factory: Any = getattr(module, attribute)
+    if not callable(factory) or isinstance(factory, nn.Module):
+        raise ValueError(
+            f"{argument}: expected a function that returns a torch.nn.Module, got {name!r}, "
+            f"which is of type {type(factory).__name__}"
+        )
+    return factory
+
+
+def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, classes: int) -> None:
+    """Runs both networks on a batch of 2 and one of 4 in evaluation mode, and leaves them and all random state as
+    they were.
+
+    Args:
+        models: on one device.
+        shape: of a sample.
+        latent_dimension: coordinates of a latent vector.
+        classes: number of labels; 0 calls the networks without.
+
+    Raises:
+        ValueError: the generator does not return finite float32 samples (B, \\*shape), or the critic not one finite
+            score for each sample, of shape (B,) or (B, 1). An error inside of a network is passed on.
+    """
+    parameter = next(models.generator.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    random = torch.Generator(device).manual_seed(0)
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for count in (2, 4):  # a network that knows the size of the batch by heart is found at the second
+            labels = (torch.arange(count, device=device) % classes,) if classes else ()
+            samples = _evaluate(models.generator, latents(count, latent_dimension, random), *labels)
+            wanted = f"finite float32 samples {(count, *shape)} from latent vectors {(count, latent_dimension)}"
+            _check("generator", samples, wanted, [(count, *shape)], torch.float32)
+            # Not the generator's: what it returns must not be the critic's fault.
+            images = torch.rand(count, *shape, generator=random, device=device) * 2 - 1
+            scores = _evaluate(models.critic, images, *labels)
+            wanted = f"one finite score for each sample, of shape {(count,)} or {(count, 1)}, from {(count, *shape)}"
+            _check("critic", scores, wanted, [(count,), (count, 1)])
+
+
+def _evaluate(network: nn.Module, *args: Tensor) -> Any:
+    """The output in evaluation mode. The network keeps its modes and its buffers."""
+    training = {module: module.training for module in network.modules()}
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        return functional_call(network.eval(), buffers, args)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _check(
+    role: str, output: Any, wanted: str, shapes: list[tuple[int, ...]], dtype: torch.dtype | None = None
+) -> None:
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{role}: expected {wanted}, got {type(output).__name__}")
+    if tuple(output.shape) not in shapes:
+        raise ValueError(f"{role}: expected {wanted}, got shape {tuple(output.shape)}")
+    if output.dtype != (dtype or output.dtype):
+        raise ValueError(f"{role}: expected {wanted}, got {output.dtype}")
+    if not output.isfinite().all():
+        raise ValueError(f"{role}: expected {wanted}, got NaN or infinity")

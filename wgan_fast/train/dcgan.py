@@ -1,0 +1,74 @@
+"""The networks of Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks", 2016, section 3, for square images whose side is a power of two.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from torch import nn
+
+from wgan_fast.train.networks import Critic, Generator, doublings
+
+
+class DCGANGenerator(Generator):
+    """A linear layer to a map of 4 x 4, then strided transposed convolutions that double it, with batch normalisation.
+
+    Args:
+        latent_dimension: coordinates of a latent vector.
+        shape: of an image, (channels, S, S) with S a power of two of at least 16.
+        width: channels of the map of half the image's side. They double as the side halves, up to ``8 * width``.
+        classes: number of labels; 0 is a generator without labels.
+    """
+
+    def __init__(self, latent_dimension: int, shape: tuple[int, ...], width: int = 64, classes: int = 0) -> None:
+        channels = _channels(shape, width)[::-1]
+        super().__init__(latent_dimension, classes)
+        self.layers = nn.Sequential(
+            nn.Linear(self.input_dimension, channels[0] * 16, bias=False),
+            nn.Unflatten(1, (channels[0], 4, 4)),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(),
+        )
+        for inputs, outputs in pairwise(channels):
+            self.layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            self.layers.append(nn.BatchNorm2d(outputs)).append(nn.ReLU())
+        self.layers.append(nn.ConvTranspose2d(channels[-1], shape[0], 4, stride=2, padding=1)).append(nn.Tanh())
+        _initialise(self.layers)
+
+
+class DCGANCritic(Critic):
+    """Strided convolutions with LeakyReLU that halve the image down to 4 x 4, then a linear layer.
+
+    Args:
+        shape, width, classes: as for :class:`DCGANGenerator`.
+        batch_norm: normalise after the convolutions but the first over the batch, as in the paper.
+    """
+
+    def __init__(self, shape: tuple[int, ...], width: int = 64, classes: int = 0, batch_norm: bool = False) -> None:
+        channels = _channels(shape, width)
+        layers = nn.Sequential(nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
+        for inputs, outputs in pairwise(channels):
+            layers.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(outputs))
+            layers.append(nn.LeakyReLU(0.2))
+        layers.append(nn.Flatten()).append(nn.Linear(channels[-1] * 16, 1))
+        _initialise(layers)
+        super().__init__(layers, classes)
+
+
+def _channels(shape: tuple[int, ...], width: int) -> list[int]:
+    """Of the maps between the image and 4 x 4, the largest first."""
+    return [width * min(2**i, 8) for i in range(doublings(shape))]
+
+
+def _initialise(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, mean=1.0, std=0.02)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,62 @@
+"""Fully connected networks, for samples of any shape."""
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from wgan_fast.train.networks import Critic, Generator
+
+
+class MLPGenerator(Generator):
+    """Fully connected layers with ReLU. Vectors are unbounded; images end with tanh, for their values lie in [-1, 1].
+
+    Args:
+        latent_dimension: coordinates of a latent vector.
+        shape: of a sample; a number is that of a vector's coordinates.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        classes: number of labels; 0 is a generator without labels.
+    """
+
+    def __init__(
+        self, latent_dimension: int, shape: int | Sequence[int], width: int = 512, depth: int = 3, classes: int = 0
+    ) -> None:
+        super().__init__(latent_dimension, classes)
+        shape = _as_shape(shape)
+        self.layers = _hidden_layers(self.input_dimension, width, depth)
+        self.layers.append(nn.Linear(width, math.prod(shape)))
+        if len(shape) > 1:
+            self.layers.append(nn.Tanh()).append(nn.Unflatten(1, shape))
+
+
+class MLPCritic(Critic):
+    """Fully connected layers with ReLU, on the flattened sample.
+
+    Args:
+        shape, width, depth, classes: as for :class:`MLPGenerator`.
+        batch_norm: normalise the hidden layers but the first over the batch.
+    """
+
+    def __init__(
+        self, shape: int | Sequence[int], width: int = 512, depth: int = 3, classes: int = 0, batch_norm: bool = False
+    ) -> None:
+        shape = _as_shape(shape)
+        layers = nn.Sequential(nn.Flatten()) if len(shape) > 1 else nn.Sequential()
+        layers.extend(_hidden_layers(math.prod(shape), width, depth, batch_norm))
+        super().__init__(layers.append(nn.Linear(width, 1)), classes)
+
+
+def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _hidden_layers(inputs: int, width: int, depth: int, batch_norm: bool = False) -> nn.Sequential:
+    layers = nn.Sequential()
+    for i in range(depth):
+        layers.append(nn.Linear(inputs, width))
+        if batch_norm and i > 0:
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(nn.ReLU())
+        inputs = width
+    return layers
