@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from wgan_fast import CriticStep, gradient_penalty, interpolate
 from wgan_fast.distances import dual_estimate, transport_plan
-from wgan_fast.train.data import make_data
+from wgan_fast.train.toys import make_toy
 from wgan_fast.train.models import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
@@ -73,7 +73,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     count, steps = (64, 300) if small else (128, 1500)
-    real, fake = make_data("8gaussians").sample(count, generator), 0.3 * torch.randn(count, 2, generator=generator)
+    real, fake = make_toy("8gaussians").sample(count, generator), 0.3 * torch.randn(count, 2, generator=generator)
     exact = solve(real, fake)
 
     def best(x: Tensor) -> Tensor:

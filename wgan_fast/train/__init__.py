@@ -2,6 +2,7 @@
 
 try:
     from wgan_fast.train.config import TrainConfig
+    from wgan_fast.train.sampling import TrainedGenerator
     from wgan_fast.train.trainer import Trainer
 except ModuleNotFoundError as error:
     if error.name is None or error.name.startswith("wgan_fast"):
@@ -10,4 +11,4 @@ except ModuleNotFoundError as error:
         f"wgan_fast.train needs {error.name}: pip install 'wgan_fast[train]'", name=error.name
     ) from error
 
-__all__ = ["TrainConfig", "Trainer"]
+__all__ = ["TrainConfig", "TrainedGenerator", "Trainer"]

@@ -1,17 +1,23 @@
 """The command line ``wgan-fast``."""
 
+import inspect
+import json
+import signal
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from types import NoneType
+from typing import Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
 
 from wgan_fast import benchmark
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train.config import ALGORITHMS, TrainConfig
-from wgan_fast.train.data import DATASETS
-from wgan_fast.train.models import MODELS
-from wgan_fast.train.trainer import Trainer
+from wgan_fast.train import checkpoint
+from wgan_fast.train.codec import save_samples
+from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.sampling import TrainedGenerator
+from wgan_fast.train.trainer import EVALUATION_SAMPLES, Stopped, Trainer
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
@@ -22,86 +28,123 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_DEFAULT = TrainConfig()
-
 
 @app.callback()
 def main() -> None:
     """Wasserstein GANs, trained right and fast."""
 
 
-@app.command()
-def train(
-    algorithm: Annotated[str, typer.Option(help=f"What to train: {', '.join(ALGORITHMS)}.")] = _DEFAULT.algorithm,
-    data: Annotated[str, typer.Option(help=f"Where real samples come from: {', '.join(DATASETS)}.")] = _DEFAULT.data,
-    model: Annotated[str, typer.Option(help=f"The networks: {', '.join(MODELS)}.")] = _DEFAULT.model,
-    steps: Annotated[int, typer.Option(help="Updates of the generator.")] = _DEFAULT.steps,
-    batch_size: Annotated[int, typer.Option(help="Real samples per update.")] = _DEFAULT.batch_size,
-    n_critic: Annotated[int, typer.Option(help="Updates of the critic per step.")] = _DEFAULT.n_critic,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of Adam; falls linearly to 0 over the run.")
-    ] = _DEFAULT.learning_rate,
-    beta1: Annotated[float, typer.Option(help="Adam's decay of the gradients' mean.")] = _DEFAULT.beta1,
-    beta2: Annotated[float, typer.Option(help="Adam's decay of the gradients' squares.")] = _DEFAULT.beta2,
-    penalty_weight: Annotated[float, typer.Option(help="Of the gradient penalty.")] = _DEFAULT.penalty_weight,
-    latent_dimension: Annotated[int, typer.Option(help="Size of the generator's input.")] = _DEFAULT.latent_dimension,
-    width: Annotated[int, typer.Option(help="Units of each hidden layer.")] = _DEFAULT.width,
-    depth: Annotated[int, typer.Option(help="Hidden layers of each network.")] = _DEFAULT.depth,
-    average_decay: Annotated[
-        float, typer.Option(help="Share of itself that the averaged generator keeps at each step.")
-    ] = _DEFAULT.average_decay,
-    log_every: Annotated[int, typer.Option(help="Steps per row of metrics.jsonl.")] = _DEFAULT.log_every,
-    seed: Annotated[
-        int, typer.Option(help="The same seed gives the same weights on the same machine.")
-    ] = _DEFAULT.seed,
-    threads: Annotated[int, typer.Option(help="CPU threads that an operation may use.")] = _DEFAULT.threads,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULT.device,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The run folder, new or empty.",
-            show_default="runs/<algorithm>-<data>-seed<seed>, numbered where that exists",
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
-) -> None:
-    """Train a GAN: samples.png, curve.png, metrics and a checkpoint go into the run folder."""
+def train(config: Path | None = None, **options: Any) -> None:
+    """Train a GAN: samples, curves, metrics and checkpoints go into the run folder.
+
+    A setting that is left out comes from --config, else from the algorithm's preset.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        config = TrainConfig(
-            algorithm=algorithm,
-            data=data,
-            model=model,
-            steps=steps,
-            batch_size=batch_size,
-            n_critic=n_critic,
-            learning_rate=learning_rate,
-            beta1=beta1,
-            beta2=beta2,
-            penalty_weight=penalty_weight,
-            latent_dimension=latent_dimension,
-            width=width,
-            depth=depth,
-            average_decay=average_decay,
-            log_every=log_every,
-            seed=seed,
-            threads=threads,
-            device=device,
-            out=out,
-            overwrite=overwrite,
-        )
-    except (TypeError, ValueError) as error:
+        trainer = Trainer(make_config(config, given))
+    except (TypeError, ValueError, FileNotFoundError) as error:
         _stop(_as_option(str(error)), code=2)
-    trainer = Trainer(config)
     try:
         metrics = trainer.run()
-    except KeyboardInterrupt:
-        _stop(f"stopped; {trainer.folder} holds the history and a checkpoint of the moment", code=130)
-    except (OSError, FloatingPointError) as error:
+    except (KeyboardInterrupt, Stopped) as stopped:
+        number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
+        again = f"wgan-fast train --resume --out {trainer.folder}"
+        _stop(f"stopped at step {trainer.step}; to go on: {again}", code=128 + number)
+    except (OSError, FloatingPointError, ValueError) as error:
         if str(error).startswith("out:"):
             _stop(_as_option(str(error)), code=2)
-        _stop(f"{trainer.folder}: {error}", code=1)
-    typer.echo(_report(metrics))
-    typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, checkpoint.pt")
+        _stop(f"{trainer.folder}: {error}{_last_good(trainer)}", code=1)
+    if trainer.rank == 0:
+        typer.echo(_report(metrics))
+        typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
+
+
+def _option(setting: Field[Any]) -> inspect.Parameter:
+    """The option of a setting. None is what was not given: a file or a preset then decides."""
+    kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
+    name = setting.name.replace("_", "-")
+    declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
+    default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
+    option = typer.Option(declared, help=setting.metadata["help"] + default, show_default=False)
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+_CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[Path | None, typer.Option(help="A YAML file of settings, such as a run's config.yaml.")],
+)
+# The options are the settings: each stands in one place, TrainConfig.
+_parameters = [*map(_option, fields(TrainConfig)), _CONFIG]
+train.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
+train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
+app.command()(train)
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    out: Annotated[
+        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz, or .csv for vectors.")
+    ] = Path("samples.npy"),
+    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0)] = 0,
+    label: Annotated[
+        str | None, typer.Option(help="Only this label: its name, or its number.", show_default="each in turn")
+    ] = None,
+    interpolate: Annotated[
+        int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
+    ] = None,
+) -> None:
+    """Draw samples from a trained generator."""
+    try:
+        generator = TrainedGenerator.load(run)
+        number = _label(generator, label)
+        if interpolate is None:
+            samples, labels = generator.sample(count, seed=seed, label=number)
+        else:
+            samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
+        labels = labels if out.suffix.lower() in (".npz", ".csv") else None
+        save_samples(out, samples, generator.codec, labels, columns=interpolate)
+    except (ValueError, OSError) as error:
+        _stop(_as_option(str(error).replace("path:", "out:", 1)), code=2)
+    typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    count: Annotated[
+        int, typer.Option(help="Generated and held-out samples, at most; some data have fewer.", min=2)
+    ] = EVALUATION_SAMPLES,
+    features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
+) -> None:
+    """Judge a trained generator against held-out samples of its data; prints JSON."""
+    try:
+        settings = read_settings(run / "config.yaml") | ({"features": features} if features else {})
+        trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
+        metrics = trainer.evaluate(count)
+    except (TypeError, ValueError, OSError) as error:
+        _stop(_as_option(str(error)), code=2)
+    typer.echo(json.dumps({"step": trainer.step, **metrics}, indent=2))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
+) -> None:
+    """Write the generator as a file that torch.export.load reads where this library is not installed."""
+    try:
+        generator = TrainedGenerator.load(run)
+        generator.export(out)
+    except (ValueError, OSError) as error:
+        _stop(_as_option(str(error)), code=2)
+    labels = ", labels (B,) of int64" if generator.classes else ""
+    typer.echo(f"{out}: takes latent vectors (B, {generator.latent_dimension}) of float32{labels}")
 
 
 @app.command()
@@ -168,19 +211,37 @@ def _as_option(message: str) -> str:
     return f"--{name.replace('_', '-')}{colon}{rest}"
 
 
+def _last_good(trainer: Trainer) -> str:
+    """Where a run that failed can go on."""
+    file = (trainer.folder or Path()) / checkpoint.NAME
+    return f"; {file} is from before: wgan-fast train --resume --out {trainer.folder}" if file.exists() else ""
+
+
+def _label(generator: TrainedGenerator, label: str | None) -> int | None:
+    classes = generator.codec.classes
+    if label is None or (label not in classes and label.isdecimal()):
+        return None if label is None else int(label)
+    if not generator.classes or label not in classes:
+        wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
+        raise ValueError(f"label: expected {wanted}, got {label!r}")
+    return classes.index(label)
+
+
 def _stop(message: str, code: int) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
 
 
 def _report(metrics: dict[str, Any]) -> str:
-    distance = (
-        f"earth mover's distance to held-out samples {metrics['earth_movers_distance']:.4f} "
-        f"(between two real sets: {metrics['earth_movers_distance_real']:.4f})"
+    name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
+    words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
+    text = (
+        f"{words} distance to held-out samples {metrics[name]:.4f} "
+        f"(between two real sets: {metrics[f'{name}_real']:.4f})"
     )
     if metrics["modes_total"] is not None:
-        distance = (
+        text = (
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "
-            f"{metrics['share_within_3_sigma']:.1%} of samples within 3 sigma, {distance}"
+            f"{metrics['share_within_3_sigma']:.1%} of samples within 3 sigma, {text}"
         )
-    return f"{metrics['steps']} steps in {metrics['seconds']:.1f} s: {distance}"
+    return f"{metrics['steps']} steps in {metrics['seconds']:.1f} s: {text}"

@@ -55,7 +55,9 @@ class Codec:
         return cls(**values)
 
 
-def save_samples(path: Path | str, samples: Tensor, codec: Codec, labels: Tensor | None = None) -> None:
+def save_samples(
+    path: Path | str, samples: Tensor, codec: Codec, labels: Tensor | None = None, *, columns: int | None = None
+) -> None:
     """Writes samples in the user's units.
 
     Args:
@@ -64,6 +66,7 @@ def save_samples(path: Path | str, samples: Tensor, codec: Codec, labels: Tensor
         samples: of shape (B, ...).
         codec: that of the data which the samples imitate.
         labels: of shape (B,). A grid does not show them.
+        columns: images in each row of a grid; None makes it nearly square.
 
     Raises:
         ValueError: the suffix does not fit the kind of samples, or cannot hold labels.
@@ -77,7 +80,7 @@ def save_samples(path: Path | str, samples: Tensor, codec: Codec, labels: Tensor
         raise ValueError(f"path: labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}")
     restored = codec.restore(samples)
     if suffix == ".png":
-        _grid(restored).save(path)
+        _grid(restored, columns or math.ceil(math.sqrt(len(restored)))).save(path)
     elif suffix == ".csv":
         _write_csv(path, restored, codec, labels)
     else:
@@ -101,10 +104,9 @@ def _write_csv(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor 
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def _grid(images: NDArray[np.uint8]) -> Image.Image:
-    """uint8 images (B, H, W) or (B, H, W, 3) in rows, as near to a square as they go, two pixels apart on white."""
+def _grid(images: NDArray[np.uint8], columns: int) -> Image.Image:
+    """uint8 images (B, H, W) or (B, H, W, 3) in rows, two pixels apart on white."""
     count, height, width = images.shape[:3]
-    columns = math.ceil(math.sqrt(count))
     size = (columns * (width + 2) + 2, math.ceil(count / columns) * (height + 2) + 2)
     grid = Image.new("L" if images.ndim == 3 else "RGB", size, "white")
     for number, image in enumerate(images):

@@ -3,89 +3,137 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
+from wgan_fast.backends import BACKENDS
+from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data import DATASETS
 from wgan_fast.train.models import MODELS
+from wgan_fast.train.toys import TOYS
 
-ALGORITHMS = ("wgan-gp",)
+OPTIMIZERS = ("adam", "rmsprop")
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
+#: Where a run goes and how it begins; they do not decide its result, and are not written down.
+PLACES = ("out", "overwrite", "resume")
+
+
+def _setting(default: Any, words: str) -> Any:
+    return field(default=default, metadata={"help": words})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every setting of a run. The defaults learn the 25 Gaussians in about a minute on two cores.
+    """Every setting of a run; the error of a wrong value starts with the setting's name.
 
-    The error of a wrong value starts with the setting's name.
-
-    Attributes:
-        algorithm: what is trained; ``wgan-gp`` (Gulrajani et al., 2017, algorithm 1).
-        data: where real samples come from, a name in :data:`~wgan_fast.train.data.DATASETS`.
-        model: the pair of networks, a name in :data:`~wgan_fast.train.models.MODELS`.
-        steps: updates of the generator.
-        batch_size: real samples, and generated ones, per update.
-        n_critic: updates of the critic per update of the generator.
-        learning_rate: of Adam, for both networks; it falls linearly to 0 over the run.
-        beta1: Adam's decay of the gradients' mean.
-        beta2: Adam's decay of the gradients' squares.
-        penalty_weight: weight of the gradient penalty.
-        latent_dimension: coordinates of the generator's input.
-        width: units of each hidden layer, in both networks.
-        depth: hidden layers, in both networks.
-        average_decay: share that the averaged generator keeps of itself at each step; samples are drawn from it.
-        log_every: generator steps per row of the history; a row holds their means.
-        seed: decides the initial weights, the training samples and the held-out samples, each by a stream of its own.
-        threads: CPU threads that an operation of PyTorch may use during the run. More than one gains networks as small
-            as the default's nothing, and makes them crawl where other programs keep the cores busy.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        out: the run folder; None is ``runs/<algorithm>-<data>-seed<seed>``, with a number behind it where that exists.
-        overwrite: let a run replace the files of the one that is in the folder.
+    What is None is taken from the algorithm's preset (:func:`wgan_fast.train.algorithms.preset`), or from the data or
+    the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
-    algorithm: str = "wgan-gp"
-    data: str = "25gaussians"
-    model: str = "mlp"
-    steps: int = 4000
-    batch_size: int = 256
-    n_critic: int = 2
-    learning_rate: float = 2e-3
-    beta1: float = 0.0
-    beta2: float = 0.9
-    penalty_weight: float = 0.1
-    latent_dimension: int = 2
-    width: int = 128
-    depth: int = 3
-    average_decay: float = 0.999
-    log_every: int = 25
-    seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
-    out: Path | str | None = None
-    overwrite: bool = False
+    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.")
+    data: str = _setting("25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.")
+    size: int | None = _setting(None, "Side of the images: a power of two of at least 16.")
+    colour: bool | None = _setting(None, "Images with 3 channels, or with 1.")
+    model: str | None = _setting(None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.")
+    generator: str | None = _setting(None, "A network of one's own, my.module:make_generator, called with its shape.")
+    critic: str | None = _setting(None, "The same for the critic, my.module:make_critic.")
+    conditional: bool = _setting(False, "Give the data's labels to both networks.")
+    faithful: bool = _setting(False, "The published settings also for the embedded data, on which they take hours.")
+    steps: int | None = _setting(None, "Updates of the generator.")
+    batch_size: int | None = _setting(None, "Real samples per update, over all processes.")
+    n_critic: int | None = _setting(None, "Updates of the critic per step.")
+    n_critic_boost: int | None = _setting(None, "The same in the first 25 steps and every 500th; 0 is no exception.")
+    optimizer: str | None = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.")
+    learning_rate: float | None = _setting(None, "Of both networks.")
+    decay: bool | None = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
+    beta1: float | None = _setting(None, "Adam's decay of the gradients' mean.")
+    beta2: float | None = _setting(None, "Adam's decay of the gradients' squares.")
+    penalty_weight: float | None = _setting(None, "Of the penalty; of wgan-div, k.")
+    penalty_every: int = _setting(1, "Updates of the critic per penalty, which weighs as many times more (lazy).")
+    clip: float | None = _setting(None, "Bound of the critic's weights.")
+    norm: str | None = _setting(None, "Of the named model's critic: none, batch.")
+    latent_dimension: int | None = _setting(None, "Size of the generator's input.")
+    width: int | None = _setting(None, "Units of each hidden layer, or channels, in both networks.")
+    depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.")
+    average_decay: float = _setting(0.999, "Share of itself that the averaged generator keeps at each step.")
+    log_every: int = _setting(25, "Steps per row of metrics.jsonl.")
+    sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.")
+    evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.")
+    checkpoint_every: int = _setting(500, "Steps per checkpoint.")
+    features: str | None = _setting(None, "A network for FID and KID, my.module:make_features, from samples to (B, F).")
+    seed: int = _setting(0, "The same seed gives the same weights on the same machine.")
+    threads: int = _setting(1, "CPU threads that an operation may use.")
+    workers: int = _setting(0, "Processes that read data ahead.")
+    device: str = _setting("cpu", "cpu, cuda or cuda:N.")
+    precision: str = _setting("32", f"Of the networks: {', '.join(PRECISIONS)}.")
+    backend: str = _setting("auto", f"Of the steps: {', '.join(BACKENDS)}.")
+    out: Path | None = _setting(None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.")
+    overwrite: bool = _setting(False, "Replace the run that is in the folder.")
+    resume: bool = _setting(False, "Go on from the last checkpoint of the folder, with its config.yaml.")
 
     def __post_init__(self) -> None:
-        for name, choices in {"algorithm": ALGORITHMS, "data": DATASETS, "model": MODELS}.items():
-            if not isinstance(getattr(self, name), str) or getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "n_critic", "latent_dimension", "width", "depth", "log_every", "threads"):
+        self._check_choice("algorithm", tuple(ALGORITHMS))
+        for name in ("data", "device"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise TypeError(f"{name}: expected a name, got {getattr(self, name)!r}")
+        if self.model is not None:
+            self._check_choice("model", tuple(MODELS))
+        toy = self.data in TOYS
+        for name, value in preset(self.algorithm, self.data, self.model, toy=toy, faithful=self.faithful).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("steps", "batch_size", "n_critic", "latent_dimension", "log_every", "threads"):
             self._check_integer(name, minimum=1)
-        self._check_integer("seed", minimum=0)
+        for name in ("penalty_every", "sample_every", "evaluate_every", "checkpoint_every"):
+            self._check_integer(name, minimum=1)
+        for name in ("seed", "workers", "n_critic_boost"):
+            self._check_integer(name, minimum=0)
+        for name in ("width", "depth", "size"):
+            if getattr(self, name) is not None:
+                self._check_integer(name, minimum=1)
         if self.threads > (os.cpu_count() or 1):
             raise ValueError(
                 f"threads: expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
-        if not isinstance(self.overwrite, bool):
-            raise TypeError(f"overwrite: expected True or False, got {self.overwrite!r}")
+        for name in ("conditional", "faithful", "overwrite", "resume", "decay"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        if self.colour is not None and not isinstance(self.colour, bool):
+            raise TypeError(f"colour: expected True or False, got {self.colour!r}")
+        for name in ("generator", "critic", "features"):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}: expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise TypeError(f"out: expected a path, got {self.out!r}")
         self._check_number("learning_rate", "a number above 0", lambda value: value > 0)
         self._check_number("penalty_weight", "a number of at least 0", lambda value: value >= 0)
+        if self.clip is not None:
+            self._check_number("clip", "a number above 0", lambda value: value > 0)
         for name in ("beta1", "beta2", "average_decay"):
             self._check_number(name, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+        self._check_choice("optimizer", OPTIMIZERS)
+        self._check_choice("norm", ("none", "batch"))
+        self._check_choice("precision", tuple(PRECISIONS))
+        self._check_choice("backend", BACKENDS)
         self._check_device()
+        if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
+            raise ValueError(f"penalty_weight: {self.algorithm} has no penalty, got {self.penalty_weight}")
+        if self.precision == "16" and not self.device.startswith("cuda"):
+            raise ValueError(f"precision: 16 needs a GPU, got the device {self.device}; take bf16 or 32")
+        if self.resume and self.overwrite:
+            raise ValueError("resume: expected one of resume and overwrite, got both")
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
     def _check_integer(self, name: str, minimum: int) -> None:
         value = getattr(self, name)
@@ -104,7 +152,7 @@ class TrainConfig:
     def _check_device(self) -> None:
         try:
             device = torch.device(self.device)
-        except (RuntimeError, TypeError) as error:
+        except RuntimeError as error:
             raise ValueError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}") from error
         if device.type not in ("cpu", "cuda"):
             raise ValueError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}")
@@ -113,8 +161,52 @@ class TrainConfig:
                 f"device: PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {self.device!r}"
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the run's result; not where it goes."""
+        return {name: value for name, value in asdict(self).items() if name not in PLACES}
+
     def to_yaml(self) -> str:
-        """What decides the run's result, as YAML; not where it goes."""
-        settings = asdict(self)
-        del settings["out"], settings["overwrite"]
-        return yaml.safe_dump(settings, sort_keys=False)
+        """The same as YAML, which :func:`read_settings` reads."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file, such as a run's ``config.yaml``.
+
+    Raises:
+        ValueError: there is no such file, it is no YAML, or names something that is no setting.
+    """
+    try:
+        found = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"config: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"config: {file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"config: expected settings, `name: value` in each line, in {file}")
+    known = [setting.name for setting in fields(TrainConfig) if setting.name not in PLACES]
+    unknown = [str(name) for name in found if name not in known]
+    if unknown:
+        raise ValueError(f"config: {file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return found
+
+
+def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
+    """The settings that were given, behind them those of a file, or of the run that goes on.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: a value or the file is wrong.
+    """
+    if given.get("resume"):
+        if file is not None or given.get("out") is None:
+            raise ValueError("resume: expected the run's folder as out, and no config, for the folder has its own")
+        file = Path(given["out"]) / "config.yaml"
+    settings = read_settings(file) if file is not None else {}
+    for name in ("algorithm", "data"):
+        if name in settings and given.get(name, settings[name]) != settings[name]:
+            raise ValueError(
+                f"{name}: {file} has the settings of {settings[name]}, which {given[name]} should not inherit; leave "
+                "one of them out"
+            )
+    return TrainConfig(**settings | given)

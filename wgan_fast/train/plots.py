@@ -4,17 +4,48 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wgan_fast.train.codec import Codec, save_samples
 
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+GREEN = "#009E73"
+ESTIMATES = {"wasserstein": "Wasserstein estimate", "jensen_shannon": "Jensen-Shannon estimate"}
+
+
+SHOWN = 64  # images in a picture
+COLUMNS = 12  # of vectors, in a picture
+
+
+def plot(
+    path: Path,
+    generated: Tensor,
+    real: Tensor,
+    codec: Codec,
+    critic: Callable[[Tensor], Tensor] | None,
+    metrics: dict[str, Any] | None = None,
+) -> None:
+    """Writes a picture of samples: a grid of images, points in the plane, or the histogram of each column."""
+    if codec.kind == "images":
+        save_samples(path, generated[:SHOWN], codec)
+    elif generated.shape[1] == 2:
+        plot_points(path, generated, real, critic, metrics)
+    else:
+        plot_columns(path, codec.restore(generated), codec.restore(real), codec.columns)
 
 
 @torch.no_grad()
-def plot_samples(
-    path: Path, generated: Tensor, real: Tensor, critic: Callable[[Tensor], Tensor], metrics: dict[str, Any]
+def plot_points(
+    path: Path,
+    generated: Tensor,
+    real: Tensor,
+    critic: Callable[[Tensor], Tensor] | None,
+    metrics: dict[str, Any] | None,
 ) -> None:
     """Writes generated samples beside real ones, both over the critic's level sets, on the same axes.
 
@@ -22,28 +53,57 @@ def plot_samples(
         path: of the image.
         generated: of shape (B, 2).
         real: of shape (B, 2).
-        critic: from points (N, 2) to scores (N,).
+        critic: from points (N, 2) to scores (N,) or (N, 1); None leaves the level sets out.
         metrics: as :func:`wgan_fast.train.metrics.evaluate` returns; what applies goes into the title.
     """
     limit = 1.15 * real.abs().max().item()
     outside = int((generated.abs() > limit).any(dim=1).sum())
     beyond = f", {outside} outside the frame" if outside else ""
-    ticks = torch.linspace(-limit, limit, 300, device=real.device)
-    scores = critic(torch.cartesian_prod(ticks, ticks)).reshape(300, 300).T.cpu().numpy()
-    line = ticks.cpu().numpy()
+    if critic is not None:
+        ticks = torch.linspace(-limit, limit, 300)
+        parameter = next(critic.parameters(), real) if isinstance(critic, nn.Module) else real
+        points = torch.cartesian_prod(ticks, ticks).to(parameter.device)
+        scores = torch.cat([critic(some) for some in points.split(10_000)]).reshape(300, 300).T.cpu().numpy()
 
     figure = Figure(figsize=(12, 6.1), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, title, points, colour in (
-        (panels[0], f"generated{_summary(metrics)}{beyond}", generated.cpu(), VERMILION),
-        (panels[1], "real, held out", real.cpu(), BLUE),
+        (panels[0], f"generated{_summary(metrics) if metrics else ''}{beyond}", generated, VERMILION),
+        (panels[1], "real, held out", real, BLUE),
     ):
-        levels = panel.contourf(line, line, scores, levels=14, cmap="Greys", alpha=0.55)
-        panel.contour(line, line, scores, levels=14, colors="white", linewidths=0.7, linestyles="solid")
+        if critic is not None:
+            levels = panel.contourf(ticks, ticks, scores, levels=14, cmap="Greys", alpha=0.55)
+            panel.contour(ticks, ticks, scores, levels=14, colors="white", linewidths=0.7, linestyles="solid")
         panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=6, color=colour, linewidths=0, zorder=3)
         panel.set_title(title, fontsize=14)
         panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    figure.colorbar(levels, ax=panels, shrink=0.85, pad=0.01, label="critic's score (higher: more real)")
+    if critic is not None:
+        figure.colorbar(levels, ax=panels, shrink=0.85, pad=0.01, label="critic's score (higher: more real)")
+    figure.savefig(path, dpi=130)
+
+
+def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], columns: Sequence[str]) -> None:
+    """Writes the histogram of each column, up to 12, of generated samples over that of real ones.
+
+    Args:
+        path: of the image.
+        generated: of shape (B, D), in the user's units.
+        real: of shape (B, D).
+        columns: their names.
+    """
+    shown = min(len(columns), COLUMNS)
+    across = min(shown, 4)
+    figure = Figure(figsize=(3.6 * across, 3 * -(-shown // across)), layout="constrained")
+    panels = figure.subplots(-(-shown // across), across, squeeze=False).flat
+    for i, panel in enumerate(panels):
+        if i >= shown:
+            panel.axis("off")
+            continue
+        edges = np.linspace(*np.quantile(real[:, i], (0.001, 0.999)), 41)
+        panel.hist(real[:, i], edges, density=True, color=BLUE, alpha=0.4, label="real, held out")
+        panel.hist(generated[:, i], edges, density=True, color=VERMILION, histtype="step", label="generated")
+        panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=130)
 
 
@@ -57,22 +117,27 @@ def _summary(metrics: dict[str, Any]) -> str:
 
 
 def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Writes the Wasserstein estimate and the critic's loss against generator steps.
+    """Writes the estimate of the distance and the losses against generator steps.
 
     Args:
         path: of the image.
-        rows: of the history, each with ``step``, ``wasserstein`` and ``critic_loss``.
+        rows: of the history, each with ``step``, ``wasserstein`` or ``jensen_shannon``, ``critic_loss`` and
+            ``generator_loss``.
     """
     steps = [row["step"] for row in rows]
     marker = "o" if len(rows) == 1 else None
+    estimate = "wasserstein" if rows and "wasserstein" in rows[0] else "jensen_shannon"
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="grey", linewidth=0.8)
-    axes.plot(steps, [row["wasserstein"] for row in rows], color=BLUE, marker=marker, label="Wasserstein estimate")
-    axes.plot(
-        steps, [row["critic_loss"] for row in rows], color=VERMILION, linestyle="--", marker=marker, label="critic loss"
-    )
-    axes.set(xlabel="generator steps", ylabel="difference of critic scores")
+    for name, label, colour, line in (
+        (estimate, ESTIMATES[estimate], BLUE, "-"),
+        ("critic_loss", "critic loss", VERMILION, "--"),
+        ("generator_loss", "generator loss", GREEN, ":"),
+    ):
+        axes.plot(steps, [row[name] for row in rows], color=colour, linestyle=line, marker=marker, label=label)
+    unit = "critic's score" if estimate == "wasserstein" else "nats"
+    axes.set(xlabel="generator steps", ylabel=f"estimate and losses ({unit})")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)

@@ -6,23 +6,33 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from wgan_fast.train.run_folder import History
+from wgan_fast.train.history import History, Row
+
+#: What is shown of a row: its name there, in words, and its format.
+SHOWN = (
+    ("wasserstein", "Wasserstein", "7.4f"),
+    ("jensen_shannon", "Jensen-Shannon", "7.4f"),
+    ("critic_loss", "critic loss", "7.4f"),
+    ("generator_loss", "generator loss", "7.4f"),
+    ("gradient_norm", "gradient norm", ".2f"),
+    ("clip_saturation", "at the bound", ".0%"),
+)
 
 
 class ProgressDisplay:
     """A live bar on a terminal, and a plain line every few seconds elsewhere.
 
-    It looks at the history, and so waits for the device, only when it is about to show something.
-
-    Attributes:
-        seconds: how long the ``with`` block took.
+    Args:
+        steps: at which the run ends.
+        start: at which it begins.
+        batch_size: samples in a step.
+        visible: whether anything is shown.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.seconds = 0.0
-        self._steps = steps
+    def __init__(self, steps: int, start: int, batch_size: int, *, visible: bool = True) -> None:
+        self._steps, self._first, self._batch_size, self._visible = steps, start, batch_size, visible
         self._console = Console()
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._live = visible and self._console.is_terminal and not self._console.is_dumb_terminal
         self._interval = 0.25 if self._live else 5.0
         self._bar = Progress(
             BarColumn(bar_width=None),
@@ -40,25 +50,42 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.seconds = time.perf_counter() - self._start
         if self._live:
             self._bar.stop()
+
+    def speed(self, step: int) -> float:
+        """Real samples that a step learns from, per second so far."""
+        return (step - self._first) * self._batch_size / max(time.perf_counter() - self._start, 1e-9)
+
+    def say(self, message: str) -> None:
+        """Shows a line that stays."""
+        if self._live:
+            self._bar.console.print(message, highlight=False, markup=False)
+        elif self._visible:
+            self._print(message)
 
     def update(self, step: int, history: History) -> None:
         """Shows the state after generator step ``step``, if it is time to."""
         now = time.perf_counter()
-        if now - self._shown < self._interval and step < self._steps:
+        if not self._visible or (now - self._shown < self._interval and step < self._steps):
             return
         self._shown = now
-        rate = step / (now - self._start)
+        rate = (step - self._first) / (now - self._start)
         minutes, seconds = divmod(round((self._steps - step) / rate), 60)
-        critic_loss, wasserstein = history.last()
-        left = f"{minutes}:{seconds:02d} left"
-        values = f"critic loss {critic_loss:7.4f}  Wasserstein {wasserstein:7.4f}  {rate:.1f} steps/s  {left}"
+        speed = f"{self.speed(step):,.0f} samples/s  {minutes}:{seconds:02d} left"
+        values = _values(history.rows[-1]) if history.rows else ""
         if not self._live:
-            with suppress(BrokenPipeError):  # who no longer reads does not end the training
-                print(f"step {step}/{self._steps}  {values}", flush=True)
+            self._print(f"step {step}/{self._steps}  {values}  {speed}")
             return
-        if self._console.width < 100:
-            values = f"loss {critic_loss:.3f}  W {wasserstein:.3f}  {rate:.0f}/s  {left}"
-        self._bar.update(self._task, completed=step, description=f"{step}/{self._steps}  {values}", refresh=True)
+        if self._console.width < 120:
+            values = "  ".join(values.split("  ")[:2])
+        description = f"{step}/{self._steps}  {values}  {speed}"
+        self._bar.update(self._task, completed=step, description=description, refresh=True)
+
+    def _print(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # who no longer reads does not end the training
+            print(line, flush=True)
+
+
+def _values(row: Row) -> str:
+    return "  ".join(f"{words} {row[name]:{form}}" for name, words, form in SHOWN if name in row)

@@ -2,154 +2,374 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning.fabric.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch import distributed as dist
 
-from wgan_fast import CriticStep, GeneratorStep, gradient_penalty
+from wgan_fast import CriticStep, GeneratorStep, interpolate, optim
 from wgan_fast.train import plots
+from wgan_fast.train.alarms import Alarms
+from wgan_fast.train.algorithms import ALGORITHMS
+from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from wgan_fast.train.config import TrainConfig
-from wgan_fast.train.data import make_data
-from wgan_fast.train.metrics import evaluate
-from wgan_fast.train.models import make_models
+from wgan_fast.train.data import batches, make_data
+from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
+from wgan_fast.train.history import History
+from wgan_fast.train.metrics import Metrics, evaluate, feature_distances
+from wgan_fast.train.models import check_models, load_factory
 from wgan_fast.train.progress import ProgressDisplay
-from wgan_fast.train.run_folder import History, claim_run_folder, save_checkpoint
+from wgan_fast.train.randomness import own_random_states, random_states, set_random_states
+from wgan_fast.train.run_folder import claim_run_folder
+from wgan_fast.train.sampling import build_networks, cyclic_labels, evaluating, generate, seeded_latents
 
-#: Generated and real samples that the evaluation compares; the field's number for counting modes.
+#: Generated and real samples that the last evaluation compares; the field's number for counting modes.
 EVALUATION_SAMPLES = 2500
+#: The same during training, where it should take little time.
+WATCHED_SAMPLES = 500
+BOOSTED = (25, 500)  # steps at the beginning, and how often later, that ``n_critic_boost`` is for
+
+
+class Stopped(Exception):  # noqa: N818 (no error)
+    """A signal ended the run, which has left a checkpoint; ``signal`` is its number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class Trainer:
     """Trains a GAN, once, and leaves everything about it in a folder.
 
     Args:
-        config: the settings.
+        config: the settings. With ``resume`` they are those of the run that goes on.
 
     Attributes:
         generator: the generator that is trained.
         averaged_generator: the exponential moving average of its weights; samples are drawn from it.
         critic: the critic.
+        step: updates of the generator so far.
         folder: the run folder, once :meth:`run` has begun.
 
-    The same configuration gives the same weights on the same machine. PyTorch's global random state is left as it was.
+    The same configuration gives the same weights on the same machine, also where a run was stopped and goes on. Random
+    states of Python, NumPy and PyTorch are left as they were.
+
+    Raises:
+        FileNotFoundError: there are no such data.
+        ValueError: the data or a network is not as it should be; nothing has been written.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.folder: Path | None = None
-        seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
-        weights_seed, training_seed, self.evaluation_seed = seeds
-        device = torch.device(config.device)
-        self.random = torch.Generator(device).manual_seed(training_seed)
-        self.data = make_data(config.data, device)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(weights_seed)
-            models = make_models(config.model, self.data.dimension, config.latent_dimension, config.width, config.depth)
-        self.generator = models.generator.to(device)
-        self.critic = models.critic.to(device)
+        self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
+        weights_seed, self.training_seed, self.evaluation_seed = (
+            np.random.SeedSequence(config.seed).generate_state(3).tolist()
+        )
+        self.data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour)
+        if config.conditional and not self.data.classes:
+            raise ValueError(f"conditional: expected data with labels, and {config.data} have none")
+        self.fabric = fabric = launch(config)
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+        self.classes = len(self.data.classes) if config.conditional else 0
+        self.networks = {
+            "name": config.model or ("dcgan" if self.data.codec.kind == "images" else "mlp"),
+            "shape": list(self.data.shape),
+            **{name: getattr(config, name) for name in ("latent_dimension", "width", "depth", "norm")},
+            **{name: getattr(config, name) for name in ("generator", "critic")},
+            "classes": self.classes,
+        }
+        with own_random_states(weights_seed, torch.device("cpu")):
+            models = build_networks(self.networks)
+        self.generator, self.critic = (place(fabric, network) for network in models)
+        assert config.latent_dimension is not None
+        check_models(models, self.data.shape, config.latent_dimension, self.classes)
         self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        self.optimizers = [
-            torch.optim.Adam(
-                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
-            )
-            for network in (self.generator, self.critic)
-        ]
-        generator_optimizer, critic_optimizer = self.optimizers
-        penalty = partial(gradient_penalty, weight=config.penalty_weight, generator=self.random)
-        self.critic_step = CriticStep(self.critic, critic_optimizer, penalty=penalty, backend="eager")
-        self.generator_step = GeneratorStep(self.generator, self.critic, generator_optimizer, backend="eager")
+        self.features = load_factory(config.features, "features")() if config.features else None
+        self.step = self.batches_taken = 0
+        # The steps read the labels from here: a captured graph knows one place.
+        local = config.batch_size // self.world  # type: ignore[operator]
+        self.labels = (torch.zeros(local, dtype=torch.int64, device=fabric.device),) if self.classes else ()
+        self._make_steps()
+        if self.restored is not None:
+            self._restore(self.restored)
 
-    def run(self) -> dict[str, Any]:
+    def _make_steps(self) -> None:
+        config, algorithm = self.config, ALGORITHMS[self.config.algorithm]
+        clip_in_pass = config.clip if config.optimizer == "rmsprop" else None
+        self.optimizers = [self._optimizer(self.generator, None), self._optimizer(self.critic, clip_in_pass)]
+        scaled = config.precision == "16"
+        self.scalers = [torch.amp.GradScaler(self.fabric.device.type, enabled=scaled) for _ in self.optimizers]
+        common: dict[str, Any] = {"backend": config.backend, "process_group": process_group(self.fabric)}
+        generator_scaler, critic_scaler = (scaler if scaler.is_enabled() else None for scaler in self.scalers)
+        weight = config.penalty_weight * config.penalty_every  # type: ignore[operator]
+
+        def critic_step(penalty: Any) -> CriticStep:
+            return CriticStep(
+                self.critic,
+                self.optimizers[1],
+                penalty=penalty,
+                loss=algorithm.critic_loss,
+                clip=config.clip if clip_in_pass is None else None,
+                scaler=critic_scaler,
+                **common,
+            )
+
+        self.critic_step = critic_step(algorithm.weighted_penalty(weight, self.rank, self.world))
+        self.unpenalised_step = critic_step(None) if config.penalty_every > 1 else self.critic_step
+        self.generator_step = GeneratorStep(
+            self.generator,
+            self.critic,
+            self.optimizers[0],
+            loss=algorithm.generator_loss,
+            scaler=generator_scaler,
+            **common,
+        )
+
+    def _optimizer(self, network: nn.Module, clip: float | None) -> torch.optim.Optimizer:
+        config, on_gpu = self.config, self.fabric.device.type == "cuda"
+        rate: Any = torch.tensor(config.learning_rate, device=self.fabric.device) if on_gpu else config.learning_rate
+        if config.optimizer == "rmsprop":
+            return optim.RMSprop(network.parameters(), lr=rate, clip=clip)
+        betas = (config.beta1, config.beta2)
+        return torch.optim.Adam(network.parameters(), rate, betas, fused=True, capturable=on_gpu)  # type: ignore[arg-type]
+
+    def run(self) -> Metrics:
         """Trains, evaluates, writes the run folder, and returns what its ``metrics.json`` holds.
 
         Raises:
             FileExistsError: the configured folder is not empty and may not be overwritten.
-            FloatingPointError: the critic's loss is no longer finite.
-            KeyboardInterrupt: passed on, after the checkpoint of the moment has been written.
+            FloatingPointError: a loss is no longer finite; the last checkpoint is from before.
+            Stopped: SIGINT or SIGTERM came; a checkpoint of the moment has been written.
             RuntimeError: it has run before.
         """
         if self.folder is not None:
             raise RuntimeError("a Trainer runs once; make another one")
-        config = self.config
-        self.folder = folder = claim_run_folder(config)
-        (folder / "config.yaml").write_text(config.to_yaml())
-        batches = self.data.batches(config.batch_size, self.random)
-        history = History(folder / "metrics.jsonl", config.log_every, config.steps)
-        try:
-            with torch.enable_grad(), cpu_threads(config.threads), history, ProgressDisplay(config.steps) as display:
-                for step in range(1, config.steps + 1):
-                    for _ in range(config.n_critic):
-                        history.add(self.critic_step(next(batches), self.fakes))
-                    self.generator_step(self.latents)
-                    self.update_average(step)
-                    self.decay_learning_rate(step)
-                    history.end_step(step)
-                    display.update(step, history)
-        except KeyboardInterrupt:
-            save_checkpoint(folder / "checkpoint.pt", generator=self.averaged_generator, critic=self.critic)
-            raise
-        metrics = self.evaluate() | {"seconds": display.seconds, "steps": config.steps, "seed": config.seed}
-        self.save(folder, history.rows, metrics)
-        return metrics
+        config, start = self.config, time.perf_counter()
+        self.folder = self._claim_folder()
+        assert config.steps is not None
+        stop, alarms = StopRequest(self.fabric), Alarms(config)
+        with (
+            torch.enable_grad(),
+            cpu_threads(config.threads),
+            own_random_states(self.training_seed, self.fabric.device),
+            stop.listening(),
+            self._open_history() as self.history,
+            ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
+        ):
+            if self.restored is not None:
+                set_random_states(self.restored["random"][self.rank], self.fabric.device)
+            real_batches = self._batches()
+            while self.step < config.steps:
+                self.set_learning_rate()
+                for _ in range(self.critic_updates()):
+                    real = self.take(next(real_batches))
+                    with self.fabric.autocast():
+                        self.history.add(self.next_critic_step()(real, self.fakes, *self.labels))
+                with self.fabric.autocast():
+                    self.history.add_generator(self.generator_step(self.latents, *self.labels))
+                self.step += 1
+                self.update_average()
+                self.look(real, display, alarms)
+                if stop.heard():
+                    self.save_checkpoint()
+                    raise Stopped(stop.signal or 0)
+        return self.finish(time.perf_counter() - start)
+
+    def critic_updates(self) -> int:
+        """How many the step has."""
+        first, every = BOOSTED
+        boosted = self.config.n_critic_boost and (self.step < first or self.step % every == 0)
+        return (self.config.n_critic_boost if boosted else self.config.n_critic) or 1
+
+    def next_critic_step(self) -> CriticStep:
+        """The one with the penalty, or at most updates, where the penalty is lazy, the one without."""
+        return self.critic_step if (self.batches_taken - 1) % self.config.penalty_every == 0 else self.unpenalised_step
+
+    def take(self, batch: Any) -> Tensor:
+        """The samples of a batch, on the device; its labels go where the steps read them."""
+        self.batches_taken += 1
+        for held in self.labels:
+            held.copy_(batch.labels, non_blocking=True)
+        return batch.samples.to(self.fabric.device, non_blocking=True)
+
+    def latents(self) -> Tensor:
+        """This process's share of the latent vectors of a batch, standard normal."""
+        size = (self.config.batch_size, self.config.latent_dimension)
+        return torch.randn(size, device=self.fabric.device)[self.rank :: self.world]  # type: ignore[arg-type]
 
     def fakes(self) -> Tensor:
         """A batch of generated samples."""
-        return self.generator(self.latents())
-
-    def latents(self) -> Tensor:
-        """Latent vectors for a batch, standard normal."""
-        return self.generator.latents(self.config.batch_size, self.random)
+        return self.generator(self.latents(), *self.labels)
 
     @torch.no_grad()
-    def update_average(self, step: int) -> None:
+    def update_average(self) -> None:
         """``average <- decay * average + (1 - decay) * generator`` for the parameters; buffers are copied."""
         # The average of the first steps is short, so that a short run does not show its initial weights.
-        decay = min(self.config.average_decay, step / (step + 10))
+        decay = min(self.config.average_decay, self.step / (self.step + 10))
         for kept, new in zip(self.averaged_generator.parameters(), self.generator.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
         for kept_buffer, new_buffer in zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True):
             kept_buffer.copy_(new_buffer)
 
-    def decay_learning_rate(self, step: int) -> None:
-        """Sets the rate for the step after ``step``."""
+    def set_learning_rate(self) -> None:
+        """For the step that comes."""
+        config = self.config
+        rate = config.learning_rate * (1 - self.step / config.steps if config.decay else 1)  # type: ignore[operator]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * (1 - step / self.config.steps)
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def look(self, real: Tensor, display: ProgressDisplay, alarms: Alarms) -> None:
+        """After a step: rows of the history, alarms, pictures, evaluations and checkpoints, where they are due."""
+        config, step = self.config, self.step
+
+        def due(every: int) -> bool:
+            return step % every == 0 or step == config.steps
+
+        if due(config.log_every):
+            row = self.history.end_row(step, **self.critic_statistics(real), samples_per_second=display.speed(step))
+            self.logger.log_metrics(row, step)
+            for message in alarms.new(self.history.rows):
+                display.say(f"step {step}: {message}")
+        if due(config.evaluate_every) and step < (config.steps or 0) and self.rank == 0:
+            metrics = {name: value for name, value in self.evaluate(WATCHED_SAMPLES).items() if value is not None}
+            self.logger.log_metrics(metrics, step)
+            display.say(f"step {step}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
+        if due(config.sample_every) and self.rank == 0:
+            assert self.folder is not None
+            self.draw(self.folder / "samples" / f"{step:06d}.png")
+        if due(config.checkpoint_every):
+            self.save_checkpoint()
+        display.update(step, self.history)
+
+    def critic_statistics(self, real: Tensor) -> dict[str, float]:
+        """The mean norm of the critic's gradient between real and generated samples, and the share of its weights that
+        lie at the bound of clipping. No random state moves.
+        """
+        found = {}
+        states = random_states(self.fabric.device)
+        with evaluating(self.critic):
+            with torch.no_grad():
+                points = interpolate(real, self.averaged_generator(self.latents(), *self.labels)).requires_grad_()
+            (gradient,) = torch.autograd.grad(self.critic(points, *self.labels).sum(), points)
+            found["gradient_norm"] = gradient.flatten(1).norm(dim=1).mean().item()
+        set_random_states(states, self.fabric.device)
+        if self.config.clip is not None:
+            weights = torch.cat([parameter.detach().flatten() for parameter in self.critic.parameters()])
+            found["clip_saturation"] = (weights.abs() >= self.config.clip).float().mean().item()
+        return found
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, count: int | None = None) -> Metrics:
         """Judges the averaged generator on held-out samples; see :func:`wgan_fast.train.metrics.evaluate`."""
-        generated, real, other_real = self.evaluation_samples()
-        return evaluate(generated, real, other_real, self.data)
+        generated, real, other_real = self.evaluation_samples(count or EVALUATION_SAMPLES)
+        metrics = evaluate(generated, real, other_real, self.data)
+        return metrics | (feature_distances(self.features, generated, real) if self.features is not None else {})
 
-    @torch.no_grad()
-    def evaluation_samples(self) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluation_samples(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Generated samples and two independent sets of real ones that training never saw; the same at every call."""
-        random = torch.Generator(self.random.device).manual_seed(self.evaluation_seed)
-        generated = self.averaged_generator.sample(EVALUATION_SAMPLES, random)
-        return generated, self.data.sample(EVALUATION_SAMPLES, random), self.data.sample(EVALUATION_SAMPLES, random)
+        held_out = self.data.held_out(2 * count, self.evaluation_seed).samples
+        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
+        return self.generated(len(real)), real, other_real
 
-    def save(self, folder: Path, rows: list[dict[str, float]], metrics: dict[str, Any]) -> None:
-        """Writes the checkpoint, the figures and, last, ``metrics.json``, which says that the run is finished."""
-        generated, real, _ = self.evaluation_samples()
-        save_checkpoint(folder / "checkpoint.pt", generator=self.averaged_generator, critic=self.critic)
-        plots.plot_samples(folder / "samples.png", generated, real, self.critic, metrics)
-        plots.plot_curve(folder / "curve.png", rows)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    def generated(self, count: int) -> Tensor:
+        """Samples of the averaged generator from fixed latent vectors."""
+        latents = seeded_latents(count, self.config.latent_dimension or 1, self.evaluation_seed)
+        return generate(self.averaged_generator, latents, cyclic_labels(count, self.classes), self.fabric.device)
 
+    def draw(self, path: Path, metrics: Metrics | None = None) -> None:
+        """Writes a picture of generated samples."""
+        path.parent.mkdir(exist_ok=True)
+        real = self.data.held_out(EVALUATION_SAMPLES, self.evaluation_seed).samples
+        with evaluating(self.critic):
+            critic = None if self.classes else self.critic
+            plots.plot(path, self.generated(len(real)), real, self.data.codec, critic, metrics)
 
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Lets an operation of PyTorch use ``count`` CPU threads, until the block ends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    def finish(self, seconds: float) -> Metrics:
+        """Evaluates, and writes the figures and, last, ``metrics.json``, which says that the run is finished."""
+        assert self.folder is not None
+        metrics: Metrics = {}
+        if self.rank == 0:
+            metrics = self.evaluate() | {"seconds": seconds, "steps": self.step, "seed": self.config.seed}
+            self.draw(self.folder / "samples.png", metrics)
+            plots.plot_curve(self.folder / "curve.png", self.history.rows)
+            self.logger.finalize("success")
+            (self.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        self.fabric.barrier()
+        return metrics
+
+    def save_checkpoint(self) -> None:
+        """Everything that the rest of the run depends on, unless a loss is not finite."""
+        assert self.folder is not None
+        if self.history.state_dict()["critic"]:
+            self.history.means()
+        states: list[Any] = [random_states(self.fabric.device)]
+        if self.world > 1:
+            mine, states = states[0], [None] * self.world
+            dist.all_gather_object(states, mine)
+        state = {
+            "generator": self.averaged_generator.state_dict(),
+            "critic": self.critic.state_dict(),
+            "trained_generator": self.generator.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scalers": [scaler.state_dict() for scaler in self.scalers],
+            "step": self.step,
+            "batches": self.batches_taken,
+            "random": states,
+            "history": self.history.state_dict(),
+            "networks": self.networks,
+            "codec": self.data.codec.to_dict(),
+            "config": self.config.to_dict(),
+        }
+        save_checkpoint(self.fabric, self.folder, state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if len(state["random"]) != self.world:
+            raise ValueError(f"resume: the run had {len(state['random'])} processes, now there are {self.world}")
+        try:
+            self.averaged_generator.load_state_dict(state["generator"])
+            self.critic.load_state_dict(state["critic"])
+            self.generator.load_state_dict(state["trained_generator"])
+            for part, saved in zip(self.optimizers + self.scalers, state["optimizers"] + state["scalers"], strict=True):
+                part.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(f"resume: the settings make other networks than the checkpoint's: {error}") from error
+        self.step, self.batches_taken = state["step"], state["batches"]
+
+    def _claim_folder(self) -> Path:
+        folder = claim_run_folder(self.config) if self.rank == 0 else Path()
+        folder = self.fabric.broadcast(folder)
+        if self.rank == 0:
+            (folder / "config.yaml").write_text(self.config.to_yaml())
+        self.logger = TensorBoardLogger(folder, name="tensorboard", version="")
+        return folder
+
+    def _open_history(self) -> History:
+        assert self.folder is not None
+        file = self.folder / "metrics.jsonl" if self.rank == 0 else Path(os.devnull)
+        history = History(file, self.step, ALGORITHMS[self.config.algorithm].estimate)
+        if self.restored is not None:
+            history.load_state_dict(self.restored["history"])
+        return history
+
+    def _batches(self) -> Any:
+        return batches(
+            self.data,
+            self.config.batch_size or 1,
+            self.training_seed,
+            start=self.batches_taken,
+            rank=self.rank,
+            world=self.world,
+            workers=self.config.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )

@@ -1,0 +1,242 @@
+"""A run that was stopped goes on as if it had not been; what a checkpoint survives, and what is said of a damaged one."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="the extra wgan_fast[train] is not installed")
+
+from typer.testing import CliRunner
+
+from wgan_fast.train import TrainConfig, Trainer, checkpoint
+from wgan_fast.train.cli import app
+from wgan_fast.train.config import make_config
+
+SMALL: dict[str, Any] = {"steps": 9, "batch_size": 16, "width": 8, "log_every": 4, "checkpoint_every": 3}
+
+
+class Killed(BaseException):
+    """Nothing of a process that is killed runs after it."""
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgan_fast.train.trainer.EVALUATION_SAMPLES", 50)
+
+
+def run(folder: Path, **settings: Any) -> None:
+    Trainer(TrainConfig(**SMALL | settings, out=folder)).run()
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, trainer: Trainer) -> None:
+    """Ends the run in the middle of a step, without a chance to save."""
+    update_average = Trainer.update_average
+
+    def dying(self: Trainer) -> None:
+        update_average(self)
+        if self.step == step:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update_average", dying)
+        with pytest.raises(Killed):
+            trainer.run()
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    state = torch.load(folder / checkpoint.NAME, weights_only=True)
+    return {name: value for name, value in state.items() if name != "config"}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Bit by bit."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"algorithm": "wgan", "data": "swissroll"},
+        {"algorithm": "dragan", "data": "8gaussians", "penalty_every": 2},
+        {"algorithm": "r1", "data": "digits", "conditional": True, "workers": 1, "latent_dimension": 4},
+        {"algorithm": "nsgan", "data": "digits", "latent_dimension": 4, "norm": "batch"},
+    ],
+    ids=lambda settings: settings.get("algorithm", "wgan-gp"),
+)
+@pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm2d:UserWarning")
+def test_killed_and_resumed_is_undisturbed(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole", **settings)
+    folder = tmp_path / "cut"
+    killed(monkeypatch, folder, 5, Trainer(TrainConfig(**SMALL | settings, out=folder)))
+    killed(monkeypatch, folder, 7, Trainer(make_config(None, {"resume": True, "out": folder})))
+    assert torch.load(folder / checkpoint.NAME, weights_only=True)["step"] == 6
+    Trainer(make_config(None, {"resume": True, "out": folder})).run()
+    assert_same(everything(folder), everything(tmp_path / "whole"))
+    of_each = [
+        [
+            {name: value for name, value in json.loads(line).items() if name != "samples_per_second"}
+            for line in (place / "metrics.jsonl").read_text().splitlines()
+        ]
+        for place in (folder, tmp_path / "whole")
+    ]
+    assert of_each[0] == of_each[1]
+    assert [row["step"] for row in of_each[0]] == [4, 8, 9]
+
+
+def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
+    run(tmp_path)
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(tmp_path), "--steps", "12"])
+    assert result.exit_code == 0, result.output
+    assert torch.load(tmp_path / checkpoint.NAME, weights_only=True)["step"] == 12
+    assert "steps: 12\n" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update_average = Trainer.update_average
+
+    def interrupted(self: Trainer) -> None:
+        update_average(self)
+        if self.step == 4:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "update_average", interrupted)
+    options = [item for name, value in SMALL.items() for item in (f"--{name.replace('_', '-')}", str(value))]
+    result = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "run"), *options])
+    assert result.exit_code == 128 + number
+    assert f"stopped at step 4; to go on: wgan-fast train --resume --out {tmp_path / 'run'}" in result.stderr
+    assert torch.load(tmp_path / "run" / checkpoint.NAME, weights_only=True)["step"] == 4
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "run")
+    before = (tmp_path / "run" / checkpoint.NAME).read_bytes()
+    trainer = Trainer(make_config(None, {"resume": True, "out": tmp_path / "run", "steps": 30}))
+
+    def full(path: Path, state: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.fabric, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    assert (tmp_path / "run" / checkpoint.NAME).read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.unfinished"))
+
+
+def damage(folder: Path, how: str) -> None:
+    file = folder / checkpoint.NAME
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:-2000])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "text":
+        file.write_text("no checkpoint")
+    elif how == "foreign":
+        torch.save({"model": {}}, file)
+    elif how == "list":
+        torch.save([1, 2], file)
+    elif how == "code":
+        torch.save({"generator": torch.nn.Linear(1, 1)}, file)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "is truncated, or no checkpoint"),
+        ("empty", "is truncated, or no checkpoint"),
+        ("text", "is no checkpoint of wgan_fast"),
+        ("foreign", "is no checkpoint of wgan_fast train: it lacks batches, codec"),
+        ("list", "is no checkpoint of wgan_fast train: it lacks everything"),
+        ("code", "is no checkpoint of wgan_fast"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, message: str, tmp_path: Path) -> None:
+    run(tmp_path)
+    damage(tmp_path, how)
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(tmp_path)])
+    file, previous = tmp_path / checkpoint.NAME, tmp_path / checkpoint.PREVIOUS
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: --resume: {file} {message}")
+    assert result.stderr.endswith(f"; {previous} is whole, of step 6: mv {previous} {file}\n")
+    previous.replace(file)
+    assert CliRunner().invoke(app, ["train", "--resume", "--out", str(tmp_path)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resume"], "--resume: expected the run's folder as out"),
+        (["--resume", "--out", "{}/nowhere"], "--config: .* cannot be read: No such file"),
+        (["--resume", "--out", "{}", "--width", "16"], "--resume: the settings make other networks"),
+        (["--resume", "--out", "{}", "--algorithm", "wgan"], "--algorithm: .* has the settings of wgan-gp"),
+        (["--resume", "--out", "{}", "--config", "{}/config.yaml"], "--resume: expected the run's folder as out, and no"),
+        (["--resume", "--overwrite", "--out", "{}"], "--resume: expected one of resume and overwrite"),
+        (["--config", "{}/checkpoint.pt"], "--config: .*checkpoint.pt cannot be read"),
+        (["--config", "{}/metrics.jsonl"], "--config: .* is no YAML"),
+        (["--config", "{}/metrics.json"], "--config: .* names .*seconds"),
+    ],
+)
+def test_what_cannot_go_on_is_told(options: list[str], message: str, tmp_path: Path) -> None:
+    run(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    result = CliRunner().invoke(app, ["train", *(option.format(tmp_path) for option in options)])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1
+    assert re.match(f"error: {message}", result.stderr), result.stderr
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+# Processes ----------------------------------------------------------------------------------------
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    settings = {"data": "8gaussians", "steps": 60, "batch_size": 32, "width": 16, "checkpoint_every": 5, "log_every": 5}
+    flags = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
+    return ["-m", "wgan_fast", "train", "--out", str(folder), *(options or flags)]
+
+
+@pytest.mark.slow
+def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
+    """Twenty of them; each run is resumed until it ends, and has the weights of the undisturbed one."""
+    subprocess.run([sys.executable, *command(tmp_path / "whole")], check=True, capture_output=True)
+    expected = everything(tmp_path / "whole")
+    draw = random.Random(0)
+    for kill in range(20):
+        folder = tmp_path / f"run{kill}"
+        process = subprocess.Popen([sys.executable, *command(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not (folder / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 2))
+        process.kill()
+        process.communicate()
+        again = ["--resume"] if (folder / checkpoint.NAME).exists() or (folder / checkpoint.PREVIOUS).exists() else []
+        options = command(folder, *again) if again else [*command(folder), "--overwrite"]
+        subprocess.run([sys.executable, *options], check=True, capture_output=True)
+        assert_same(everything(folder), expected)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, *command(tmp_path / "one")], check=True, capture_output=True)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command(tmp_path / "two")]
+    subprocess.run([sys.executable, *launcher], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    one, two = everything(tmp_path / "one"), everything(tmp_path / "two")
+    assert two["step"] == 60 and len(two["random"]) == 2
+    for name in ("generator", "critic"):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)

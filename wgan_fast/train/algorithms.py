@@ -1,0 +1,191 @@
+"""What ``--algorithm`` names: the losses, the penalty, and the settings of the paper that proposed it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast import (
+    critic_loss,
+    discriminator_loss,
+    dragan_penalty,
+    generator_loss,
+    gradient_penalty,
+    minimax_generator_loss,
+    non_saturating_generator_loss,
+    r1_penalty,
+    wgan_div_penalty,
+)
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A GAN.
+
+    Attributes:
+        critic_loss: of the scores of real samples and of generated ones.
+        generator_loss: of the scores of generated samples.
+        penalty: ``(critic, real, fake, *labels, weight=...) -> scalar``, or None.
+        target: what the penalty draws the norms of the critic's gradient to; None where it has no such target.
+        interpolates: whether the penalty takes ``t``, the places between real and generated samples.
+        paper: the published settings, by the name of the setting.
+        quick: what differs from ``paper`` to learn a toy distribution in about a minute on two cores.
+    """
+
+    critic_loss: Callable[[Tensor, Tensor], Tensor]
+    generator_loss: Callable[[Tensor], Tensor]
+    penalty: Callable[..., Tensor] | None
+    paper: Settings
+    quick: Settings
+    target: float | None = None
+    interpolates: bool = False
+
+    @property
+    def estimate(self) -> str:
+        """What the critic's loss without the penalty estimates."""
+        return "wasserstein" if self.critic_loss is critic_loss else "jensen_shannon"
+
+    def weighted_penalty(self, weight: float, rank: int = 0, world: int = 1) -> Callable[..., Tensor] | None:
+        """What a CriticStep takes, in the process ``rank`` of ``world``.
+
+        Each process has rows ``rank::world`` of the batch, and of the random numbers that one process would draw for
+        all of it. Only DRAGAN's noise and standard deviation are of a process's own samples.
+        """
+        if self.penalty is None or weight == 0:
+            return None
+        if world == 1 or not self.interpolates:
+            return partial(self.penalty, weight=weight)
+
+        def penalty(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, **options: Any) -> Tensor:
+            assert self.penalty is not None
+            t = torch.rand(len(real) * world, device=real.device)[rank::world]
+            return self.penalty(critic, real, fake, *labels, weight=weight, t=t, **options)
+
+        return penalty
+
+
+def _r1(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
+    return r1_penalty(critic, real, *labels, weight=weight)
+
+
+def _dragan(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
+    return dragan_penalty(critic, real, *labels, weight=weight)
+
+
+def _wgan_div(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float, **options: Any) -> Tensor:
+    return wgan_div_penalty(critic, real, fake, *labels, k=weight, **options)
+
+
+def _adam(learning_rate: float, beta1: float, beta2: float) -> Settings:
+    return {"optimizer": "adam", "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2}
+
+
+#: Radford, Metz and Chintala, "Unsupervised Representation Learning with DCGANs", 2016, section 4.
+_DCGAN = {**_adam(2e-4, 0.5, 0.999), "batch_size": 128, "n_critic": 1, "norm": "batch"}
+#: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1.
+_WGAN_GP = {**_adam(1e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 5, "penalty_weight": 10.0}
+_QUICK = {**_adam(2e-3, 0.0, 0.9), "n_critic": 2, "width": 128, "steps": 4000, "decay": True}
+_QUICK_GAN = {**_adam(1e-3, 0.5, 0.9), "n_critic": 1, "width": 128, "steps": 4000, "decay": True}
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "gan": Algorithm(discriminator_loss, minimax_generator_loss, None, _DCGAN, _QUICK_GAN),
+    "nsgan": Algorithm(discriminator_loss, non_saturating_generator_loss, None, _DCGAN, _QUICK_GAN),
+    # Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1; the boost is that of their published code.
+    "wgan": Algorithm(
+        critic_loss,
+        generator_loss,
+        None,
+        {
+            "optimizer": "rmsprop",
+            "learning_rate": 5e-5,
+            "batch_size": 64,
+            "n_critic": 5,
+            "n_critic_boost": 100,
+            "clip": 0.01,
+            "norm": "batch",
+        },
+        {"learning_rate": 1e-3, "clip": 0.1, "n_critic_boost": 0, "width": 128, "steps": 4000, "decay": True},
+    ),
+    "wgan-gp": Algorithm(
+        critic_loss, generator_loss, gradient_penalty, _WGAN_GP, _QUICK, target=1.0, interpolates=True
+    ),
+    # Petzka, Fischer and Lukovnikov, "On the Regularization of Wasserstein GANs", 2018, with the settings of WGAN-GP.
+    "wgan-lp": Algorithm(
+        critic_loss,
+        generator_loss,
+        partial(gradient_penalty, one_sided=True),
+        _WGAN_GP,
+        _QUICK,
+        interpolates=True,
+    ),
+    # Wu et al., "Wasserstein Divergence for GANs", 2018, section 4, and their published code. The weight is k.
+    "wgan-div": Algorithm(
+        critic_loss,
+        generator_loss,
+        _wgan_div,
+        {**_adam(2e-4, 0.5, 0.999), "batch_size": 64, "n_critic": 5, "penalty_weight": 2.0},
+        _QUICK,
+        interpolates=True,
+    ),
+    # Kodali et al., "On Convergence and Stability of GANs", 2017, section 3; the gradient is that of the score.
+    "dragan": Algorithm(
+        discriminator_loss,
+        non_saturating_generator_loss,
+        _dragan,
+        {**_adam(2e-4, 0.5, 0.999), "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
+        _QUICK_GAN,
+        target=1.0,
+    ),
+    # Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.2.
+    "r1": Algorithm(
+        discriminator_loss,
+        non_saturating_generator_loss,
+        _r1,
+        {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
+        _QUICK_GAN,
+    ),
+}
+
+_OF_ALL: Settings = {
+    "optimizer": "adam",
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "n_critic_boost": 0,
+    "clip": None,
+    "decay": False,
+    "norm": "none",
+    "penalty_weight": 0.0,
+    "latent_dimension": 128,
+    "steps": 100_000,
+}
+#: The toy experiments of Gulrajani et al., 2017: their published code.
+_TOY: Settings = {"batch_size": 256, "latent_dimension": 2, "norm": "none"}
+_TOY_ADAM = _adam(1e-4, 0.5, 0.9)
+_TOY_PENALTY_WEIGHT = 0.1
+#: Their CIFAR-10 ResNet, appendix F.
+_RESNET: Settings = {"learning_rate": 2e-4, "decay": True}
+#: Ten minutes on two cores.
+_QUICK_DIGITS: Settings = {"steps": 4000, "width": 32, "latent_dimension": 64, "n_critic": 2, "decay": True}
+
+
+def preset(algorithm: str, data: str, model: str | None, *, toy: bool, faithful: bool) -> Settings:
+    """The settings of an algorithm on some data, by name: the published ones, or the quick ones for embedded data."""
+    of = ALGORITHMS[algorithm]
+    settings = _OF_ALL | of.paper
+    if toy:
+        settings |= _TOY
+        if settings["optimizer"] == "adam":
+            settings |= _TOY_ADAM
+        if algorithm in ("wgan-gp", "wgan-lp"):
+            settings["penalty_weight"] = _TOY_PENALTY_WEIGHT
+        return settings if faithful else settings | of.quick
+    if model == "resnet" and algorithm in ("wgan-gp", "wgan-lp"):
+        settings |= _RESNET
+    if data == "digits" and not faithful:
+        settings |= _QUICK_DIGITS
+    return settings

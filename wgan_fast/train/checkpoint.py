@@ -1,0 +1,69 @@
+"""Checkpoints: the last one and the one before, each whole or not there."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
+#: What a checkpoint holds. The generator is the averaged one, which samples are drawn from.
+KEYS = frozenset(
+    {"generator", "critic", "trained_generator", "optimizers", "scalers", "step", "batches", "random", "history"}
+    | {"networks", "codec", "config"}
+)
+
+
+def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None:
+    """Writes ``checkpoint.pt``; what had that name is ``previous.pt`` from then on.
+
+    A reader finds whole files only, whenever the process ends, and a full disk leaves both as they were.
+    """
+    file, unfinished = folder / NAME, folder / f"{NAME}.unfinished"
+    try:
+        fabric.save(unfinished, state)
+        if fabric.is_global_zero:
+            with unfinished.open("rb") as written:
+                os.fsync(written.fileno())
+            if file.exists():
+                os.replace(file, folder / PREVIOUS)
+            os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
+    """The checkpoint in a file, or the last one of a run folder.
+
+    Raises:
+        ValueError: there is none, or it is damaged or of another program; begins with ``argument``, and says where a
+            whole one lies.
+    """
+    file = path
+    if path.is_dir():  # a run that was killed between the two names has the previous one alone
+        file = next((path / name for name in (NAME, PREVIOUS) if (path / name).exists()), path / NAME)
+    if not file.exists():
+        raise ValueError(f"{argument}: there is no checkpoint {file}")
+    state, problem = _read(file)
+    if state is not None:
+        return state
+    previous = file.with_name(PREVIOUS)
+    whole = _read(previous)[0] if previous != file and previous.exists() else None
+    hint = f"; {previous} is whole, of step {whole['step']}: mv {previous} {file}" if whole else ""
+    raise ValueError(f"{argument}: {file} {problem}{hint}")
+
+
+def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
+    """The checkpoint, or what is wrong with it."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return None, "is no checkpoint of wgan_fast"
+    except (RuntimeError, EOFError, OSError) as error:
+        return None, f"is truncated, or no checkpoint: {str(error).splitlines()[0] if str(error) else 'it is empty'}"
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
+        missing = sorted(KEYS - set(state)) if isinstance(state, dict) else ["everything"]
+        return None, f"is no checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
+    return state, ""

@@ -1,0 +1,98 @@
+"""Where a run runs: devices, processes and precision, by Lightning Fabric."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from lightning.fabric import Fabric
+from torch import distributed as dist
+from torch import nn
+
+from wgan_fast.train.config import PRECISIONS, TrainConfig
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """Joins the other processes, where ``torchrun`` has started some.
+
+    Raises:
+        ValueError: the batch cannot be shared among them.
+    """
+    device = torch.device(config.device)
+    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    assert config.batch_size is not None
+    if config.batch_size % world:
+        raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}")
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=local if world > 1 or device.type == "cpu" else [device.index or 0],
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def process_group(fabric: Fabric) -> "dist.ProcessGroup | None":
+    """What the steps reduce gradients over."""
+    return dist.group.WORLD if fabric.world_size > 1 else None
+
+
+def place(fabric: Fabric, network: nn.Module) -> nn.Module:
+    """On the device; batch normalisation sees the samples of all GPUs."""
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network.to(fabric.device)
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into something to ask about; a second one ends the process as usual.
+
+    Attributes:
+        signal: the number of the signal that came, or None.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Only in the main thread can signals be heard; elsewhere nothing changes."""
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, self._hear)
+        except ValueError:
+            pass
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def heard(self) -> bool:
+        """Whether any process was asked to stop. All of them must ask at the same step."""
+        if self._fabric.world_size > 1:
+            heard = torch.tensor(self.signal or 0, device=self._fabric.device)
+            dist.all_reduce(heard, dist.ReduceOp.MAX)
+            self.signal = int(heard) or None
+        return self.signal is not None
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Lets an operation of PyTorch use ``count`` CPU threads, until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

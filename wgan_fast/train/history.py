@@ -1,0 +1,98 @@
+"""What happened during training: a row per ``log_every`` steps, kept and written to a JSON lines file."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wgan_fast import CriticOutput
+
+Row = dict[str, float]
+
+
+class History:
+    """Rows of means over the updates since the row before. Values stay on the device until a row is complete.
+
+    Args:
+        path: of the file. The rows in it that are not behind ``step`` are kept, others are removed.
+        step: what has been trained already.
+        estimate: what the critic's loss without its penalty estimates, ``wasserstein`` or ``jensen_shannon``.
+
+    Attributes:
+        rows: all of them.
+    """
+
+    def __init__(self, path: Path, step: int = 0, estimate: str = "wasserstein") -> None:
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
+        self._path, self._estimate = path, estimate
+        self._critic: list[Tensor] = []
+        self._generator: list[Tensor] = []
+
+    def __enter__(self) -> "History":
+        self._file = self._path.open("w")
+        self._file.writelines(json.dumps(row) + "\n" for row in self.rows)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, output: CriticOutput) -> None:
+        """Takes the values of one update of the critic."""
+        self._critic.append(torch.stack(output))
+
+    def add_generator(self, loss: Tensor) -> None:
+        """Takes the loss of one update of the generator."""
+        self._generator.append(loss)
+
+    def means(self) -> Row:
+        """Of what came since the last row. Waits for the device.
+
+        The Wasserstein estimate is in units of the critic's slope, which a weak penalty lets exceed 1; the
+        Jensen-Shannon divergence is in nats.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        critic_loss, wasserstein, penalty = torch.stack(self._critic).mean(dim=0).tolist()
+        generator_loss = torch.stack(self._generator).mean().item() if self._generator else 0.0
+        for name, loss in (("critic", critic_loss), ("generator", generator_loss)):
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the {name}'s loss is {loss}; a lower learning rate may help")
+        estimates = {"wasserstein": wasserstein, "jensen_shannon": math.log(2) - (critic_loss - penalty) / 2}
+        return {
+            "critic_loss": critic_loss,
+            "generator_loss": generator_loss,
+            self._estimate: estimates[self._estimate],
+            "penalty": penalty,
+        }
+
+    def end_row(self, step: int, **more: float) -> Row:
+        """Completes a row after generator step ``step``, and returns it."""
+        row = {"step": step, **self.means(), **more}
+        self._critic.clear()
+        self._generator.clear()
+        self.rows.append(row)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is not in a row yet."""
+        return {"critic": list(self._critic), "generator": list(self._generator)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state_dict`."""
+        self._critic, self._generator = list(state["critic"]), list(state["generator"])
+
+
+def _row(line: str) -> Row | None:
+    """None for half a line, the last of a run that was killed."""
+    try:
+        row: Row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row

@@ -1,0 +1,47 @@
+"""The random states of Python, NumPy and PyTorch: a run has its own, and a checkpoint holds them."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """All of them, as plain types and tensors, which ``torch.load(weights_only=True)`` reads."""
+    _, key, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (a user's network may draw from it)
+    states = {
+        "python": random.getstate(),
+        "numpy": (torch.from_numpy(np.asarray(key, np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Puts back what :func:`random_states` has returned."""
+    random.setstate(states["python"])
+    key, *rest = states["numpy"]
+    np.random.set_state(("MT19937", key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:  # a run may go on where it was begun without a GPU
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextmanager
+def own_random_states(seed: int, device: torch.device) -> Iterator[None]:
+    """The block begins with the states of this seed; afterwards they are as they were."""
+    before = random_states(device)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_random_states(before, device)

@@ -1,0 +1,150 @@
+"""A trained generator, read from a run without its data: samples, interpolations, and a file that needs no library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast.train.checkpoint import load_checkpoint
+from wgan_fast.train.codec import Codec
+from wgan_fast.train.models import Models, load_factory, make_models
+
+BATCH = 500  # samples that are generated at once
+
+
+def build_networks(spec: dict[str, Any]) -> Models:
+    """The two networks of what a checkpoint calls ``networks``: the arguments of :func:`make_models`."""
+    factories = {
+        role: load_factory(spec[role], role) if spec[role] is not None else None for role in ("generator", "critic")
+    }
+    return make_models(**{**spec, "shape": tuple(spec["shape"]), **factories})
+
+
+@torch.no_grad()
+def generate(
+    generator: nn.Module, latents: Tensor, labels: Tensor | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Samples (B, ...) on the CPU from latent vectors (B, latent_dimension), and labels (B,), in evaluation mode."""
+    inputs = (latents,) if labels is None else (latents, labels)
+    batches = zip(*(tensor.split(BATCH) for tensor in inputs), strict=True)
+    with evaluating(generator):
+        return torch.cat([generator(*(tensor.to(device) for tensor in batch)).float().cpu() for batch in batches])
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each part is in the mode that it had."""
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def seeded_latents(count: int, latent_dimension: int, seed: int) -> Tensor:
+    """Standard normal latent vectors (count, latent_dimension); the same on every device."""
+    return torch.randn(count, latent_dimension, generator=torch.Generator().manual_seed(seed))
+
+
+def cyclic_labels(count: int, classes: int) -> Tensor | None:
+    """The labels 0, 1, ..., 0, 1, ...; None without classes."""
+    return torch.arange(count) % classes if classes else None
+
+
+@dataclass
+class TrainedGenerator:
+    """A generator, and the way back to the user's units.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        latent_dimension: the size of its input.
+        classes: how many labels it takes; 0 is none.
+        codec: of the data that it imitates.
+        step: how long it was trained.
+    """
+
+    network: nn.Module
+    latent_dimension: int
+    classes: int
+    codec: Codec
+    step: int
+
+    @classmethod
+    def load(cls, path: Path | str) -> "TrainedGenerator":
+        """From a run folder or a checkpoint.
+
+        Raises:
+            ValueError: there is none, or it is damaged.
+        """
+        state = load_checkpoint(Path(path), "run")
+        spec = state["networks"]
+        with torch.random.fork_rng(devices=[]):
+            network = build_networks(spec).generator
+        network.load_state_dict(state["generator"])
+        network.requires_grad_(False).eval()
+        return cls(network, spec["latent_dimension"], spec["classes"], Codec.from_dict(state["codec"]), state["step"])
+
+    def sample(self, count: int, *, seed: int = 0, label: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Samples (count, ...) as the network makes them, and their labels (count,).
+
+        Args:
+            count: how many.
+            seed: of the latent vectors.
+            label: of all of them; None takes each in turn.
+
+        Raises:
+            ValueError: there is no such label.
+        """
+        labels = self._labels(count, label)
+        return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
+
+    def interpolations(
+        self, rows: int, steps: int, *, seed: int = 0, label: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        r"""Samples (rows * steps, ...), each row from one latent vector to another on the great circle between them.
+
+        .. math:: \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
+
+        Source: White, "Sampling Generative Networks", 2016, section 2.1.
+        """
+        first, last = seeded_latents(2 * rows, self.latent_dimension, seed).chunk(2)
+        cosine = torch.cosine_similarity(first, last, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle = cosine.acos()[:, None, None]
+        t = torch.linspace(0, 1, steps)[None, :, None]
+        path = (((1 - t) * angle).sin() * first[:, None] + (t * angle).sin() * last[:, None]) / angle.sin()
+        labels = self._labels(rows, label)
+        labels = labels.repeat_interleave(steps) if labels is not None else None
+        return generate(self.network, path.flatten(0, 1), labels), labels
+
+    def _labels(self, count: int, label: int | None) -> Tensor | None:
+        if label is None:
+            return cyclic_labels(count, self.classes)
+        if not 0 <= label < self.classes:
+            wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
+            raise ValueError(f"label: expected {wanted}, got {label}")
+        return torch.full((count,), label)
+
+    def export(self, path: Path | str) -> None:
+        """Writes the network for ``torch.export.load``, which needs PyTorch alone.
+
+        It takes latent vectors (B, latent_dimension), with classes also labels (B,), for any B.
+        """
+        example = [torch.zeros(2, self.latent_dimension)]
+        if self.classes:
+            example.append(torch.zeros(2, dtype=torch.int64))
+        batch = torch.export.Dim("batch", min=1)
+        exported = torch.export.export(
+            self.network, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example), strict=False
+        )
+        unfinished = Path(path).with_name(f"unfinished-{Path(path).name}")  # PyTorch looks at the suffix
+        try:
+            torch.export.save(exported, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
