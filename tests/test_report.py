@@ -140,9 +140,9 @@ def test_a_loss_of_memory_is_one_too(report: ModuleType, root: Path) -> None:
 
 def test_contradictions_are_told(report: ModuleType, root: Path) -> None:
     """One update cannot take longer than five with a generator's, nor the same textbook once 12 ms and once 30."""
-    assert "disturbed" not in texts(report, root)["README.md"]
+    assert "speed changed" not in texts(report, root)["README.md"]
     write(root, [FOUND[0], entry("training", {"ours": 20.0, "textbook": 30.0}, name="toy")])
-    assert "disturbed" in texts(report, root)["README.md"]
+    assert "speed changed" in texts(report, root)["README.md"]
     write(root, [FOUND[0], step("toy", "compile", ours=5.0, textbook=30.0)])
     assert "textbook of toy took 12.0 to 30.0 ms" in texts(report, root)["benchmarks.md"]
     write(root, [growth("batch", 128, 5.0, 10.0), growth("width", 256, 5.0, 14.0)])
