@@ -343,7 +343,8 @@ class Trainer:
             for part, saved in zip(self.optimizers + self.scalers, state["optimizers"] + state["scalers"], strict=True):
                 part.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"resume: the settings make other networks than the checkpoint's: {error}") from error
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"resume: the settings make other networks than the checkpoint's: {reason}") from error
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _claim_folder(self) -> Path:
