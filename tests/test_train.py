@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.cli import app
 from wgan_fast.train.data import ToyData
-from wgan_fast.train.metrics import evaluate, feature_distances
+from wgan_fast.train.metrics import evaluate
 from wgan_fast.train.run_folder import RUN_FILES, claim_run_folder
 from wgan_fast.train.toys import GaussianMixture
 
@@ -118,7 +118,7 @@ def test_an_option_that_is_no_number_is_named():
 @pytest.fixture
 def few_samples(monkeypatch):
     """The earth mover's distance of the full number of samples takes a second."""
-    monkeypatch.setattr("wgan_fast.train.trainer.EVALUATION_SAMPLES", 200)
+    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 200)
 
 
 # Runs ---------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_run_leaves_a_folder_that_reproduces_its_samples(few_samples, tmp_path):
     fresh = Trainer(config)
     fresh.averaged_generator.load_state_dict(checkpoint["generator"])
     fresh.critic.load_state_dict(checkpoint["critic"])
-    assert fresh.evaluate() == {name: metrics[name] for name in fresh.evaluate()}
+    assert fresh.evaluation.evaluate() == {name: metrics[name] for name in fresh.evaluation.evaluate()}
 
 
 def test_same_seed_same_weights(few_samples, tmp_path):

@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wgan_fast.train.trainer.EVALUATION_SAMPLES", 50)
+    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
 
 
 def run(folder: Path, **settings: Any) -> None:
@@ -185,7 +185,10 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
         (["--resume", "--out", "{}/nowhere"], "--config: .* cannot be read: No such file"),
         (["--resume", "--out", "{}", "--width", "16"], "--resume: the settings make other networks"),
         (["--resume", "--out", "{}", "--algorithm", "wgan"], "--algorithm: .* has the settings of wgan-gp"),
-        (["--resume", "--out", "{}", "--config", "{}/config.yaml"], "--resume: expected the run's folder as out, and no"),
+        (
+            ["--resume", "--out", "{}", "--config", "{}/config.yaml"],
+            "--resume: expected the run's folder as out, and no",
+        ),
         (["--resume", "--overwrite", "--out", "{}"], "--resume: expected one of resume and overwrite"),
         (["--config", "{}/checkpoint.pt"], "--config: .*checkpoint.pt cannot be read"),
         (["--config", "{}/metrics.jsonl"], "--config: .* is no YAML"),
@@ -235,7 +238,9 @@ def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     subprocess.run([sys.executable, *command(tmp_path / "one")], check=True, capture_output=True)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command(tmp_path / "two")]
-    subprocess.run([sys.executable, *launcher], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, *launcher], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     one, two = everything(tmp_path / "one"), everything(tmp_path / "two")
     assert two["step"] == 60 and len(two["random"]) == 2
     for name in ("generator", "critic"):

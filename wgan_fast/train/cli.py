@@ -16,8 +16,9 @@ from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train import checkpoint
 from wgan_fast.train.codec import save_samples
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.evaluation import SAMPLES
 from wgan_fast.train.sampling import TrainedGenerator
-from wgan_fast.train.trainer import EVALUATION_SAMPLES, Stopped, Trainer
+from wgan_fast.train.trainer import Stopped, Trainer
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
@@ -119,14 +120,14 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     count: Annotated[
         int, typer.Option(help="Generated and held-out samples, at most; some data have fewer.", min=2)
-    ] = EVALUATION_SAMPLES,
+    ] = SAMPLES,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
     try:
         settings = read_settings(run / "config.yaml") | ({"features": features} if features else {})
         trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
-        metrics = trainer.evaluate(count)
+        metrics = trainer.evaluation.evaluate(count)
     except (TypeError, ValueError, OSError) as error:
         _stop(_as_option(str(error)), code=2)
     typer.echo(json.dumps({"step": trainer.step, **metrics}, indent=2))

@@ -30,8 +30,8 @@ def _setting(default: Any, words: str) -> Any:
 class TrainConfig:
     """Every setting of a run; the error of a wrong value starts with the setting's name.
 
-    What is None is taken from the algorithm's preset (:func:`wgan_fast.train.algorithms.preset`), or from the data or
-    the model. The defaults learn the 25 Gaussians in about a minute on two cores.
+    What is left out, or None, is taken from the algorithm's preset (:func:`wgan_fast.train.algorithms.preset`), or from
+    the data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
     algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.")
@@ -43,20 +43,20 @@ class TrainConfig:
     critic: str | None = _setting(None, "The same for the critic, my.module:make_critic.")
     conditional: bool = _setting(False, "Give the data's labels to both networks.")
     faithful: bool = _setting(False, "The published settings also for the embedded data, on which they take hours.")
-    steps: int | None = _setting(None, "Updates of the generator.")
-    batch_size: int | None = _setting(None, "Real samples per update, over all processes.")
-    n_critic: int | None = _setting(None, "Updates of the critic per step.")
-    n_critic_boost: int | None = _setting(None, "The same in the first 25 steps and every 500th; 0 is no exception.")
-    optimizer: str | None = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.")
-    learning_rate: float | None = _setting(None, "Of both networks.")
-    decay: bool | None = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
-    beta1: float | None = _setting(None, "Adam's decay of the gradients' mean.")
-    beta2: float | None = _setting(None, "Adam's decay of the gradients' squares.")
-    penalty_weight: float | None = _setting(None, "Of the penalty; of wgan-div, k.")
+    steps: int = _setting(None, "Updates of the generator.")
+    batch_size: int = _setting(None, "Real samples per update, over all processes.")
+    n_critic: int = _setting(None, "Updates of the critic per step.")
+    n_critic_boost: int = _setting(None, "The same in the first 25 steps and every 500th; 0 is no exception.")
+    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.")
+    learning_rate: float = _setting(None, "Of both networks.")
+    decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
+    beta1: float = _setting(None, "Adam's decay of the gradients' mean.")
+    beta2: float = _setting(None, "Adam's decay of the gradients' squares.")
+    penalty_weight: float = _setting(None, "Of the penalty; of wgan-div, k.")
     penalty_every: int = _setting(1, "Updates of the critic per penalty, which weighs as many times more (lazy).")
     clip: float | None = _setting(None, "Bound of the critic's weights.")
-    norm: str | None = _setting(None, "Of the named model's critic: none, batch.")
-    latent_dimension: int | None = _setting(None, "Size of the generator's input.")
+    norm: str = _setting(None, "Of the named model's critic: none, batch.")
+    latent_dimension: int = _setting(None, "Size of the generator's input.")
     width: int | None = _setting(None, "Units of each hidden layer, or channels, in both networks.")
     depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.")
     average_decay: float = _setting(0.999, "Share of itself that the averaged generator keeps at each step.")

@@ -22,7 +22,6 @@ def launch(config: TrainConfig) -> Fabric:
     """
     device = torch.device(config.device)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    assert config.batch_size is not None
     if config.batch_size % world:
         raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}")
     fabric = Fabric(

@@ -99,7 +99,8 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         if i >= shown:
             panel.axis("off")
             continue
-        edges = np.linspace(*np.quantile(real[:, i], (0.001, 0.999)), 41)
+        low, high = np.quantile(real[:, i], (0.001, 0.999)).tolist()
+        edges = np.linspace(low, high, 41)
         panel.hist(real[:, i], edges, density=True, color=BLUE, alpha=0.4, label="real, held out")
         panel.hist(generated[:, i], edges, density=True, color=VERMILION, histtype="step", label="generated")
         panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.loggers import TensorBoardLogger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from wgan_fast import CriticStep, GeneratorStep, interpolate, optim
+from wgan_fast import CriticStep, GeneratorStep, optim
 from wgan_fast.train import plots
 from wgan_fast.train.alarms import Alarms
 from wgan_fast.train.algorithms import ALGORITHMS
@@ -21,17 +21,16 @@ from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data import batches, make_data
 from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
+from wgan_fast.train.evaluation import Evaluation
 from wgan_fast.train.history import History
-from wgan_fast.train.metrics import Metrics, evaluate, feature_distances
-from wgan_fast.train.models import check_models, load_factory
+from wgan_fast.train.metrics import Metrics
+from wgan_fast.train.models import check_models
 from wgan_fast.train.progress import ProgressDisplay
 from wgan_fast.train.randomness import own_random_states, random_states, set_random_states
 from wgan_fast.train.run_folder import claim_run_folder
-from wgan_fast.train.sampling import build_networks, cyclic_labels, evaluating, generate, seeded_latents
+from wgan_fast.train.sampling import build_networks
 
-#: Generated and real samples that the last evaluation compares; the field's number for counting modes.
-EVALUATION_SAMPLES = 2500
-#: The same during training, where it should take little time.
+#: Samples of an evaluation during training, which should take little time.
 WATCHED_SAMPLES = 500
 BOOSTED = (25, 500)  # steps at the beginning, and how often later, that ``n_critic_boost`` is for
 
@@ -69,7 +68,7 @@ class Trainer:
         self.config = config
         self.folder: Path | None = None
         self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
-        weights_seed, self.training_seed, self.evaluation_seed = (
+        weights_seed, self.training_seed, evaluation_seed = (
             np.random.SeedSequence(config.seed).generate_state(3).tolist()
         )
         self.data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour)
@@ -88,13 +87,12 @@ class Trainer:
         with own_random_states(weights_seed, torch.device("cpu")):
             models = build_networks(self.networks)
         self.generator, self.critic = (place(fabric, network) for network in models)
-        assert config.latent_dimension is not None
         check_models(models, self.data.shape, config.latent_dimension, self.classes)
         self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        self.features = load_factory(config.features, "features")() if config.features else None
+        self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic, evaluation_seed)
         self.step = self.batches_taken = 0
         # The steps read the labels from here: a captured graph knows one place.
-        local = config.batch_size // self.world  # type: ignore[operator]
+        local = config.batch_size // self.world
         self.labels = (torch.zeros(local, dtype=torch.int64, device=fabric.device),) if self.classes else ()
         self._make_steps()
         if self.restored is not None:
@@ -108,7 +106,7 @@ class Trainer:
         self.scalers = [torch.amp.GradScaler(self.fabric.device.type, enabled=scaled) for _ in self.optimizers]
         common: dict[str, Any] = {"backend": config.backend, "process_group": process_group(self.fabric)}
         generator_scaler, critic_scaler = (scaler if scaler.is_enabled() else None for scaler in self.scalers)
-        weight = config.penalty_weight * config.penalty_every  # type: ignore[operator]
+        weight = config.penalty_weight * config.penalty_every
 
         def critic_step(penalty: Any) -> CriticStep:
             return CriticStep(
@@ -138,7 +136,7 @@ class Trainer:
         if config.optimizer == "rmsprop":
             return optim.RMSprop(network.parameters(), lr=rate, clip=clip)
         betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(network.parameters(), rate, betas, fused=True, capturable=on_gpu)  # type: ignore[arg-type]
+        return torch.optim.Adam(network.parameters(), rate, betas, fused=True, capturable=on_gpu)
 
     def run(self) -> Metrics:
         """Trains, evaluates, writes the run folder, and returns what its ``metrics.json`` holds.
@@ -153,7 +151,6 @@ class Trainer:
             raise RuntimeError("a Trainer runs once; make another one")
         config, start = self.config, time.perf_counter()
         self.folder = self._claim_folder()
-        assert config.steps is not None
         stop, alarms = StopRequest(self.fabric), Alarms(config)
         with (
             torch.enable_grad(),
@@ -186,7 +183,7 @@ class Trainer:
         """How many the step has."""
         first, every = BOOSTED
         boosted = self.config.n_critic_boost and (self.step < first or self.step % every == 0)
-        return (self.config.n_critic_boost if boosted else self.config.n_critic) or 1
+        return self.config.n_critic_boost if boosted else self.config.n_critic
 
     def next_critic_step(self) -> CriticStep:
         """The one with the penalty, or at most updates, where the penalty is lazy, the one without."""
@@ -202,7 +199,7 @@ class Trainer:
     def latents(self) -> Tensor:
         """This process's share of the latent vectors of a batch, standard normal."""
         size = (self.config.batch_size, self.config.latent_dimension)
-        return torch.randn(size, device=self.fabric.device)[self.rank :: self.world]  # type: ignore[arg-type]
+        return torch.randn(size, device=self.fabric.device)[self.rank :: self.world]
 
     def fakes(self) -> Tensor:
         """A batch of generated samples."""
@@ -221,7 +218,7 @@ class Trainer:
     def set_learning_rate(self) -> None:
         """For the step that comes."""
         config = self.config
-        rate = config.learning_rate * (1 - self.step / config.steps if config.decay else 1)  # type: ignore[operator]
+        rate = config.learning_rate * (1 - self.step / config.steps if config.decay else 1)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
@@ -237,71 +234,32 @@ class Trainer:
             return step % every == 0 or step == config.steps
 
         if due(config.log_every):
-            row = self.history.end_row(step, **self.critic_statistics(real), samples_per_second=display.speed(step))
+            row = self.history.end_row(
+                step, **self.evaluation.of_critic(real, self.labels), samples_per_second=display.speed(step)
+            )
             self.logger.log_metrics(row, step)
             for message in alarms.new(self.history.rows):
                 display.say(f"step {step}: {message}")
-        if due(config.evaluate_every) and step < (config.steps or 0) and self.rank == 0:
-            metrics = {name: value for name, value in self.evaluate(WATCHED_SAMPLES).items() if value is not None}
+        if due(config.evaluate_every) and step < config.steps and self.rank == 0:
+            metrics = {
+                name: value for name, value in self.evaluation.evaluate(WATCHED_SAMPLES).items() if value is not None
+            }
             self.logger.log_metrics(metrics, step)
             display.say(f"step {step}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
         if due(config.sample_every) and self.rank == 0:
             assert self.folder is not None
-            self.draw(self.folder / "samples" / f"{step:06d}.png")
+            self.evaluation.draw(self.folder / "samples" / f"{step:06d}.png")
         if due(config.checkpoint_every):
             self.save_checkpoint()
         display.update(step, self.history)
-
-    def critic_statistics(self, real: Tensor) -> dict[str, float]:
-        """The mean norm of the critic's gradient between real and generated samples, and the share of its weights that
-        lie at the bound of clipping. No random state moves.
-        """
-        found = {}
-        states = random_states(self.fabric.device)
-        with evaluating(self.critic):
-            with torch.no_grad():
-                points = interpolate(real, self.averaged_generator(self.latents(), *self.labels)).requires_grad_()
-            (gradient,) = torch.autograd.grad(self.critic(points, *self.labels).sum(), points)
-            found["gradient_norm"] = gradient.flatten(1).norm(dim=1).mean().item()
-        set_random_states(states, self.fabric.device)
-        if self.config.clip is not None:
-            weights = torch.cat([parameter.detach().flatten() for parameter in self.critic.parameters()])
-            found["clip_saturation"] = (weights.abs() >= self.config.clip).float().mean().item()
-        return found
-
-    @torch.no_grad()
-    def evaluate(self, count: int | None = None) -> Metrics:
-        """Judges the averaged generator on held-out samples; see :func:`wgan_fast.train.metrics.evaluate`."""
-        generated, real, other_real = self.evaluation_samples(count or EVALUATION_SAMPLES)
-        metrics = evaluate(generated, real, other_real, self.data)
-        return metrics | (feature_distances(self.features, generated, real) if self.features is not None else {})
-
-    def evaluation_samples(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Generated samples and two independent sets of real ones that training never saw; the same at every call."""
-        held_out = self.data.held_out(2 * count, self.evaluation_seed).samples
-        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
-        return self.generated(len(real)), real, other_real
-
-    def generated(self, count: int) -> Tensor:
-        """Samples of the averaged generator from fixed latent vectors."""
-        latents = seeded_latents(count, self.config.latent_dimension or 1, self.evaluation_seed)
-        return generate(self.averaged_generator, latents, cyclic_labels(count, self.classes), self.fabric.device)
-
-    def draw(self, path: Path, metrics: Metrics | None = None) -> None:
-        """Writes a picture of generated samples."""
-        path.parent.mkdir(exist_ok=True)
-        real = self.data.held_out(EVALUATION_SAMPLES, self.evaluation_seed).samples
-        with evaluating(self.critic):
-            critic = None if self.classes else self.critic
-            plots.plot(path, self.generated(len(real)), real, self.data.codec, critic, metrics)
 
     def finish(self, seconds: float) -> Metrics:
         """Evaluates, and writes the figures and, last, ``metrics.json``, which says that the run is finished."""
         assert self.folder is not None
         metrics: Metrics = {}
         if self.rank == 0:
-            metrics = self.evaluate() | {"seconds": seconds, "steps": self.step, "seed": self.config.seed}
-            self.draw(self.folder / "samples.png", metrics)
+            metrics = self.evaluation.evaluate() | {"seconds": seconds, "steps": self.step, "seed": self.config.seed}
+            self.evaluation.draw(self.folder / "samples.png", metrics)
             plots.plot_curve(self.folder / "curve.png", self.history.rows)
             self.logger.finalize("success")
             (self.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
@@ -340,8 +298,10 @@ class Trainer:
             self.averaged_generator.load_state_dict(state["generator"])
             self.critic.load_state_dict(state["critic"])
             self.generator.load_state_dict(state["trained_generator"])
-            for part, saved in zip(self.optimizers + self.scalers, state["optimizers"] + state["scalers"], strict=True):
-                part.load_state_dict(saved)
+            for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
+            for scaler, values in zip(self.scalers, state["scalers"], strict=True):
+                scaler.load_state_dict(values)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(f"resume: the settings make other networks than the checkpoint's: {reason}") from error
@@ -366,7 +326,7 @@ class Trainer:
     def _batches(self) -> Any:
         return batches(
             self.data,
-            self.config.batch_size or 1,
+            self.config.batch_size,
             self.training_seed,
             start=self.batches_taken,
             rank=self.rank,
