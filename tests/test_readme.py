@@ -34,6 +34,7 @@ def test_loop() -> None:
 def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
     train.Trainer(train.TrainConfig(steps=1, width=8, depth=1)).run()
     names: dict[str, object] = {}
     exec(SAMPLING, names)
@@ -49,6 +50,14 @@ def test_recipes(recipe: str) -> None:
         assert all(names["optimizer"].state[weight]["step"] > 0 for weight in names["critic"].parameters())
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor) and loss.isfinite()
+
+
+@pytest.mark.parametrize("recipe", code_in("docs/migrating.md"), ids=["step", "penalty", "packing"])
+def test_moving_a_loop(recipe: str) -> None:
+    names: dict[str, Any] = {}
+    exec(recipe, names)
+    assert names.get("output", names.get("loss")) is not None
+    assert all(parameter.grad.isfinite().all() for parameter in names["critic"].parameters())
 
 
 @pytest.mark.parametrize("recipe", code_in("docs/step.md"), ids=["loop", "process group", "DDP", "FSDP"])

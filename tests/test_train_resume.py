@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it had not been; what a checkpoint survives, and what is said of a damaged one."""
+"""A stopped run goes on as if it had not been; what a checkpoint survives, and what is said of a damaged one."""
 
 import json
 import os

@@ -61,8 +61,8 @@ class Evaluation:
             plots.plot(path, self.generated(SAMPLES), real, self._data.codec, critic, metrics)
 
     def of_critic(self, real: Tensor, labels: tuple[Tensor, ...]) -> dict[str, float]:
-        """The mean norm of the critic's gradient between a batch of real and as many generated samples, and the share of
-        its weights that lie at the bound of clipping.
+        """The mean norm of the critic's gradient between a batch of real and as many generated samples, and the share
+        of its weights that lie at the bound of clipping.
         """
         random = torch.Generator(real.device).manual_seed(self._seed)
         latents = torch.randn(len(real), self._config.latent_dimension, generator=random, device=real.device)

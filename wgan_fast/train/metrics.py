@@ -1,5 +1,6 @@
 """How good samples are, judged against what they should look like."""
 
+import warnings
 from collections.abc import Callable
 
 import ot  # noqa: F401 (its lack should be found before a training, not after it)
@@ -83,7 +84,9 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
     features = [_features(network, samples) for samples in (real, generated)]
     ready = _Ready(features[0].shape[1])
     fid = FrechetInceptionDistance(ready)
-    kid = KernelInceptionDistance(ready, subset_size=min(100, *map(len, features)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric .* will save all extracted features")  # a few thousand
+        kid = KernelInceptionDistance(ready, subset_size=min(100, *map(len, features)))
     for metric in (fid, kid):
         metric.update(features[0], real=True)
         metric.update(features[1], real=False)

@@ -1,0 +1,343 @@
+"""What is done with a run: every algorithm, a user's own networks, samples, evaluation, export, alarms."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="the extra wgan_fast[train] is not installed")
+
+from typer.testing import CliRunner
+
+from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
+from wgan_fast.train.alarms import ROWS, Alarms
+from wgan_fast.train.algorithms import ALGORITHMS
+from wgan_fast.train.cli import app
+from wgan_fast.train.config import make_config
+from wgan_fast.train.metrics import feature_distances
+
+SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2}
+
+NETWORKS = """
+import torch
+
+class Flat(torch.nn.Module):
+    def __init__(self, inputs, shape):
+        super().__init__()
+        self.layer, self.shape = torch.nn.Linear(inputs, torch.Size(shape).numel()), shape
+
+    def forward(self, batch):
+        return self.layer(batch.flatten(1)).unflatten(1, self.shape)
+
+def make_generator(shape, latent_dimension, classes):
+    return Flat(latent_dimension, shape)
+
+def make_critic(shape, classes):
+    return Flat(torch.Size(shape).numel(), (1,))
+
+def make_wide_generator(shape, latent_dimension, classes):
+    return Flat(latent_dimension, (*shape[:-1], shape[-1] + 1))
+
+def make_features():
+    return torch.nn.Flatten()
+"""
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
+
+
+def run(folder: Path, **settings: Any) -> dict[str, Any]:
+    return Trainer(TrainConfig(**SMALL | settings, out=folder)).run()
+
+
+def cli(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    run(tmp_path / "digits", data="digits", conditional=True, latent_dimension=4, steps=2)
+    return tmp_path / "digits"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).normal((40, 1e5, 3), (10, 1e4, 1), (200, 3))
+    np.savetxt(tmp_path / "people.csv", values, "%.6g", ",", header="age,income,rooms", comments="")
+    run(tmp_path / "table", data=str(tmp_path / "people.csv"))
+    return tmp_path / "table"
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_networks.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "my_networks"
+    sys.modules.pop("my_networks", None)
+
+
+# Algorithms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_trains_with_what_it_is_made_of(algorithm: str, tmp_path: Path) -> None:
+    run(tmp_path, algorithm=algorithm, data="8gaussians")
+    of = ALGORITHMS[algorithm]
+    for row in rows(tmp_path):
+        assert (of.estimate in row) and (row["penalty"] > 0) == (of.penalty is not None and algorithm != "wgan-lp")
+        assert ("clip_saturation" in row) == (algorithm == "wgan")
+        if of.estimate == "wasserstein":
+            assert row["critic_loss"] == pytest.approx(row["penalty"] - row["wasserstein"], abs=1e-5)
+        else:
+            assert row["jensen_shannon"] <= np.log(2)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("wgan", {"learning_rate": 5e-5, "clip": 0.01, "n_critic": 5, "n_critic_boost": 100, "optimizer": "rmsprop"}),
+        ("wgan-gp", {"learning_rate": 1e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 10.0, "n_critic": 5}),
+        ("wgan-lp", {"learning_rate": 1e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 10.0, "n_critic": 5}),
+        ("wgan-div", {"penalty_weight": 2.0}),
+        ("dragan", {"penalty_weight": 10.0}),
+    ],
+)
+def test_published_settings(algorithm: str, settings: dict[str, Any]) -> None:
+    config = TrainConfig(algorithm=algorithm, data="photos/")
+    assert {name: getattr(config, name) for name in settings} == settings
+    assert config.batch_size == 64
+
+
+def test_published_settings_of_the_toys_and_of_the_resnet() -> None:
+    toy = TrainConfig(faithful=True)
+    assert (toy.penalty_weight, toy.batch_size, toy.learning_rate, toy.beta1, toy.n_critic) == (0.1, 256, 1e-4, 0.5, 5)
+    resnet = TrainConfig(data="photos/", model="resnet")
+    assert (resnet.learning_rate, resnet.decay, resnet.steps, resnet.beta2) == (2e-4, True, 100_000, 0.9)
+    assert TrainConfig(faithful=True, n_critic=1).n_critic == 1
+
+
+def test_the_boost_is_for_the_first_steps_and_every_500th(tmp_path: Path) -> None:
+    trainer = Trainer(TrainConfig(algorithm="wgan", data="swissroll", faithful=True, width=4))
+    counts = {}
+    for trainer.step in (0, 24, 25, 499, 500, 501):
+        counts[trainer.step] = trainer.critic_updates()
+    assert counts == {0: 100, 24: 100, 25: 5, 499: 5, 500: 100, 501: 5}
+
+
+def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(tmp_path: Path) -> None:
+    trainer = Trainer(TrainConfig(penalty_every=3, width=4, penalty_weight=2.0))
+    lazy = []
+    for trainer.batches_taken in range(1, 8):
+        lazy.append(trainer.next_critic_step() is trainer.critic_step)
+    assert lazy == [True, False, False, True, False, False, True]
+    assert trainer.critic_step._critic_loss.penalty.keywords["weight"] == 6.0
+    assert trainer.unpenalised_step._critic_loss.penalty is None
+
+
+# Data and networks of one's own -------------------------------------------------------------------
+
+
+def test_a_table_comes_back_in_its_units(table: Path, tmp_path: Path) -> None:
+    result = cli("sample", table, "--count", 30, "--seed", 1, "--out", tmp_path / "synthetic.csv")
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "synthetic.csv").read_text().splitlines()
+    assert lines[0] == "age,income,rooms" and len(lines) == 31
+    means = np.loadtxt(lines[1:], delimiter=",").mean(0)
+    assert 0 < means[0] < 80 and 5e4 < means[1] < 1.5e5
+    assert (table / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
+    own = {"generator": f"{networks}:make_generator", "critic": f"{networks}:make_critic"}
+    run(tmp_path / "run", data="digits", features=f"{networks}:make_features", steps=2, **own)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["fid"] > 0 and np.isfinite(metrics["kid"])
+    samples, labels = TrainedGenerator.load(tmp_path / "run").sample(3)
+    assert samples.shape == (3, 1, 16, 16) and labels is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--generator", "my_networks"], "--generator: expected module:function"),
+        (["--generator", "my_networks:nothing"], "--generator: .* has no 'nothing'"),
+        (["--critic", "nowhere:make"], "--critic: there is no module 'nowhere'"),
+        (["--generator", "my_networks:make_wide_generator"], r"--generator: expected finite float32 samples \(2, 2\)"),
+        (["--features", "my_networks"], "--features: expected module:function"),
+        (["--data", "moons"], "--data: expected one of"),
+        (["--data", "gone.csv"], "--data: there is no gone.csv"),
+        (["--data", "my_networks.py"], "--data: "),
+        (["--conditional"], "--conditional: expected data with labels"),
+        (["--model", "dcgan"], "--model: dcgan and resnet make images"),
+        (["--size", "32"], "--size: "),
+        (["--data", "digits", "--depth", "2"], "--depth: that of dcgan follows"),
+        (["--algorithm", "gan", "--penalty-weight", "1"], "--penalty-weight: gan has no penalty"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_anything_is_written(
+    options: list[str], message: str, networks: str, tmp_path: Path
+) -> None:
+    result = cli("train", "--out", "run", *options)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
+    assert re.match(f"error: {message}", result.stderr), result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# Samples ------------------------------------------------------------------------------------------
+
+
+def test_samples_are_seeded_and_labelled(digits: Path, tmp_path: Path) -> None:
+    generator = TrainedGenerator.load(digits)
+    first, labels = generator.sample(12, seed=1)
+    again, _ = generator.sample(12, seed=1)
+    assert torch.equal(first, again) and labels.tolist() == [*range(10), 0, 1]
+    other, sevens = generator.sample(12, seed=1, label=7)
+    assert not torch.equal(first, other) and sevens.unique().tolist() == [7]
+    for name in ("grid.png", "images.npy", "images.npz"):
+        assert cli("sample", digits, "--count", 12, "--out", tmp_path / name).exit_code == 0
+    assert np.load(tmp_path / "images.npy").shape == (12, 16, 16)
+    assert np.load(tmp_path / "images.npz")["labels"].tolist() == labels.tolist()
+
+
+def test_interpolations_begin_and_end_at_samples(digits: Path) -> None:
+    generator = TrainedGenerator.load(digits)
+    path, labels = generator.interpolations(2, 5, seed=3, label=4)
+    ends, _ = generator.sample(4, seed=3, label=4)
+    assert path.shape == (10, 1, 16, 16) and labels.tolist() == [4] * 10
+    torch.testing.assert_close(path[[0, 5, 4, 9]], ends, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/nowhere"], "--run: there is no checkpoint"),
+        (["{}", "--label", "11"], "--label: expected a number from 0 to 9, got 11"),
+        (["{}", "--label", "cat"], "--label: expected one of 0, 1, 2"),
+        (["{}", "--out", "{}/samples.csv"], "--out: images go into a file of type .npy, .npz, .png"),
+        (["{}", "--out", "{}/samples.gif"], "--out: images go into"),
+    ],
+)
+def test_what_cannot_be_sampled_is_told(arguments: list[str], message: str, digits: Path) -> None:
+    result = cli("sample", *(argument.format(digits) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+
+
+def test_the_exported_generator_needs_pytorch_alone(digits: Path, tmp_path: Path) -> None:
+    result = cli("export", digits, "--out", tmp_path / "generator.pt2")
+    assert result.exit_code == 0, result.output
+    program = f"""
+import sys
+sys.modules["wgan_fast"] = None
+import torch
+generator = torch.export.load({str(tmp_path / "generator.pt2")!r}).module()
+latents = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
+torch.save(generator(latents, torch.arange(5)), {str(tmp_path / "samples.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+    expected, _ = TrainedGenerator.load(digits).sample(5, seed=2)
+    torch.testing.assert_close(torch.load(tmp_path / "samples.pt"), expected)
+
+
+def test_evaluate_gives_the_numbers_of_the_run(digits: Path) -> None:
+    before = {file: file.read_bytes() for file in digits.iterdir() if file.is_file()}
+    result = cli("evaluate", digits, "--count", 50)
+    assert result.exit_code == 0, result.output
+    found, metrics = json.loads(result.stdout), json.loads((digits / "metrics.json").read_text())
+    assert found["earth_movers_distance"] == metrics["earth_movers_distance"] and found["step"] == 2
+    assert {file: file.read_bytes() for file in digits.iterdir() if file.is_file()} == before
+
+
+def test_fid_of_the_same_features_is_zero_and_grows_with_a_shift() -> None:
+    real = torch.randn(400, 8, dtype=torch.float64).float()
+    network = torch.nn.Identity()
+    assert abs(feature_distances(network, real, real)["fid"]) < 1e-3
+    shifted = feature_distances(network, real + 1, real)
+    assert shifted["fid"] == pytest.approx(8, rel=1e-3) and shifted["kid"] > 0.1  # ||mean - mean||^2
+    with pytest.raises(ValueError, match="^features: expected a network that returns features"):
+        feature_distances(torch.nn.Unflatten(1, (2, 4)), real, real)
+
+
+# Alarms -------------------------------------------------------------------------------------------
+
+
+def row(**values: float) -> dict[str, float]:
+    return {"step": 1, "gradient_norm": 1.0, **values}
+
+
+@pytest.mark.parametrize(
+    ("settings", "history", "words"),
+    [
+        ({}, [row(wasserstein=-0.1)] * ROWS, "the critic is under-trained"),
+        ({}, [row(wasserstein=0.1 * 1.1**i) for i in range(3 * ROWS)], "keeps rising"),
+        ({"algorithm": "gan"}, [row(jensen_shannon=0.6925)] * ROWS, "nearly perfect"),
+        ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=5.0)] * ROWS, "stay far from 1"),
+        ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=0.1)] * ROWS, "stay far from 1"),
+        ({"algorithm": "wgan"}, [row(wasserstein=0.1, clip_saturation=0.95)] * ROWS, "at the bound of clipping"),
+    ],
+)
+def test_illnesses_are_told_once(settings: dict[str, Any], history: list[dict[str, float]], words: str) -> None:
+    alarms = Alarms(TrainConfig(**settings))
+    assert alarms.new(history[:-1]) == []
+    (message,) = alarms.new(history)
+    assert words in message
+    assert alarms.new([*history, history[-1]]) == []
+
+
+def test_a_healthy_history_raises_no_alarm() -> None:
+    history = [row(wasserstein=1 / (1 + i), clip_saturation=0.5) for i in range(50)]
+    alarms = Alarms(TrainConfig(penalty_weight=10.0))
+    assert not any(alarms.new(history[:count]) for count in range(1, 51))
+
+
+# What takes long ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_20000_steps(tmp_path: Path) -> None:
+    program = f"""
+import resource
+from wgan_fast.train import TrainConfig, Trainer
+from wgan_fast.train import trainer
+peaks = []
+look = trainer.Trainer.look
+def watched(self, *args):
+    look(self, *args)
+    if self.step in (4000, 20000):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+trainer.Trainer.look = watched
+small = dict(data="8gaussians", batch_size=16, width=8, n_critic=1, log_every=100)
+Trainer(TrainConfig(**small, steps=20_001, out={str(tmp_path)!r})).run()
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout.split()[-1]) < 20_000  # KiB, of about 700,000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiler_trains_as_well(tmp_path: Path) -> None:
+    for backend in ("eager", "compile"):
+        run(tmp_path / backend, backend=backend, steps=6)
+    eager, compiled = (TrainedGenerator.load(tmp_path / backend).sample(20)[0] for backend in ("eager", "compile"))
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
+def test_settings_of_a_file_can_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("algorithm: wgan\nclip: 0.02\nsteps: 7\n")
+    config = make_config(tmp_path / "mine.yaml", {"steps": 9})
+    assert (config.algorithm, config.clip, config.steps, config.optimizer) == ("wgan", 0.02, 9, "rmsprop")
