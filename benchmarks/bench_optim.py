@@ -1,4 +1,6 @@
-"""One step of RMSprop with clipping against torch.optim.RMSprop(foreach=True) and PyTorch's clamps of whole lists."""
+"""One step of RMSprop with clipping against torch.optim.RMSprop and PyTorch's clamps: of one weight after the other, as
+PyTorch does by default on a CPU, and of whole lists.
+"""
 
 import copy
 import itertools
@@ -35,12 +37,14 @@ CASES = [*((name, "float32") for name in CRITICS), ("dcgan-64", "bfloat16")]
 def bench_rmsprop(compare: Comparison, name: str, dtype: str, caches: str) -> None:
     """Ten calls in a row, or one after what the other has left in the caches."""
     critic = CRITICS[name]().to(compare.device, getattr(torch, dtype))
-    params, others = (list(copy.deepcopy(critic).parameters()) for _ in range(2))
-    for param, other in zip(params, others, strict=True):
+    params, others, loops = (list(copy.deepcopy(critic).parameters()) for _ in range(3))
+    for param, *copies in zip(params, others, loops, strict=True):
         param.grad = torch.randn_like(param)
-        other.grad = param.grad.clone()
+        for other in copies:
+            other.grad = param.grad.clone()
     optimizer = RMSprop(params, clip=0.01)
     baseline = torch.optim.RMSprop(others, lr=5e-5, foreach=True)
+    textbook = torch.optim.RMSprop(loops, lr=5e-5, foreach=False)
 
     def step_and_clamp() -> None:
         baseline.step()
@@ -48,9 +52,16 @@ def bench_rmsprop(compare: Comparison, name: str, dtype: str, caches: str) -> No
             torch._foreach_clamp_min_(others, -0.01)
             torch._foreach_clamp_max_(others, 0.01)
 
+    def loop() -> None:
+        textbook.step()
+        with torch.no_grad():
+            for other in loops:
+                other.clamp_(-0.01, 0.01)
+
     compare(
         optimizer.step,
         calls=10 if caches == "warm" else 1,
         bytes_moved=5 * sum(param.nbytes for param in params),
+        textbook=loop,
         foreach=step_and_clamp,
     )

@@ -33,9 +33,9 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "variant"), list(cases()))
 def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
     """bfloat16 is autocast, eager on the CPU and captured on a GPU, against textbooks in float32 and in bfloat16. The
-    optimizer is PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours; "fused" is a textbook that asks
-    for more, "joint" scores real and fake samples in one batch as well, and "captured" is the fused one in a CUDA graph
-    of its own.
+    optimizer is PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours, which makes it a fused one;
+    "fused" is a textbook that asks for that, "joint" scores real and fake samples in one batch as well, and "captured"
+    is the fused one in a CUDA graph of its own.
     """
     on_gpu = compare.device.type == "cuda"
     critics = GPU_CRITICS if on_gpu else CRITICS

@@ -5,21 +5,22 @@ from statistics import median
 
 from tables import COMPARED, Entry, Results, apart, baselines, compared, label, ratio, significant, table, value
 
-CHECKS = "PyTorch's form checks no arguments; ours does, and names the wrong one: some microseconds"
+CHECKS = "ours checks its arguments in Python first, to name the wrong one: some microseconds"
 IN_ORDER = "one thread adds up the million rows in order, so that any number of threads gives the same bits"
 IMPORTS = "`import wgan_fast` includes `import torch`"
-KERNELS = "both are one kernel, of about the same time; lerp checks no arguments, and ours does in Python first"
+KERNELS = "lerp's kernel is faster as well, for a reason that was not found yet"
 NOISE = "the quartiles overlap: this run cannot tell them apart"
 ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer there is little else to keep"
 MEMORY = "both are limited by memory; the quartiles overlap"
 NEW = "ours writes into new memory, whose pages the system must provide, as for `clone`"
 PACKS = "ours also packs one bit for each element, which is kept instead of the whole output"
-OVERHEAD = "calls of Python and PyTorch's dispatcher alone, of which both have as many"
+OVERHEAD = "so small an update is overhead: ours calls fewer of PyTorch's operators, and adds Python of its own"
 NO_BFLOAT16 = "PyTorch's products of bfloat16 are slower than those of float32 on a CPU without AVX-512"
 #: Why ours is slower: suite, baseline, words that must be in the case or be the CPU's instruction set, reason. The
 #: first counts that fits and does not contradict what was measured (HOLDS).
 REASONS: list[tuple[str, str, set[str], str]] = [
     ("interpolate", "lerp", set(), MEMORY),
+    ("interpolate", "lerp", set(), CHECKS),
     ("interpolate", "lerp", set(), KERNELS),
     ("gradient_norm_penalty", "textbook", set(), NOISE),
     ("gradient_norm_penalty", "textbook", {"cpu", "many short rows"}, IN_ORDER),
@@ -44,7 +45,7 @@ REASONS: list[tuple[str, str, set[str], str]] = [
 FEW_MICROSECONDS, BEYOND_CACHES = 60e-6, 8 * 2**20  # seconds, of a slow CPU too; bytes
 HOLDS: dict[str, Callable[[Entry, str], bool]] = {
     CHECKS: lambda entry, baseline: value(entry, "ours") - value(entry, baseline) < FEW_MICROSECONDS,
-    KERNELS: lambda entry, baseline: HOLDS[CHECKS](entry, baseline) or (ratio(entry, baseline) or 0) >= 0.65,
+    KERNELS: lambda entry, baseline: (ratio(entry, baseline) or 0) >= 0.65,
     MEMORY: lambda entry, baseline: entry.get("bytes", 0) > BEYOND_CACHES and not apart(entry, baseline),
     NEW: lambda entry, _: (ratio(entry, "clone") or 0) >= 1,
     OVERHEAD: lambda entry, baseline: not apart(entry, baseline),

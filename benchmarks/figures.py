@@ -1,6 +1,7 @@
 """The report's figures. Whoever cannot tell the colours apart has hatches, lines and markers."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 LINES = {  # by provider: colour, line, marker
     "ours": (COLOURS[0], "-", "o"),
     "textbook": (COLOURS[1], "--", "s"),
+    "fused": (COLOURS[3], "-.", "v"),
     "foreach": (COLOURS[2], ":", "^"),
 }
 VARIANTS = ("eager", "bfloat16", "compile", "graph")
@@ -45,23 +47,29 @@ def drawn_from(file: Path, digest: str) -> bool:
 
 
 def _speedup(figure: Any, results: Results) -> None:
-    """Bars by critic in groups by variant; the thin lines are the quartiles of the textbook's over those of ours."""
+    """Bars by critic in groups by variant; the thin lines are the quartiles of the textbook's over those of ours, the
+    diamonds the ratio to the textbook that scores both batches as one.
+    """
     axes = figure.subplots()
     variants = [variant for variant in VARIANTS if results.select("critic_step", variant=variant)]
     critics = list(dict.fromkeys(entry["case"]["name"] for entry in results.select("critic_step")))
     width, highest = 0.8 / len(critics), 1.0
     for i, critic in enumerate(critics):
-        at, heights, spread = [], [], []
+        at, heights, spread, joint = [], [], [], []
         for group, variant in enumerate(variants):
             for entry in results.select("critic_step", name=critic, variant=variant):
                 (low, _, high), (their_low, _, their_high) = (entry["seconds"][who] for who in ("ours", "textbook"))
                 middle = ratio(entry, "textbook")
                 at.append(group + (i - (len(critics) - 1) / 2) * width)
                 heights.append(middle)
+                joint.append(ratio(entry, "joint") or nan)
                 spread.append((max(0, middle - their_low / high), max(0, their_high / low - middle)))
         look = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)]}
         axes.bar(at, heights, 0.9 * width, label=critic, edgecolor="black", linewidth=0.6, zorder=2, **look)
         axes.errorbar(at, heights, list(zip(*spread, strict=True)), fmt="none", ecolor="black", elinewidth=1, zorder=3)
+        axes.plot(
+            at, joint, "D", color="white", markeredgecolor="black", zorder=4, label="against joint" if not i else None
+        )
         for x, height in zip(at, heights, strict=True):
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
             axes.annotate(
@@ -78,9 +86,9 @@ def _speedup(figure: Any, results: Results) -> None:
     axes.axhline(1, color="black", linestyle="--", linewidth=1, zorder=4)
     axes.set_ylim(0, 1.2 * highest)  # a disturbed measurement's quartiles may lie far outside
     axes.set_xticks(range(len(variants)), variants)
-    axes.set_ylabel("times as fast as the textbook\n(eager, float32)")
+    axes.set_ylabel("times as fast as the textbook\n(eager, float32; lines: quartiles)")
     axes.set_title(f"Update of the critic, {results.device}")
-    axes.legend(title="critic", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _growth(figure: Any, results: Results) -> None:
@@ -107,8 +115,12 @@ def _growth(figure: Any, results: Results) -> None:
         _lines(grid[0, 3], [entry["case"]["numbers"] for entry in clipped], clipped, "seconds", 1e3)
         grid[0, 3].set_xlabel("parameters")
         grid[0, 3].set_ylabel("time to clip, ms")
-    handles, names = grid[0, 3 if clipped else 0].get_legend_handles_labels()
-    grid[1, 3].legend(handles, names, loc="center", frameon=False)
+    handles = {
+        name: handle
+        for axes in (grid[0, 0], grid[0, 3])
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    grid[1, 3].legend(handles.values(), handles.keys(), loc="center", frameon=False)
     grid[1, 3].axis("off")
     if not clipped:
         grid[0, 3].axis("off")

@@ -5,6 +5,7 @@
 turns pytest-benchmark's files into ``benchmarks/results/<device>.json``.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
+        "jax": version("jax") if importlib.util.find_spec("jax") else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
-from tables import Entry, Results, comparisons, label, quartiles, ratio, significant, table, times, value
+from tables import Entry, Results, compared, comparisons, label, quartiles, ratio, significant, table, times, value
 
 MEASURES = ("batch", "width", "depth")
 HARDLY = 1.05  # times as fast: what is below gains hardly anything
@@ -23,7 +24,7 @@ lie in one flat buffer; it begins when the backward has ended, and the optimizer
 """
 OF_THIS_CPU = """\
 **The steps are this CPU's.** A GPU's are shorter, so its efficiency with the same bytes is lower: for 90 % a step must
-last nine times as long as the all-reduce, whose column holds for any device."""
+last nine times as long as the all-reduce, whose column holds for any device with such links."""
 
 
 def all_reduce_seconds(size: int, gpus: int) -> float:
@@ -50,8 +51,8 @@ def by_size(results: Results, measure: str) -> list[Entry]:
 
 
 def exponents(of_each: dict[str, list[Entry]]) -> str:
-    def ends(numbers: Sequence[float], text: Callable[[float], str]) -> str:
-        return f"{text(numbers[0])} to {text(numbers[-1])}"
+    def ends(found: Sequence[Any], text: Callable[[Any], str]) -> str:
+        return f"{text(found[0])} to {text(found[-1])}"
 
     def slopes(entries: Sequence[Entry], what: str) -> str:
         points = [
@@ -68,7 +69,7 @@ def exponents(of_each: dict[str, list[Entry]]) -> str:
             ends([1e3 * value(entry, "ours") for entry in entries], significant),
             slopes(entries, "seconds"),
             slopes(entries, "peak_bytes"),
-            ends([ratio(entry, "textbook") for entry in entries], times),
+            ends(entries, lambda entry: compared(entry, "textbook")),
             ends([1 / ratio(entry, "textbook", "peak_bytes") for entry in entries], times),
         ]
         for measure, entries in of_each.items()
@@ -78,14 +79,14 @@ def exponents(of_each: dict[str, list[Entry]]) -> str:
         "An update of an MLP on 64 numbers (batch 128, width 256, 3 hidden layers), of which one measure grows. "
         "Exponents are slopes of the logarithms, between the two smallest and between the two largest sizes: 0 where "
         "the cost is constant, 1 where it is proportional to the measure. Weights, and with them operations, grow with "
-        "the square of the width."
+        "the square of the width. Unlike the ratios, exponents of time compare rows that did not take turns."
     )
     return f"{text}\n\n" + table([*header, "times as fast as textbook", "peak memory, of textbook's"], rows)
 
 
 def where_it_stops(results: Results, entries: Sequence[Entry]) -> str:
     def listed(entries: Sequence[Entry]) -> str:
-        return ", ".join(f"{label(entry)} ({times(ratio(entry, 'textbook'))})" for entry in entries) or "nowhere"
+        return ", ".join(f"{label(entry)} ({compared(entry, 'textbook')})" for entry in entries) or "nowhere"
 
     least = min(entries, key=lambda entry: value(entry, "ours"))
     most = max(entries, key=lambda entry: ratio(entry, "textbook"))
@@ -93,9 +94,9 @@ def where_it_stops(results: Results, entries: Sequence[Entry]) -> str:
     hardly = [entry for entry in entries if ratio(entry, "textbook") < HARDLY]
     text = (
         f"The shortest update takes {quartiles(least, 1e3)} ms ({label(least)}). That is calls of Python and of "
-        "PyTorch's dispatcher, of which the textbook makes about as many; where they are most of the time there is "
-        f"little to gain. Less than {HARDLY} times as fast as the textbook: {listed(hardly)}. Fastest against it: "
-        f"{listed([most])}."
+        "PyTorch's dispatcher: ours calls fewer of PyTorch's operators than the textbook, and adds Python of its own; "
+        f"where they are most of the time there is little to gain. Less than {HARDLY} times as fast as the textbook: "
+        f"{listed(hardly)}. Fastest against it: {listed([most])}."
     )
     if saved:
         text += (

@@ -114,7 +114,7 @@ def test_every_loss_is_shown_and_none_without_a_reason_is_hidden(report: ModuleT
     rows = [cells[1:5] for cells in map(columns, text.splitlines()) if len(cells) == 6]
     slower = {(suite, baseline): [cases, why] for suite, baseline, cases, why in reversed(rows)}
     assert slower["interpolate", "lerp"][0] == "toy, float32 0.50"
-    assert "checks no arguments" in slower["interpolate", "lerp"][1]
+    assert "checks its arguments" in slower["interpolate", "lerp"][1]
     assert ["interpolate", "lerp", "image, float32 0.50", "not explained yet"] in rows  # 100 us are no checks
     assert slower["critic_step", "jax"] == ["toy, jax 0.50", "not explained yet"]
     assert slower["growth", "textbook"] == ["batch 8 0.50; batch 16 0.50", "not explained yet"]
