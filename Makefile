@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 NATIVE = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: venv train test lint format bench report cuda-build gpu-report
+.PHONY: venv train test lint format docs bench report cuda-build gpu-report
 
 venv: $(INSTALLED)
 
@@ -38,6 +38,10 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(NATIVE)
 
+# The API from its docstrings, into build/docs/.
+docs: venv
+	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast
+
 # Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
 BENCH ?= not slow and not cuda
 bench: venv
@@ -55,7 +59,7 @@ report: venv
 CUDA_TORCH = torch==2.11.0
 CUDA_VENV = $(abspath $(CACHE))/$(subst ==,-,$(CUDA_TORCH))-$(shell $(PYTHON) -c "import sys; print(sys.implementation.cache_tag)")
 # What needs the packages of the extras, or a build of its own, is tested elsewhere.
-NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train.py install.py report.py reproduce.py distances.py experiments*.py))
+NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train*.py install.py report.py reproduce.py distances.py experiments*.py))
 CUDA_TESTS = $(abspath $(filter-out $(NOT_FOR_CUDA),$(wildcard tests/test_*.py)))
 
 $(CUDA_VENV)/.installed:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
-pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
 
 import yaml
 from typer.testing import CliRunner

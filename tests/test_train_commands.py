@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lightning", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
 
 from typer.testing import CliRunner
 
@@ -335,6 +335,14 @@ def test_the_compiler_trains_as_well(tmp_path: Path) -> None:
         run(tmp_path / backend, backend=backend, steps=6)
     eager, compiled = (TrainedGenerator.load(tmp_path / backend).sample(20)[0] for backend in ("eager", "compile"))
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
+    run(tmp_path, device="cuda", precision=precision, steps=12)
+    assert all(np.isfinite(found["critic_loss"]) for found in rows(tmp_path))
+    Trainer(make_config(None, {"resume": True, "out": tmp_path, "steps": 14})).run()
 
 
 def test_settings_of_a_file_can_be_overridden(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
-pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast import gradient_penalty
 from wgan_fast.train.dcgan import DCGANCritic

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("lightning", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
 
 from typer.testing import CliRunner
 
