@@ -283,7 +283,7 @@ def row(**values: float) -> dict[str, float]:
     ("settings", "history", "words"),
     [
         ({}, [row(wasserstein=-0.1)] * ROWS, "the critic is under-trained"),
-        ({}, [row(wasserstein=0.1 * 1.1**i) for i in range(3 * ROWS)], "keeps rising"),
+        ({}, [row(wasserstein=0.1 * 1.1**i) for i in range(6 * ROWS)], "keeps rising"),
         ({"algorithm": "gan"}, [row(jensen_shannon=0.6925)] * ROWS, "nearly perfect"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=5.0)] * ROWS, "stay far from 1"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=0.1)] * ROWS, "stay far from 1"),

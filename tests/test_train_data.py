@@ -378,9 +378,10 @@ def test_a_grid_shows_every_image(tmp_path, channels):
     save_samples(tmp_path / "grid.png", samples, Codec("images"))
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image.convert("L"))
-    assert grid.shape == (56, 56)
+    assert grid.shape == (152, 152)  # three times 16 pixels and 2 between, three times
     shades = Codec("images").restore(samples).reshape(7, -1)[:, 0]
-    assert grid[2::18, 2::18][:3].flatten().tolist() == [*shades, 255, 255]
+    assert np.array_equal(grid[2:50, 2:50], np.full((48, 48), shades[0]))
+    assert grid[2::50, 2::50][:3].flatten().tolist() == [*shades, 255, 255]
 
 
 @pytest.mark.parametrize(

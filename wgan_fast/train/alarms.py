@@ -68,9 +68,6 @@ class Alarms:
 
 
 def _rises(values: list[float]) -> bool:
-    """The second half lies above the first by half, and ends higher than it began."""
-    values = values[-2 * ROWS :]
-    if len(values) < 2 * ROWS:
-        return False
-    first, second = sum(values[:ROWS]) / ROWS, sum(values[ROWS:]) / ROWS
-    return first > 0 and second > 1.5 * first and values[-1] > values[ROWS] > values[0]
+    """By a fifth and more over twenty rows, twice in a row."""
+    early, middle, late = (sum(values[-end - ROWS : -end or None]) / ROWS for end in (4 * ROWS, 2 * ROWS, 0))
+    return len(values) >= 5 * ROWS and 0 < 1.44 * early < 1.2 * middle < late

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+SMALLEST = 48  # pixels of an image's side in a grid
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -62,7 +64,8 @@ def save_samples(
 
     Args:
         path: the suffix decides: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv`` (vectors
-            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row).
+            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row, enlarged
+            where they are smaller than 48 pixels).
         samples: of shape (B, ...).
         codec: that of the data which the samples imitate.
         labels: of shape (B,). A grid does not show them.
@@ -105,7 +108,9 @@ def _write_csv(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor 
 
 
 def _grid(images: NDArray[np.uint8], columns: int) -> Image.Image:
-    """uint8 images (B, H, W) or (B, H, W, 3) in rows, two pixels apart on white."""
+    """uint8 images (B, H, W) or (B, H, W, 3) in rows, two pixels apart on white; small ones are enlarged."""
+    enlarged = -(-SMALLEST // images.shape[1])
+    images = images.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
     count, height, width = images.shape[:3]
     size = (columns * (width + 2) + 2, math.ceil(count / columns) * (height + 2) + 2)
     grid = Image.new("L" if images.ndim == 3 else "RGB", size, "white")
