@@ -64,8 +64,8 @@ def save_samples(
 
     Args:
         path: the suffix decides: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv`` (vectors
-            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row, enlarged
-            where they are smaller than 48 pixels).
+            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row,
+            enlarged where they are smaller than 48 pixels).
         samples: of shape (B, ...).
         codec: that of the data which the samples imitate.
         labels: of shape (B,). A grid does not show them.
