@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 NATIVE = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: venv train test lint format docs bench report cuda-build gpu-report
+.PHONY: venv train test test-long lint format docs bench report cuda-build gpu-report
 
 venv: $(INSTALLED)
 
@@ -25,7 +25,10 @@ train: venv
 	$(BIN)/wgan-fast train $(TRAIN_ARGS)
 
 test: venv
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: venv
+	$(BIN)/pytest -m long $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check

@@ -239,7 +239,7 @@ def test_the_default_folder_is_numbered_where_it_exists(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_the_default_run_learns_the_25_gaussians(seed, tmp_path):
     metrics = Trainer(TrainConfig(seed=seed, out=tmp_path / "run")).run()
     assert metrics["modes_covered"] >= 24

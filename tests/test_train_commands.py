@@ -307,7 +307,7 @@ def test_a_healthy_history_raises_no_alarm() -> None:
 # What takes long ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_flat_over_20000_steps(tmp_path: Path) -> None:
     program = f"""
 import resource

@@ -214,7 +214,7 @@ def command(folder: Path, *options: str) -> list[str]:
     return ["-m", "wgan_fast", "train", "--out", str(folder), *(options or flags)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
     """Twenty of them; each run is resumed until it ends, and has the weights of the undisturbed one."""
     subprocess.run([sys.executable, *command(tmp_path / "whole")], check=True, capture_output=True)
