@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
     [
         (["--resume"], "--resume: expected the run's folder as out"),
         (["--resume", "--out", "{}/nowhere"], "--config: .* cannot be read: No such file"),
-        (["--resume", "--out", "{}", "--width", "16"], "--resume: the settings make other networks"),
+        (["--resume", "--out", "{}", "--width", "16"], "--resume: the run has width 8, got 16"),
         (["--resume", "--out", "{}", "--algorithm", "wgan"], "--algorithm: .* has the settings of wgan-gp"),
         (
             ["--resume", "--out", "{}", "--config", "{}/config.yaml"],

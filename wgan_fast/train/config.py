@@ -20,6 +20,10 @@ OPTIMIZERS = ("adam", "rmsprop")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 #: Where a run goes and how it begins; they do not decide its result, and are not written down.
 PLACES = ("out", "overwrite", "resume")
+#: What a run that goes on cannot change.
+FIXED = ("algorithm", "data", "size", "colour", "model", "generator", "critic", "conditional", "seed", "batch_size") + (
+    "optimizer", "norm", "latent_dimension", "width", "depth"
+)  # fmt: skip
 
 
 def _setting(default: Any, words: str) -> Any:

@@ -18,7 +18,7 @@ from wgan_fast.train import plots
 from wgan_fast.train.alarms import Alarms
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
-from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data import batches, make_data
 from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
 from wgan_fast.train.evaluation import Evaluation
@@ -294,6 +294,10 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         if len(state["random"]) != self.world:
             raise ValueError(f"resume: the run had {len(state['random'])} processes, now there are {self.world}")
+        settings = self.config.to_dict()
+        for name in FIXED:
+            if settings[name] != state["config"][name]:
+                raise ValueError(f"resume: the run has {name} {state['config'][name]}, got {settings[name]}")
         try:
             self.averaged_generator.load_state_dict(state["generator"])
             self.critic.load_state_dict(state["critic"])
@@ -303,8 +307,8 @@ class Trainer:
             for scaler, values in zip(self.scalers, state["scalers"], strict=True):
                 scaler.load_state_dict(values)
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"resume: the settings make other networks than the checkpoint's: {reason}") from error
+            reason = str(error).splitlines()[-1].strip()  # a network of the user's may have changed
+            raise ValueError(f"resume: the networks are not the checkpoint's: {reason}") from error
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _claim_folder(self) -> Path:
