@@ -21,8 +21,9 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours,
 #: Where a run goes and how it begins; they do not decide its result, and are not written down.
 PLACES = ("out", "overwrite", "resume")
 #: What a run that goes on cannot change.
-FIXED = ("algorithm", "data", "size", "colour", "model", "generator", "critic", "conditional", "seed", "batch_size") + (
-    "optimizer", "norm", "latent_dimension", "width", "depth"
+FIXED = (
+    "algorithm", "data", "size", "colour", "model", "generator", "critic", "conditional", "seed", "batch_size",
+    "optimizer", "norm", "latent_dimension", "width", "depth",
 )  # fmt: skip
 
 
