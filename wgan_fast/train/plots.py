@@ -1,5 +1,6 @@
 """The figures of a run. Colours are Okabe and Ito's, which colour-blind readers tell apart."""
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def plot_points(
         panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     if critic is not None:
         figure.colorbar(levels, ax=panels, shrink=0.85, pad=0.01, label="critic's score (higher: more real)")
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], columns: Sequence[str]) -> None:
@@ -105,7 +106,7 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         panel.hist(generated[:, i], edges, density=True, color=VERMILION, histtype="step", label="generated")
         panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def _summary(metrics: dict[str, Any]) -> str:
@@ -141,4 +142,10 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
     axes.set(xlabel="generator steps", ylabel=f"estimate and losses ({unit})")
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
+    figure.clear()
+    gc.collect()  # a figure is a knot of references, of megabytes, which Python would leave lying
