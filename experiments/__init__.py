@@ -14,5 +14,6 @@ NAMES = (
     "continuity",
     "gradient_identity",
     "mode_seeking",
+    "clipping",
     "duality",
 )
