@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
         trainer.run()
     assert (tmp_path / "run" / checkpoint.NAME).read_bytes() == before
     assert not list((tmp_path / "run").glob("*.unfinished"))
+
+
+def test_only_the_first_process_touches_the_checkpoint(tmp_path: Path) -> None:
+    file, unfinished = tmp_path / checkpoint.NAME, tmp_path / f"{checkpoint.NAME}.unfinished"
+    other = SimpleNamespace(is_global_zero=False, save=lambda path, state: path.write_text("by the first process"))
+    checkpoint.save_checkpoint(other, tmp_path, {})
+    assert unfinished.exists() and not file.exists()
 
 
 def test_a_damaged_history_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
                 os.replace(file, folder / PREVIOUS)
             os.replace(unfinished, file)
     finally:
-        unfinished.unlink(missing_ok=True)
+        if fabric.is_global_zero:  # another process would take the file from under this one
+            unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
