@@ -93,9 +93,9 @@ class History:
 
 
 def _row(line: str) -> Row | None:
-    """None for half a line, the last of a run that was killed."""
+    """None for half a line, the last of a run that was killed, and for what is no row."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+    return row if isinstance(row, dict) and row.keys() >= {"step", "critic_loss", "generator_loss"} else None
