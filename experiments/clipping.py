@@ -1,16 +1,18 @@
-"""Clipping the weights costs a critic twice: its weights are pushed to the bounds, which leaves it too simple a function,
-and its gradients explode or vanish exponentially with depth unless the bound is just right. The gradient penalty does
-neither. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3, figure 1.
+"""Clipping the weights costs a critic twice: its weights are pushed to the bounds, which leaves it too simple a
+function, and its gradients explode or vanish exponentially with depth unless the bound is just right. The gradient
+penalty does neither. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3, figure 1.
 
-As there, the generator is held fixed: its samples are real ones plus standard normal noise. A critic of 12 hidden layers
-is trained on the Swiss roll, once for each bound and once with the penalty, and the norm of the loss's gradient with
-respect to each layer's activations is fitted by a straight line in log10 over the layers, counted back from the output.
-Clipped critics start with all weights uniform within the bounds, so that training itself puts them there: 1 % of them
-lie within 1 % of the bound at the start. Level sets are those of critics of 3 hidden layers. Whose slope is large in a
-few places only is far from the critic that solves the dual: divided by its largest slope, it says less of the distance.
+As there, the generator is held fixed: its samples are real ones plus standard normal noise. A critic of 12 hidden
+layers is trained on the Swiss roll, once for each bound and once with the penalty, and the norm of the loss's gradient
+with respect to each layer's activations is fitted by a straight line in log10 over the layers, counted back from the
+output. Clipped critics start with all weights uniform within the bounds, so that training itself puts them there: 1 %
+of them lie within 1 % of the bound at the start. Level sets are those of critics of 3 hidden layers. Whose slope is
+large in a few places only is far from the critic that solves the dual: divided by its largest slope, it says less of
+the distance.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -137,7 +139,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         (of_penalised, BLUE, "gradient penalty", "//"),
     ):
         scaled = weights_of(critic) / weights_of(critic).abs().max()
-        look = {"histtype": "stepfilled", "alpha": 0.5, "color": colour, "hatch": hatch}
+        look: Any = {"histtype": "stepfilled", "alpha": 0.5, "color": colour, "hatch": hatch}
         weights.hist(scaled.tolist(), 41, (-1, 1), density=True, label=label, **look)
     weights.set(title="Weights, 8 Gaussians", xlabel="weight, in units of the largest", ylabel="density", yscale="log")
     weights.legend(fontsize=8)

@@ -46,6 +46,12 @@ def make_wide_generator(shape, latent_dimension, classes):
 
 def make_features():
     return torch.nn.Flatten()
+
+def make_short_generator(shape, latent_dimension, classes):
+    return Flat(latent_dimension + 1, shape)
+
+def make_bad_features():
+    return torch.nn.Linear(1000, 1)
 """
 
 
@@ -176,7 +182,14 @@ def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
         (["--generator", "my_networks:nothing"], "--generator: .* has no 'nothing'"),
         (["--critic", "nowhere:make"], "--critic: there is no module 'nowhere'"),
         (["--generator", "my_networks:make_wide_generator"], r"--generator: expected finite float32 samples \(2, 2\)"),
+        (
+            ["--generator", "my_networks:make_short_generator"],
+            "--generator: RuntimeError: mat1 and mat2 .*my_networks.py, line 10",
+        ),
+        (["--generator", "my_networks:make_features"], "--generator: TypeError: make_features.. got an unexpected"),
         (["--features", "my_networks"], "--features: expected module:function"),
+        (["--features", "my_networks:make_bad_features"], "--features: RuntimeError: mat1 and mat2 "),
+        (["--width", "100000000"], "the memory does not suffice; a smaller --batch-size"),
         (["--data", "moons"], "--data: expected one of"),
         (["--data", "gone.csv"], "--data: there is no gone.csv"),
         (["--data", "my_networks.py"], "--data: "),
@@ -191,7 +204,7 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(
     options: list[str], message: str, networks: str, tmp_path: Path
 ) -> None:
     result = cli("train", "--out", "run", *options)
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == (1 if "memory" in message else 2), result.output
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
     assert re.match(f"error: {message}", result.stderr), result.stderr
     assert not (tmp_path / "run").exists()
@@ -224,7 +237,9 @@ def test_interpolations_begin_and_end_at_samples(digits: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{}/nowhere"], "--run: there is no checkpoint"),
+        (["{}/nowhere"], "run: there is no checkpoint"),
+        (["{}/config.yaml"], "run: {}/config.yaml is truncated, or no checkpoint"),
+        (["{}", "--out", "{}/nowhere/samples.npy"], "--out: {}/nowhere/samples.npy cannot be written: No such file"),
         (["{}", "--label", "11"], "--label: expected a number from 0 to 9, got 11"),
         (["{}", "--label", "cat"], "--label: expected one of 0, 1, 2"),
         (["{}", "--out", "{}/samples.csv"], "--out: images go into a file of type .npy, .npz, .png"),
@@ -234,7 +249,7 @@ def test_interpolations_begin_and_end_at_samples(digits: Path) -> None:
 def test_what_cannot_be_sampled_is_told(arguments: list[str], message: str, digits: Path) -> None:
     result = cli("sample", *(argument.format(digits) for argument in arguments))
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {message.format(digits)}") and result.stderr.count("\n") == 1
 
 
 def test_the_exported_generator_needs_pytorch_alone(digits: Path, tmp_path: Path) -> None:
@@ -251,6 +266,41 @@ torch.save(generator(latents, torch.arange(5)), {str(tmp_path / "samples.pt")!r}
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     expected, _ = TrainedGenerator.load(digits).sample(5, seed=2)
     torch.testing.assert_close(torch.load(tmp_path / "samples.pt"), expected)
+
+
+def test_what_cannot_be_exported_or_evaluated_is_told(digits: Path) -> None:
+    for arguments, message in (
+        (["export", digits, "--out", digits / "generator.onnx"], "--out: expected a file of type .pt2"),
+        (
+            ["export", digits, "--out", digits / "nowhere" / "generator.pt2"],
+            "--out: .* cannot be written: No such file",
+        ),
+        (["evaluate", digits / "checkpoint.pt"], "run: .* cannot be read: Not a directory"),
+    ):
+        result = cli(*arguments)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1
+        assert re.match(f"error: {message}", result.stderr), result.stderr
+    assert not list(digits.glob("*.onnx")) and not list(digits.glob("unfinished-*"))
+
+
+def test_a_run_of_several_processes_is_evaluated_by_one(digits: Path) -> None:
+    state = torch.load(digits / "checkpoint.pt", weights_only=True)
+    state["random"] *= 2
+    torch.save(state, digits / "checkpoint.pt")
+    assert cli("evaluate", digits, "--count", 50).exit_code == 0
+    before = (digits / "config.yaml").read_bytes()
+    result = cli("train", "--resume", "--out", digits, "--steps", 3)
+    assert result.exit_code == 2 and result.stderr == "error: --resume: the run had 2 processes, now there are 1\n"
+    assert (digits / "config.yaml").read_bytes() == before
+
+
+def test_data_that_changed_are_told(table: Path) -> None:
+    file = table.parent / "people.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:100]))
+    for arguments in (["train", "--resume", "--steps", 5, "--out", table], ["evaluate", table]):
+        result = cli(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr == f"error: --data: {file} has other columns, other units or other classes than before\n"
 
 
 def test_evaluate_gives_the_numbers_of_the_run(digits: Path) -> None:
@@ -346,6 +396,8 @@ def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
 
 
 def test_settings_of_a_file_can_be_overridden(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("algorithm: wgan\nclip: 0.02\nsteps: 7\n")
+    text = "algorithm: wgan\nclip: 0.02\nsteps: 7\nlearning_rate: 1e-4\nprecision: 32\n"  # as people write them
+    (tmp_path / "mine.yaml").write_text(text)
     config = make_config(tmp_path / "mine.yaml", {"steps": 9})
+    assert (config.learning_rate, config.precision) == (1e-4, "32")
     assert (config.algorithm, config.clip, config.steps, config.optimizer) == ("wgan", 0.02, 9, "rmsprop")

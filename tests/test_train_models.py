@@ -288,15 +288,26 @@ def test_a_factory_that_is_not_there_is_named(name, message, user_module):
         load_factory(name, argument="critic")
 
 
-def test_an_error_inside_of_a_users_module_is_passed_on(user_module):
-    user_module("import their_missing_dependency")
-    with pytest.raises(ModuleNotFoundError, match="their_missing_dependency"):
-        load_factory("their_networks:make_generator")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import their_missing_dependency", "ModuleNotFoundError: No module named .* line 1"),
+        ("def make(:", r"SyntaxError: invalid syntax \(their_networks.py, line 1\)"),
+        ("def make(shape): pass", "TypeError: make.. got an unexpected keyword argument"),
+        ("def make(**given):\n    raise KeyError('layers')", "KeyError: 'layers' .*their_networks.py, line 2"),
+    ],
+)
+def test_an_error_inside_of_a_users_module_is_named_with_its_line(text, message, user_module):
+    user_module(text)
+    with pytest.raises(ValueError, match=f"^generator: {message}"):
+        load_factory("their_networks:make")(shape=(2,), latent_dimension=2, classes=0)
 
 
 def test_a_factory_makes_a_module():
     with pytest.raises(TypeError, match="^critic: expected a function that returns a torch.nn.Module, got NoneType"):
         make_models("mlp", (2,), latent_dimension=2, critic=lambda shape, classes: None)
+    with pytest.raises(ValueError, match="^critic: expected a network with parameters to train"):
+        make_models("mlp", (2,), latent_dimension=2, critic=lambda shape, classes: nn.Flatten())
 
 
 class Returns(nn.Module):

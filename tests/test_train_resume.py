@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +139,38 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "run").glob("*.unfinished"))
 
 
+def test_only_the_first_process_touches_the_checkpoint(tmp_path: Path) -> None:
+    file, unfinished = tmp_path / checkpoint.NAME, tmp_path / f"{checkpoint.NAME}.unfinished"
+    other = SimpleNamespace(is_global_zero=False, save=lambda path, state: path.write_text("by the first process"))
+    checkpoint.save_checkpoint(other, tmp_path, {})
+    assert unfinished.exists() and not file.exists()
+
+
+def test_a_damaged_history_does_not_stop_a_run(tmp_path: Path) -> None:
+    run(tmp_path)
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(file.read_bytes().splitlines()[0] + b'\n[1]\n"x"\n{"step": 5}\n{"step": 2\n\xff')
+    Trainer(make_config(None, {"resume": True, "out": tmp_path, "steps": 12, "log_every": 12})).run()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [4, 12]
+
+
+def test_a_kill_while_a_run_begins_again_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "metrics.jsonl")}
+
+    def half(path: Path, text: str) -> None:
+        path.write_bytes(text[:9].encode())
+        raise OSError(28, "No space left on device")
+
+    trainer = Trainer(make_config(None, {"resume": True, "out": tmp_path, "steps": 12}))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="^out: .* cannot be written: No space left on device"):
+            trainer.run()
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert not list(tmp_path.glob("unfinished-*"))
+
+
 def damage(folder: Path, how: str) -> None:
     file = folder / checkpoint.NAME
     if how == "truncated":
@@ -146,6 +179,8 @@ def damage(folder: Path, how: str) -> None:
         file.write_bytes(b"")
     elif how == "text":
         file.write_text("no checkpoint")
+    elif how == "table":
+        file.write_text("age,pay\n20,1\n")
     elif how == "foreign":
         torch.save({"model": {}}, file)
     elif how == "list":
@@ -160,6 +195,7 @@ def damage(folder: Path, how: str) -> None:
         ("truncated", "is truncated, or no checkpoint"),
         ("empty", "is truncated, or no checkpoint"),
         ("text", "is no checkpoint of wgan_fast"),
+        ("table", "is truncated, or no checkpoint"),
         ("foreign", "is no checkpoint of wgan_fast train: it lacks batches, codec"),
         ("list", "is no checkpoint of wgan_fast train: it lacks everything"),
         ("code", "is no checkpoint of wgan_fast"),
@@ -181,8 +217,11 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
     ("options", "message"),
     [
         (["--resume"], "--resume: expected the run's folder as out"),
-        (["--resume", "--out", "{}/nowhere"], "--config: .* cannot be read: No such file"),
-        (["--resume", "--out", "{}", "--width", "16"], "--resume: the run has width 8, got 16"),
+        (["--resume", "--out", "{}/nowhere"], "--resume: .* cannot be read: No such file"),
+        (["--resume", "--out", "{}", "--steps", "8"], "--steps: the run is at step 9 already; got 8"),
+        (["--resume", "--out", "{}", "--seed", "1"], "--seed: a run that goes on keeps its seed, 0; got 1"),
+        (["--resume", "--out", "{}", "--optimizer", "rmsprop"], "--optimizer: a run that goes on keeps its optimizer"),
+        (["--resume", "--out", "{}", "--width", "16"], "--width: a run that goes on keeps its width, 8; got 16"),
         (["--resume", "--out", "{}", "--algorithm", "wgan"], "--algorithm: .* has the settings of wgan-gp"),
         (
             ["--resume", "--out", "{}", "--config", "{}/config.yaml"],

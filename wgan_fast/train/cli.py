@@ -3,6 +3,8 @@
 import inspect
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
@@ -41,20 +43,23 @@ def train(config: Path | None = None, **options: Any) -> None:
     A setting that is left out comes from --config, else from the algorithm's preset.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    advice = "a smaller --batch-size, --width or --size may help"
     try:
-        trainer = Trainer(make_config(config, given))
-    except (TypeError, ValueError, FileNotFoundError) as error:
+        with _telling_of_memory(advice):
+            trainer = Trainer(make_config(config, given))
+    except (TypeError, ValueError, OSError) as error:
         _stop(_as_option(str(error)), code=2)
     try:
-        metrics = trainer.run()
+        with _telling_of_memory(advice):
+            metrics = trainer.run()
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
         again = f"wgan-fast train --resume --out {trainer.folder}"
         _stop(f"stopped at step {trainer.step}; to go on: {again}", code=128 + number)
     except (OSError, FloatingPointError, ValueError) as error:
-        if str(error).startswith("out:"):
+        if trainer.folder is None:  # nothing has been written
             _stop(_as_option(str(error)), code=2)
-        _stop(f"{trainer.folder}: {error}{_last_good(trainer)}", code=1)
+        _stop(f"{trainer.folder}: {_as_option(str(error))}{_last_good(trainer)}", code=1)
     if trainer.rank == 0:
         typer.echo(_report(metrics))
         typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -92,7 +97,7 @@ def sample(
         Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz, or .csv for vectors.")
     ] = Path("samples.npy"),
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
         str | None, typer.Option(help="Only this label: its name, or its number.", show_default="each in turn")
     ] = None,
@@ -104,14 +109,17 @@ def sample(
     try:
         generator = TrainedGenerator.load(run)
         number = _label(generator, label)
-        if interpolate is None:
-            samples, labels = generator.sample(count, seed=seed, label=number)
-        else:
-            samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
+        with _telling_of_memory("a smaller --count may help"):
+            if interpolate is None:
+                samples, labels = generator.sample(count, seed=seed, label=number)
+            else:
+                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
         labels = labels if out.suffix.lower() in (".npz", ".csv") else None
         save_samples(out, samples, generator.codec, labels, columns=interpolate)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _stop(_as_option(str(error).replace("path:", "out:", 1)), code=2)
+    except OSError as error:
+        _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
 
 
@@ -122,14 +130,18 @@ def evaluate(
         int, typer.Option(help="Generated and held-out samples, at most; some data have fewer.", min=2)
     ] = SAMPLES,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
     try:
-        settings = read_settings(run / "config.yaml") | ({"features": features} if features else {})
-        trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
-        metrics = trainer.evaluation.evaluate(count)
+        # Not those of the machine that trained.
+        here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
+        settings = read_settings(run / "config.yaml", "run") | here | ({"features": features} if features else {})
+        with _telling_of_memory("a smaller --count may help"):
+            trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
+            metrics = trainer.evaluation.evaluate(count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(str(error)), code=2)
+        _stop(_as_option(str(error).replace("resume:", "run:", 1)), code=2)
     typer.echo(json.dumps({"step": trainer.step, **metrics}, indent=2))
 
 
@@ -142,8 +154,10 @@ def export(
     try:
         generator = TrainedGenerator.load(run)
         generator.export(out)
-    except (ValueError, OSError) as error:
-        _stop(_as_option(str(error)), code=2)
+    except ValueError as error:
+        _stop(_as_option(str(error).replace("path:", "out:", 1)), code=2)
+    except OSError as error:
+        _stop_writing(out, error)
     labels = ", labels (B,) of int64" if generator.classes else ""
     typer.echo(f"{out}: takes latent vectors (B, {generator.latent_dimension}) of float32{labels}")
 
@@ -209,6 +223,8 @@ def reproduce(
 def _as_option(message: str) -> str:
     """``batch_size: expected ...`` as the user of the command line knows it, ``--batch-size: expected ...``."""
     name, colon, rest = message.partition(":")
+    if not name.isidentifier() or name == "run":  # an error of another kind; an argument
+        return message
     return f"--{name.replace('_', '-')}{colon}{rest}"
 
 
@@ -226,6 +242,22 @@ def _label(generator: TrainedGenerator, label: str | None) -> int | None:
         wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
         raise ValueError(f"label: expected {wanted}, got {label!r}")
     return classes.index(label)
+
+
+@contextmanager
+def _telling_of_memory(advice: str) -> Iterator[None]:
+    """Ends the command with a line where the memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and "can't allocate memory" not in str(error):  # on CPUs PyTorch has no class for it
+            raise
+        _stop(f"the memory does not suffice; {advice}", code=1)
+
+
+def _stop_writing(out: Path, error: OSError) -> NoReturn:
+    _stop(f"--out: {out} cannot be written: {error.strerror or error}", code=2)
 
 
 def _stop(message: str, code: int) -> NoReturn:

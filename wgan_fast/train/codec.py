@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from wgan_fast.train.whole_file import whole_file
+
 SMALLEST = 48  # pixels of an image's side in a grid
 
 
@@ -47,6 +49,14 @@ class Codec:
         pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return (pixels.squeeze(1) if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()).numpy()
 
+    def resembles(self, other: "Codec") -> bool:
+        """Whether it means the same, but for the rounding of another machine."""
+        if (self.kind, self.columns, self.classes) != (other.kind, other.columns, other.classes):
+            return False
+        shift = np.subtract(self.mean, other.mean) / (self.deviation or 1)
+        ratio = np.divide(self.deviation, other.deviation)
+        return bool((np.abs(shift) < 1e-6).all() and (np.abs(ratio - 1) < 1e-6).all())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, as a checkpoint read by ``torch.load(weights_only=True)`` may hold."""
         return asdict(self)
@@ -73,6 +83,7 @@ def save_samples(
 
     Raises:
         ValueError: the suffix does not fit the kind of samples, or cannot hold labels.
+        OSError: the file cannot be written; what was there is as before.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -82,6 +93,12 @@ def save_samples(
     if labels is not None and suffix == ".npy":
         raise ValueError(f"path: labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}")
     restored = codec.restore(samples)
+    with whole_file(path) as unfinished:
+        _write(unfinished, restored, codec, labels, columns)
+
+
+def _write(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor | None, columns: int | None) -> None:
+    suffix = path.suffix.lower()
     if suffix == ".png":
         _grid(restored, columns or math.ceil(math.sqrt(len(restored)))).save(path)
     elif suffix == ".csv":

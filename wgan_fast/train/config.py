@@ -175,25 +175,36 @@ class TrainConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-def read_settings(file: Path) -> dict[str, Any]:
+def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
     """The settings in a YAML file, such as a run's ``config.yaml``.
 
     Raises:
-        ValueError: there is no such file, it is no YAML, or names something that is no setting.
+        ValueError: there is no such file, it is no YAML, or names something that is no setting; begins with
+            ``argument``.
     """
     try:
         found = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"config: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ValueError(f"{argument}: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"config: {file} is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{argument}: {file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"config: expected settings, `name: value` in each line, in {file}")
-    known = [setting.name for setting in fields(TrainConfig) if setting.name not in PLACES]
+        raise ValueError(f"{argument}: expected settings, `name: value` in each line, in {file}")
+    known = {setting.name: setting.type for setting in fields(TrainConfig) if setting.name not in PLACES}
     unknown = [str(name) for name in found if name not in known]
     if unknown:
-        raise ValueError(f"config: {file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return found
+        raise ValueError(f"{argument}: {file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return {name: _as_written(value, known[name]) for name, value in found.items()}
+
+
+def _as_written(value: Any, kind: Any) -> Any:
+    """YAML reads ``1e-4`` as text, and the name ``32`` of a precision as a number."""
+    if isinstance(value, str) and kind in (float, float | None):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return str(value) if kind is str and type(value) is int else value
 
 
 def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
@@ -207,7 +218,7 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         if file is not None or given.get("out") is None:
             raise ValueError("resume: expected the run's folder as out, and no config, for the folder has its own")
         file = Path(given["out"]) / "config.yaml"
-    settings = read_settings(file) if file is not None else {}
+    settings = read_settings(file, "resume" if given.get("resume") else "config") if file is not None else {}
     for name in ("algorithm", "data"):
         if name in settings and given.get(name, settings[name]) != settings[name]:
             raise ValueError(

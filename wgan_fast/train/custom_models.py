@@ -3,14 +3,20 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wgan_fast.train.networks import Models, latents
+from wgan_fast.train.networks import Models, evaluating, latents
+
+_HERE = str(Path(__file__).parents[1])
 
 
 def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Module]:
@@ -22,8 +28,8 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
         argument: what errors begin with.
 
     Raises:
-        ValueError: the name has another form, there is no such module, or no such function in it. An error inside of
-            the module is passed on.
+        ValueError: the name has another form, there is no such module, or no such function in it; the module, or the
+            function when it is called, raises an error.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
@@ -32,14 +38,15 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
     if directory not in sys.path and "" not in sys.path:
         sys.path.insert(0, directory)
     importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"{argument}: there is no module {error.name!r}, neither installed nor in {directory}; got {name!r}"
-        ) from error
+    with naming_own_code(argument):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise ValueError(
+                f"{argument}: there is no module {error.name!r}, neither installed nor in {directory}; got {name!r}"
+            ) from error
     if not hasattr(module, attribute):
         raise ValueError(f"{argument}: {module.__file__} has no {attribute!r}; got {name!r}")
     factory: Any = getattr(module, attribute)
@@ -48,7 +55,32 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
             f"{argument}: expected a function that returns a torch.nn.Module, got {name!r}, "
             f"which is of type {type(factory).__name__}"
         )
-    return factory
+
+    @wraps(factory)
+    def make(**arguments: Any) -> Any:
+        with naming_own_code(argument):
+            return factory(**arguments)
+
+    return make
+
+
+@contextmanager
+def naming_own_code(argument: str) -> Iterator[None]:
+    """Turns an error in a user's code into one that begins with the argument's name and says the line."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith(f"{argument}:"):
+            raise
+        reason = (str(error).strip() or "no message").split("\n", 1)[0]
+        raise ValueError(f"{argument}: {type(error).__name__}: {reason}{_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """Where the user's code was, for a user knows the libraries' less."""
+    libraries = ("<frozen", *(str(Path(module.__file__ or "").parent) for module in (torch, importlib)), _HERE)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
 
 
 def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, classes: int) -> None:
@@ -63,7 +95,7 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
 
     Raises:
         ValueError: the generator does not return finite float32 samples (B, \\*shape), or the critic not one finite
-            score for each sample, of shape (B,) or (B, 1). An error inside of a network is passed on.
+            score for each sample, of shape (B,) or (B, 1), or a network raises an error.
     """
     parameter = next(models.generator.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
@@ -71,25 +103,23 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
     with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for count in (2, 4):  # a network that knows the size of the batch by heart is found at the second
             labels = (torch.arange(count, device=device) % classes,) if classes else ()
-            samples = _evaluate(models.generator, latents(count, latent_dimension, random), *labels)
+            with naming_own_code("generator"):
+                samples = _evaluate(models.generator, latents(count, latent_dimension, random), *labels)
             wanted = f"finite float32 samples {(count, *shape)} from latent vectors {(count, latent_dimension)}"
             _check("generator", samples, wanted, [(count, *shape)], torch.float32)
             # Not the generator's: what it returns must not be the critic's fault.
             images = torch.rand(count, *shape, generator=random, device=device) * 2 - 1
-            scores = _evaluate(models.critic, images, *labels)
+            with naming_own_code("critic"):
+                scores = _evaluate(models.critic, images, *labels)
             wanted = f"one finite score for each sample, of shape {(count,)} or {(count, 1)}, from {(count, *shape)}"
             _check("critic", scores, wanted, [(count,), (count, 1)])
 
 
 def _evaluate(network: nn.Module, *args: Tensor) -> Any:
     """The output in evaluation mode. The network keeps its modes and its buffers."""
-    training = {module: module.training for module in network.modules()}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    try:
-        return functional_call(network.eval(), buffers, args)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(network):
+        return functional_call(network, buffers, args)
 
 
 def _check(

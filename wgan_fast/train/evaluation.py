@@ -9,9 +9,10 @@ from wgan_fast import interpolate
 from wgan_fast.train import plots
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data import Data
-from wgan_fast.train.metrics import Metrics, evaluate, feature_distances
+from wgan_fast.train.metrics import Metrics, check_features, evaluate, feature_distances
 from wgan_fast.train.models import load_factory
-from wgan_fast.train.sampling import cyclic_labels, evaluating, generate, seeded_latents
+from wgan_fast.train.networks import evaluating
+from wgan_fast.train.sampling import cyclic_labels, generate, seeded_latents
 
 #: Generated and real samples that the last evaluation compares; the field's number for counting modes.
 SAMPLES = 2500
@@ -28,7 +29,8 @@ class Evaluation:
         seed: of latent vectors and held-out samples.
 
     Raises:
-        ValueError: ``config.features`` names no function that makes a network.
+        ValueError: ``config.features`` names no function that makes a network from samples to features, or too few
+            samples are held out for it.
     """
 
     def __init__(self, config: TrainConfig, data: Data, generator: nn.Module, critic: nn.Module, seed: int) -> None:
@@ -36,15 +38,22 @@ class Evaluation:
         self._generator, self._critic = generator, critic
         self._classes = len(data.classes) if config.conditional else 0
         self._features = load_factory(config.features, "features")() if config.features else None
+        if self._features is not None:  # at once, not after hours
+            check_features(self._features, self._real(SAMPLES)[0])
 
     @torch.no_grad()
     def evaluate(self, count: int | None = None) -> Metrics:
         """Judges the generator on held-out samples, 2,500 by default; see :func:`wgan_fast.train.metrics.evaluate`."""
-        held_out = self._data.held_out(2 * (count or SAMPLES), self._seed).samples
-        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
+        real, other_real = self._real(count or SAMPLES)
         generated = self.generated(len(real))
         metrics = evaluate(generated, real, other_real, self._data)
         return metrics | (feature_distances(self._features, generated, real) if self._features is not None else {})
+
+    def _real(self, count: int) -> tuple[Tensor, Tensor]:
+        """Two sets of held-out samples, of at most ``count``; the same one twice where there is only one sample."""
+        held_out = self._data.held_out(2 * count, self._seed).samples
+        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
+        return real, other_real
 
     def generated(self, count: int) -> Tensor:
         """Samples of the generator, with each label in turn."""

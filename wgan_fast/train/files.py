@@ -112,8 +112,8 @@ class ImageFolder(Samples):
         if not self.paths:
             raise ValueError(f"data: {folder} holds no images")
         for path in self.paths:
-            with _naming(path, "an image"):
-                Image.open(path).close()
+            with _naming(path, "an image"), Image.open(path) as image:
+                _refuse_floats(image)
         self.labels = np.array(labels) if folders else None
         self.codec = Codec("images", classes=tuple(of_class.name for of_class in folders))
         self.size, self.colour = size, colour
@@ -179,10 +179,13 @@ def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
     return folders, files
 
 
-def _fit(image: Image.Image, size: int, colour: bool) -> NDArray[np.uint8]:
-    """The centre square, resized, uint8 (size, size) or (size, size, 3). What is transparent shows white."""
+def _refuse_floats(image: Image.Image) -> None:
     if image.mode.startswith("F"):
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+
+
+def _fit(image: Image.Image, size: int, colour: bool) -> NDArray[np.uint8]:
+    """The centre square, resized, uint8 (size, size) or (size, size, 3). What is transparent shows white."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast import CriticOutput
+from wgan_fast.train.whole_file import whole_file
 
 Row = dict[str, float]
 
@@ -26,15 +27,17 @@ class History:
     """
 
     def __init__(self, path: Path, step: int = 0, estimate: str = "wasserstein") -> None:
-        lines = path.read_text().splitlines() if step and path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if step and path.exists() else []
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._path, self._estimate = path, estimate
         self._critic: list[Tensor] = []
         self._generator: list[Tensor] = []
 
     def __enter__(self) -> "History":
-        self._file = self._path.open("w")
-        self._file.writelines(json.dumps(row) + "\n" for row in self.rows)
+        if self.rows:  # a run that is killed now still has them
+            with whole_file(self._path) as unfinished:
+                unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self._file = self._path.open("a" if self.rows else "w")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -90,9 +93,9 @@ class History:
 
 
 def _row(line: str) -> Row | None:
-    """None for half a line, the last of a run that was killed."""
+    """None for half a line, the last of a run that was killed, and for what is no row."""
     try:
-        row: Row = json.loads(line)
+        row = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return row
+    return row if isinstance(row, dict) and row.keys() >= {"step", "critic_loss", "generator_loss"} else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast import distances
+from wgan_fast.train.custom_models import naming_own_code
 from wgan_fast.train.data import Data
 
 EXACT = 1024  # coordinates up to which the distance is exact; the cost of all pairs grows with them
@@ -94,6 +95,22 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
         torch.manual_seed(0)
         kid_mean, _ = kid.compute()
     return {"fid": fid.compute().item(), "kid": kid_mean.item()}
+
+
+@torch.no_grad()
+def check_features(network: nn.Module, real: Tensor) -> None:
+    """Tries a network of features on real samples, as :func:`feature_distances` gives them to it.
+
+    Raises:
+        TypeError: it is no network.
+        ValueError: it does not return features (B, F), raises an error, or has too few samples to compare.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"features: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+    if len(real) < 2:
+        raise ValueError("features: FID needs at least 4 held-out samples, a tenth of the data, to compare; got fewer")
+    with naming_own_code("features"):
+        _features(network.eval(), real[:2])
 
 
 def _features(network: nn.Module, samples: Tensor) -> Tensor:

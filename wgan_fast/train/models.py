@@ -49,7 +49,8 @@ def make_models(
 
     Raises:
         TypeError: ``generator`` or ``critic`` makes no Module.
-        ValueError: a name is unknown, the model cannot make samples of this shape, or it has no depth to choose.
+        ValueError: a name is unknown, the model cannot make samples of this shape, or it has no depth to choose; a
+            network has nothing to train.
     """
     if name not in MODELS:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
@@ -68,4 +69,6 @@ def make_models(
     for role, network in models._asdict().items():
         if not isinstance(network, nn.Module):
             raise TypeError(f"{role}: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError(f"{role}: expected a network with parameters to train, got none")
     return models

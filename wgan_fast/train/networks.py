@@ -1,6 +1,8 @@
 """What every generator and every critic of the trainer has in common: its call, and how it takes labels."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,18 @@ class Models(NamedTuple):
 def latents(count: int, latent_dimension: int, random: torch.Generator) -> Tensor:
     """Standard normal latent vectors (count, latent_dimension) that ``random`` draws on its device."""
     return torch.randn(count, latent_dimension, generator=random, device=random.device)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each part is in the mode that it had."""
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 class Generator(nn.Module):

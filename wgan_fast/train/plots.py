@@ -101,9 +101,15 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
             panel.axis("off")
             continue
         low, high = np.quantile(real[:, i], (0.001, 0.999)).tolist()
+        if low == high:  # few samples are held out, or nearly all are the same
+            low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, 41)
-        panel.hist(real[:, i], edges, density=True, color=BLUE, alpha=0.4, label="real, held out")
-        panel.hist(generated[:, i], edges, density=True, color=VERMILION, histtype="step", label="generated")
+        for values, label, style in (
+            (real[:, i], "real, held out", {"color": BLUE, "alpha": 0.4}),
+            (generated[:, i], "generated", {"color": VERMILION, "histtype": "step"}),
+        ):
+            share = np.full(len(values), 40 / (len(values) * (high - low)))  # also of those outside the frame
+            panel.hist(values, edges, weights=share, label=label, **style)
         panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     _save(figure, path)

@@ -1,7 +1,5 @@
 """A trained generator, read from a run without its data: samples, interpolations, and a file that needs no library."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from torch import Tensor, nn
 from wgan_fast.train.checkpoint import load_checkpoint
 from wgan_fast.train.codec import Codec
 from wgan_fast.train.models import Models, load_factory, make_models
+from wgan_fast.train.networks import evaluating, latents
+from wgan_fast.train.whole_file import whole_file
 
 BATCH = 500  # samples that are generated at once
 
@@ -26,30 +26,18 @@ def build_networks(spec: dict[str, Any]) -> Models:
 
 @torch.no_grad()
 def generate(
-    generator: nn.Module, latents: Tensor, labels: Tensor | None = None, device: torch.device | str = "cpu"
+    generator: nn.Module, vectors: Tensor, labels: Tensor | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Samples (B, ...) on the CPU from latent vectors (B, latent_dimension), and labels (B,), in evaluation mode."""
-    inputs = (latents,) if labels is None else (latents, labels)
+    inputs = (vectors,) if labels is None else (vectors, labels)
     batches = zip(*(tensor.split(BATCH) for tensor in inputs), strict=True)
     with evaluating(generator):
         return torch.cat([generator(*(tensor.to(device) for tensor in batch)).float().cpu() for batch in batches])
 
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each part is in the mode that it had."""
-    training = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-
-
 def seeded_latents(count: int, latent_dimension: int, seed: int) -> Tensor:
     """Standard normal latent vectors (count, latent_dimension); the same on every device."""
-    return torch.randn(count, latent_dimension, generator=torch.Generator().manual_seed(seed))
+    return latents(count, latent_dimension, torch.Generator().manual_seed(seed))
 
 
 def cyclic_labels(count: int, classes: int) -> Tensor | None:
@@ -80,13 +68,17 @@ class TrainedGenerator:
         """From a run folder or a checkpoint.
 
         Raises:
-            ValueError: there is none, or it is damaged.
+            ValueError: there is none, it is damaged, or it is of another network than the user's function makes now.
         """
         state = load_checkpoint(Path(path), "run")
         spec = state["networks"]
         with torch.random.fork_rng(devices=[]):
             network = build_networks(spec).generator
-        network.load_state_dict(state["generator"])
+        try:
+            network.load_state_dict(state["generator"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"run: {spec['generator']} makes another network than was trained: {reason}") from error
         network.requires_grad_(False).eval()
         return cls(network, spec["latent_dimension"], spec["classes"], Codec.from_dict(state["codec"]), state["step"])
 
@@ -134,17 +126,23 @@ class TrainedGenerator:
         """Writes the network for ``torch.export.load``, which needs PyTorch alone.
 
         It takes latent vectors (B, latent_dimension), with classes also labels (B,), for any B.
+
+        Raises:
+            ValueError: the suffix is another than ``.pt2``, or PyTorch cannot export the network.
+            OSError: the file cannot be written.
         """
+        if Path(path).suffix != ".pt2":
+            raise ValueError(f"path: expected a file of type .pt2, got {path}")
         example = [torch.zeros(2, self.latent_dimension)]
         if self.classes:
             example.append(torch.zeros(2, dtype=torch.int64))
         batch = torch.export.Dim("batch", min=1)
-        exported = torch.export.export(
-            self.network, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example), strict=False
-        )
-        unfinished = Path(path).with_name(f"unfinished-{Path(path).name}")  # PyTorch looks at the suffix
         try:
+            exported = torch.export.export(
+                self.network, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example), strict=False
+            )
+        except Exception as error:  # a network of one's own may do anything
+            reason = str(error).strip().split("\n", 1)[0]
+            raise ValueError(f"run: torch.export cannot export the generator: {reason}") from error
+        with whole_file(Path(path)) as unfinished:
             torch.export.save(exported, unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from wgan_fast.train import plots
 from wgan_fast.train.alarms import Alarms
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
+from wgan_fast.train.codec import Codec
 from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data import batches, make_data
 from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
@@ -29,6 +30,7 @@ from wgan_fast.train.progress import ProgressDisplay
 from wgan_fast.train.randomness import own_random_states, random_states, set_random_states
 from wgan_fast.train.run_folder import claim_run_folder
 from wgan_fast.train.sampling import build_networks
+from wgan_fast.train.whole_file import whole_file
 
 #: Samples of an evaluation during training, which should take little time.
 WATCHED_SAMPLES = 500
@@ -146,9 +148,15 @@ class Trainer:
             FloatingPointError: a loss is no longer finite; the last checkpoint is from before.
             Stopped: SIGINT or SIGTERM came; a checkpoint of the moment has been written.
             RuntimeError: it has run before.
+            ValueError: the run that should go on had another number of processes; a batch or a network of one's own is
+                not as it should be.
         """
         if self.folder is not None:
             raise RuntimeError("a Trainer runs once; make another one")
+        if self.restored is not None and len(self.restored["random"]) != self.world:
+            raise ValueError(
+                f"resume: the run had {len(self.restored['random'])} processes, now there are {self.world}"
+            )
         config, start = self.config, time.perf_counter()
         self.folder = self._claim_folder()
         stop, alarms = StopRequest(self.fabric), Alarms(config)
@@ -262,7 +270,8 @@ class Trainer:
             self.evaluation.draw(self.folder / "samples.png", metrics)
             plots.plot_curve(self.folder / "curve.png", self.history.rows)
             self.logger.finalize("success")
-            (self.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+            with whole_file(self.folder / "metrics.json") as unfinished:
+                unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
         self.fabric.barrier()
         return metrics
 
@@ -292,12 +301,14 @@ class Trainer:
         save_checkpoint(self.fabric, self.folder, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if len(state["random"]) != self.world:
-            raise ValueError(f"resume: the run had {len(state['random'])} processes, now there are {self.world}")
-        settings = self.config.to_dict()
-        for name in FIXED:
-            if settings[name] != state["config"][name]:
-                raise ValueError(f"resume: the run has {name} {state['config'][name]}, got {settings[name]}")
+        for name in FIXED:  # with another seed it would train on held-out samples
+            before, now = state["config"][name], getattr(self.config, name)
+            if now != before:
+                raise ValueError(f"{name}: a run that goes on keeps its {name}, {before}; got {now}")
+        if self.config.steps < state["step"]:
+            raise ValueError(f"steps: the run is at step {state['step']} already; got {self.config.steps}")
+        if not self.data.codec.resembles(Codec.from_dict(state["codec"])):
+            raise ValueError(f"data: {self.config.data} has other columns, other units or other classes than before")
         try:
             self.averaged_generator.load_state_dict(state["generator"])
             self.critic.load_state_dict(state["critic"])
@@ -312,10 +323,18 @@ class Trainer:
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _claim_folder(self) -> Path:
-        folder = claim_run_folder(self.config) if self.rank == 0 else Path()
-        folder = self.fabric.broadcast(folder)
+        folder: Path | OSError = Path()
         if self.rank == 0:
-            (folder / "config.yaml").write_text(self.config.to_yaml())
+            try:
+                folder = claim_run_folder(self.config)
+                with whole_file(folder / "config.yaml") as unfinished:
+                    unfinished.write_text(self.config.to_yaml())
+            except OSError as error:
+                named = str(error).startswith("out:")
+                folder = error if named else OSError(f"out: {error.filename} cannot be written: {error.strerror}")
+        folder = self.fabric.broadcast(folder)
+        if isinstance(folder, OSError):  # in every process, so that none waits for another
+            raise folder
         self.logger = TensorBoardLogger(folder, name="tensorboard", version="")
         return folder
 

@@ -1,0 +1,24 @@
+"""Files that are there whole, or not at all."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write in; what is there when the block ends well becomes ``path``, which is as it was until then.
+
+    Raises:
+        OSError: ``path`` cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    unfinished = path.with_name(f"unfinished-{path.name}")  # writers look at the suffix
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
