@@ -140,7 +140,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     ):
         scaled = weights_of(critic) / weights_of(critic).abs().max()
         look: Any = {"histtype": "stepfilled", "alpha": 0.5, "color": colour, "hatch": hatch}
-        weights.hist(scaled.tolist(), 41, (-1, 1), density=True, label=label, **look)
+        weights.hist(scaled.tolist(), bins=41, range=(-1, 1), density=True, label=label, **look)
     weights.set(title="Weights, 8 Gaussians", xlabel="weight, in units of the largest", ylabel="density", yscale="log")
     weights.legend(fontsize=8)
     for row, (critics, title) in enumerate(((clipped, "clipping, c = 0.01"), (penalised, "gradient penalty"))):
