@@ -388,6 +388,7 @@ def test_the_compiler_trains_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
 def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
     run(tmp_path, device="cuda", precision=precision, steps=12)

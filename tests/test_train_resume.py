@@ -285,4 +285,4 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     torch.testing.assert_close(two["trained_generator"], one["trained_generator"], rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
         for name in ("critic_loss", "generator_loss", "wasserstein", "penalty"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+            assert mine[name] == pytest.approx(theirs[name], rel=5e-3, abs=1e-4)
