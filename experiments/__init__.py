@@ -14,6 +14,5 @@ NAMES = (
     "continuity",
     "gradient_identity",
     "mode_seeking",
-    "clipping",
     "duality",
 )
