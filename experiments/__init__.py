@@ -14,5 +14,8 @@ NAMES = (
     "continuity",
     "gradient_identity",
     "mode_seeking",
+    "estimate_tracks_quality",
+    "mode_collapse",
+    "clipping",
     "duality",
 )

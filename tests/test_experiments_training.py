@@ -1,0 +1,105 @@
+"""What the critic's estimate is worth, who covers modes, what clipping costs: the small versions, and their parts."""
+
+import itertools
+
+import pytest
+import torch
+
+pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+
+from wgan_fast.experiments import clipping, estimate_tracks_quality, gan_training, mode_collapse
+from wgan_fast.experiments.claim import Finding
+
+
+def measured(finding: Finding) -> list[float]:
+    return [number.measured for number in finding.numbers]
+
+
+# The loop that they share -------------------------------------------------------------------------
+
+
+def test_networks_side_by_side_are_independent() -> None:
+    networks = [gan_training.MLPCritic(2, 8, 2) for _ in range(3)]
+    samples = torch.randn(12, 2)
+    together = gan_training.SideBySide(networks)(samples)
+    for i, network in enumerate(networks):
+        torch.testing.assert_close(together[i::3].squeeze(1), network(samples[i::3]))
+
+
+@pytest.mark.parametrize("name", gan_training.ALGORITHMS)
+def test_training_yields_before_each_update_of_the_generator_and_at_the_end(name: str) -> None:
+    algorithm, data = gan_training.ALGORITHMS[name], [gan_training.make_toy("8gaussians")]
+    states = gan_training.train(
+        algorithm, data, 2, critic_updates=1, first_critic_updates=1, critic_rate=1e-2, generator_rate=1e-2
+    )
+    weights = [
+        tuple(torch.cat([one.detach().flatten() for one in part.parameters()]) for part in (p.generators, p.critics))
+        for p in states
+    ]
+    assert len(weights) == 3
+    for (generator, critic), (next_generator, next_critic) in itertools.pairwise(weights):
+        assert not torch.equal(generator, next_generator)
+        assert not torch.equal(critic, next_critic)
+    if algorithm.clip:
+        assert weights[-1][1].abs().max() <= algorithm.clip
+
+
+# The estimate tracks the distance -----------------------------------------------------------------
+
+
+def test_estimates_follow_the_distance() -> None:
+    clipped, penalised, standard, near_log_2 = measured(estimate_tracks_quality.run(0, small=True))
+    assert all(-1 <= correlation <= 1 for correlation in (clipped, penalised, standard))
+    assert penalised > 0.7
+    assert near_log_2 == pytest.approx(1, abs=0.3)
+
+
+def test_spearman_is_of_ranks() -> None:
+    course = estimate_tracks_quality.Course([0, 1, 2, 3], [1.0, 10.0, 100.0, 1000.0], [0.1, 0.2, 0.3, 0.35])
+    assert estimate_tracks_quality.spearman(course) == pytest.approx(1)
+    assert estimate_tracks_quality.spearman(course._replace(distances=[4.0, 3.0, 2.0, 1.0])) == pytest.approx(-1)
+
+
+# Mode collapse ------------------------------------------------------------------------------------
+
+
+def test_modes_are_counted_after_each_training() -> None:
+    finding = mode_collapse.run(0, small=True)
+    *modes, penalised, clipped = measured(finding)
+    assert [0 <= covered <= 25 for covered in modes] == [True] * 6
+    assert 0 <= penalised <= 1 and 0 <= clipped <= 1
+
+
+def test_a_mode_is_covered_by_a_sample_within_3_sigma() -> None:
+    data = gan_training.make_toy("8gaussians")
+    assert data.centres is not None and data.sigma is not None
+    offset = torch.tensor([[2.9, 0.0], [0.0, 3.1]]) * data.sigma
+    samples = mode_collapse.judge(data.centres[[0, 3]] + offset, data)
+    assert samples.covered.nonzero().flatten().tolist() == [0]
+    assert samples.share == 0.5
+
+
+# Clipping -----------------------------------------------------------------------------------------
+
+
+def test_clipping_pushes_weights_to_the_bound_and_gradients_away() -> None:
+    clipped, penalised, seen, exploding, vanishing, vanishing_faster, steady = measured(clipping.run(0, small=True))
+    assert clipped > 0.02
+    assert penalised < 0.01
+    assert 0 < seen < 1
+    assert exploding > 0.1
+    assert vanishing_faster < vanishing < -1
+    assert abs(steady) < 0.2
+
+
+def test_slope_is_that_of_a_straight_line() -> None:
+    assert clipping.slope(10 ** torch.linspace(0, -6, 13, dtype=torch.float64)) == pytest.approx(-0.5)
+
+
+def test_gradient_norms_go_from_the_last_layer_to_the_input() -> None:
+    critic, data = clipping.MLPCritic(2, 4, 3), clipping.make_toy("swissroll")
+    norms = clipping.gradient_norms(critic, data)
+    assert norms.shape == (4,)
+    last = critic.layers[-1].weight.norm().double() * (2 / clipping.BATCH) ** 0.5
+    torch.testing.assert_close(norms[0], last.detach(), rtol=1e-5, atol=0)
