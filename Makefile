@@ -74,7 +74,7 @@ cuda-build: $(CUDA_VENV)/.installed
 	WGAN_FAST_CUDA=1 WGAN_FAST_WERROR=1 TORCH_CUDA_ARCH_LIST="8.0;9.0;10.0" \
 	  $(CUDA_VENV)/bin/pip install --no-deps --force-reinstall .
 	cd $(CUDA_VENV) && bin/python -m wgan_fast.doctor
-	cd $(CUDA_VENV) && bin/pytest $(CUDA_TESTS) $(PYTEST_ARGS)
+	cd $(CUDA_VENV) && bin/pytest -m "not slow and not long" $(CUDA_TESTS) $(PYTEST_ARGS)
 
 # On a machine with a GPU, offline, with the Python that holds torch.
 gpu-report:

@@ -64,7 +64,8 @@ class StopRequest:
         before = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, self._hear)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+                    before[number] = signal.signal(number, self._hear)
         except ValueError:
             pass
         try:
