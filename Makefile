@@ -43,7 +43,7 @@ format: venv
 
 # The API from its docstrings, into build/docs/.
 docs: venv
-	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast
+	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast wgan_fast.train
 
 # Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
 BENCH ?= not slow and not cuda
