@@ -5,9 +5,9 @@ Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and 
 Three algorithms learn 8 Gaussians, with 10 updates of the critic for each of the generator, so that it is near its
 optimum. At 41 points of the training, which lie closer at its beginning, samples that nobody was trained on give the
 critic's estimate, mean f(x) - mean f(x~), or the discriminator's, log 2 less half its loss, and the exact distance.
-The critic's is an estimate of W times its Lipschitz constant, so only ranks are compared: Spearman's correlation. The
-training with clipping is short for that reason: where what is left to learn is finer than a clipped critic can see, its
-estimate says no more. The standard GAN drops modes, so that W rises, and the discriminator's estimate falls.
+The critic's is an estimate of W times its Lipschitz constant, so only ranks are compared: Spearman's correlation. With
+clipping the generator learns at a quarter of the rate, and is stopped early: once what is left to learn is finer than a
+clipped critic can see, its estimate says no more. The standard GAN drops modes: W rises, and the estimate of JS falls.
 """
 
 import math
