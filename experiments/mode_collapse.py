@@ -3,14 +3,14 @@ Gaussians of a ring, and most of 25. Source: Arjovsky, Chintala and Bottou, "Was
 4.3; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3.
 
 All train the same MLPs, with ReLU and without normalisation, in the way that the theory of WGAN asks for: the critic or
-discriminator is updated 200 times before the first update of the generator, and 5 times before each, at twice its rate.
-(A standard GAN is usually balanced by a single update; it then covers most modes of such toy data.) A mode is covered when one of 2500
+discriminator is updated 200 times before the first update of the generator, and 5 times before each. (A standard GAN
+is usually balanced by a single update; it then covers most modes of such toy data.) A mode is covered when one of 2500
 samples lies within 3 sigma of its centre. Where modes lie close together, a sample between them may do that by chance,
 so the share of samples that lie within 3 sigma of a centre is measured as well.
 
 On 8 Gaussians, a ring with nothing inside, the standard GANs mostly cover half of the modes or fewer. On 25, which any
-broad cloud covers, they differ less from WGAN-GP: the minimax GAN may cover 20. WGAN with clipping covers more modes
-than the standard GANs, but hardly any of its samples lie on one: its critic is too simple a function to see it.
+broad cloud covers, they lose a few more than WGAN-GP. WGAN with clipping covers as many of 25 as the minimax GAN, and
+most of 8, but hardly any of its samples lie on a mode: its critic is too simple a function to see one.
 """
 
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def generate(algorithm: Algorithm, data: list[Distribution], steps: int, first_c
         critic_updates=5,
         first_critic_updates=first_critic_updates,
         critic_rate=2e-3,
-        generator_rate=1e-3,
+        generator_rate=2e-3,
     )
     *_, pairs = states
     with torch.no_grad():
@@ -86,7 +86,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
             Number(f"{name}: modes of 25, fewer than WGAN-GP", mean_covered(name, "25gaussians"), best, 0, "<=")
         )
     numbers += [
-        Number("WGAN-GP: share of samples on the 8 modes", mean_share("WGAN-GP", "8gaussians"), 0.25, 0, ">="),
+        Number("WGAN-GP: share of samples on the 8 modes", mean_share("WGAN-GP", "8gaussians"), 0.5, 0, ">="),
         Number("WGAN, clipping: share of samples there", mean_share("WGAN, clipping", "8gaussians"), 0.1, 0, "<="),
     ]
 
