@@ -571,8 +571,8 @@ def test_sliced_derivatives_and_types(dtype):
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (TypeError, "projections: expected an integer, got float", {"projections": 8.0}),
-        (ValueError, "projections: expected a number >= 1, got 0", {"projections": 0}),
+        (TypeError, "projections: expected an integer, got 8.0", {"projections": 8.0}),
+        (ValueError, "projections: expected an integer of at least 1, got 0", {"projections": 0}),
         (TypeError, "generator: expected a torch.Generator, got int", {"generator": 0}),
     ],
 )

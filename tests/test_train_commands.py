@@ -117,14 +117,16 @@ def test_every_algorithm_trains_with_what_it_is_made_of(algorithm: str, tmp_path
         ("wgan", {"learning_rate": 5e-5, "clip": 0.01, "n_critic": 5, "n_critic_boost": 100, "optimizer": "rmsprop"}),
         ("wgan-gp", {"learning_rate": 1e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 10.0, "n_critic": 5}),
         ("wgan-lp", {"learning_rate": 1e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 10.0, "n_critic": 5}),
-        ("wgan-div", {"penalty_weight": 2.0}),
-        ("dragan", {"penalty_weight": 10.0}),
+        ("wgan-div", {"learning_rate": 2e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 2.0, "n_critic": 4}),
+        ("dragan", {"learning_rate": 1e-4, "beta1": 0.5, "beta2": 0.9, "penalty_weight": 10.0, "batch_size": 128}),
+        ("r1", {"learning_rate": 1e-4, "optimizer": "rmsprop", "penalty_weight": 10.0, "n_critic": 1}),
+        ("nsgan", {"learning_rate": 2e-4, "beta1": 0.5, "beta2": 0.999, "batch_size": 128, "norm": "batch"}),
     ],
 )
 def test_published_settings(algorithm: str, settings: dict[str, Any]) -> None:
     config = TrainConfig(algorithm=algorithm, data="photos/")
+    settings = {"batch_size": 64, **settings}
     assert {name: getattr(config, name) for name in settings} == settings
-    assert config.batch_size == 64
 
 
 def test_published_settings_of_the_toys_and_of_the_resnet() -> None:
@@ -232,6 +234,28 @@ def test_interpolations_begin_and_end_at_samples(digits: Path) -> None:
     ends, _ = generator.sample(4, seed=3, label=4)
     assert path.shape == (10, 1, 16, 16) and labels.tolist() == [4] * 10
     torch.testing.assert_close(path[[0, 5, 4, 9]], ends, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "call"),
+    [
+        (TypeError, "count", lambda generator: generator.sample("ten")),
+        (ValueError, "count", lambda generator: generator.sample(0)),
+        (TypeError, "seed", lambda generator: generator.sample(2, seed="x")),
+        (TypeError, "label", lambda generator: generator.sample(2, label="cat")),
+        (ValueError, "label", lambda generator: generator.sample(2, label=10)),
+        (ValueError, "rows", lambda generator: generator.interpolations(0, 4)),
+        (ValueError, "steps", lambda generator: generator.interpolations(2, 1)),
+        (ValueError, "path", lambda generator: generator.export(5)),
+        (TypeError, "run", lambda generator: TrainedGenerator.load(5)),
+        (ValueError, "run", lambda generator: TrainedGenerator.load("nowhere")),
+        (TypeError, "config", lambda generator: Trainer("25gaussians")),
+    ],
+)
+def test_wrong_arguments_are_named(error: type, argument: str, call: Any, digits: Path) -> None:
+    generator = TrainedGenerator.load(digits)
+    with pytest.raises(error, match=f"^{argument}: "):
+        call(generator)
 
 
 @pytest.mark.parametrize(

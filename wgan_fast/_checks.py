@@ -68,6 +68,13 @@ def check_number(name: str, value: Any, *, minimum: float | None = None) -> None
         raise ValueError(f"{name}: expected a number >= {minimum:g}, got {value}")
 
 
+def check_integer(name: str, value: Any, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value}")
+
+
 def check_flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wgan_fast._checks import (
     accumulate_dtype,
     check_batch,
+    check_integer,
     check_number,
     check_same_device,
     check_tensor,
@@ -288,9 +289,7 @@ def sliced_wasserstein(
 
     Source: Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015, section 3.
     """
-    if not isinstance(projections, int) or isinstance(projections, bool):
-        raise TypeError(f"projections: expected an integer, got {type(projections).__name__}")
-    check_number("projections", projections, minimum=1)
+    check_integer("projections", projections, 1)
     check_number("power", power, minimum=1.0)
     _check_point_sets(x, y)
     if generator is not None:

@@ -92,13 +92,14 @@ _WGAN_GP = {**_adam(1e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 5, "penalty_w
 _QUICK = {**_adam(2e-3, 0.0, 0.9), "n_critic": 2, "width": 128, "steps": 4000, "decay": True}
 _QUICK_GAN = {**_adam(1e-3, 0.5, 0.9), "n_critic": 1, "width": 128, "steps": 4000, "decay": True}
 
+_wasserstein = partial(Algorithm, critic_loss, generator_loss)
+_non_saturating = partial(Algorithm, discriminator_loss, non_saturating_generator_loss)
+
 ALGORITHMS: dict[str, Algorithm] = {
     "gan": Algorithm(discriminator_loss, minimax_generator_loss, None, _DCGAN, _QUICK_GAN),
-    "nsgan": Algorithm(discriminator_loss, non_saturating_generator_loss, None, _DCGAN, _QUICK_GAN),
+    "nsgan": _non_saturating(None, _DCGAN, _QUICK_GAN),
     # Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1; the boost is that of their published code.
-    "wgan": Algorithm(
-        critic_loss,
-        generator_loss,
+    "wgan": _wasserstein(
         None,
         {
             "optimizer": "rmsprop",
@@ -111,40 +112,26 @@ ALGORITHMS: dict[str, Algorithm] = {
         },
         {"learning_rate": 1e-3, "clip": 0.1, "n_critic_boost": 0, "width": 128, "steps": 4000, "decay": True},
     ),
-    "wgan-gp": Algorithm(
-        critic_loss, generator_loss, gradient_penalty, _WGAN_GP, _QUICK, target=1.0, interpolates=True
-    ),
+    "wgan-gp": _wasserstein(gradient_penalty, _WGAN_GP, _QUICK, target=1.0, interpolates=True),
     # Petzka, Fischer and Lukovnikov, "On the Regularization of Wasserstein GANs", 2018, with the settings of WGAN-GP.
-    "wgan-lp": Algorithm(
-        critic_loss,
-        generator_loss,
-        partial(gradient_penalty, one_sided=True),
-        _WGAN_GP,
-        _QUICK,
-        interpolates=True,
-    ),
-    # Wu et al., "Wasserstein Divergence for GANs", 2018, section 4, and their published code. The weight is k.
-    "wgan-div": Algorithm(
-        critic_loss,
-        generator_loss,
+    "wgan-lp": _wasserstein(partial(gradient_penalty, one_sided=True), _WGAN_GP, _QUICK, interpolates=True),
+    # Wu et al., "Wasserstein Divergence for GANs", 2018: their published code, but k, the weight, is the paper's 2.
+    "wgan-div": _wasserstein(
         _wgan_div,
-        {**_adam(2e-4, 0.5, 0.999), "batch_size": 64, "n_critic": 5, "penalty_weight": 2.0},
+        {**_adam(2e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 4, "penalty_weight": 2.0},
         _QUICK,
         interpolates=True,
     ),
-    # Kodali et al., "On Convergence and Stability of GANs", 2017, section 3; the gradient is that of the score.
-    "dragan": Algorithm(
-        discriminator_loss,
-        non_saturating_generator_loss,
+    # Kodali et al., "On Convergence and Stability of GANs", 2017: their published code.
+    "dragan": _non_saturating(
         _dragan,
-        {**_adam(2e-4, 0.5, 0.999), "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
+        {**_adam(1e-4, 0.5, 0.9), "batch_size": 128, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
         target=1.0,
     ),
-    # Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.2.
-    "r1": Algorithm(
-        discriminator_loss,
-        non_saturating_generator_loss,
+    # Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018: the defaults of
+    # their published code.
+    "r1": _non_saturating(
         _r1,
         {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
@@ -188,10 +175,10 @@ def preset(algorithm: str, data: str, model: str | None, *, toy: bool, faithful:
         settings |= _TOY
         if settings["optimizer"] == "adam":
             settings |= _TOY_ADAM
-        if algorithm in ("wgan-gp", "wgan-lp"):
+        if of.paper is _WGAN_GP:
             settings["penalty_weight"] = _TOY_PENALTY_WEIGHT
         return settings if faithful else settings | of.quick
-    if model == "resnet" and algorithm in ("wgan-gp", "wgan-lp"):
+    if model == "resnet" and of.paper is _WGAN_GP:
         settings |= _RESNET
     if data == "digits" and not faithful:
         settings |= _QUICK_DIGITS

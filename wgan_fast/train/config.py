@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from wgan_fast._checks import check_integer
 from wgan_fast.backends import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data import DATASETS
@@ -95,14 +96,14 @@ class TrainConfig:
 
     def _check(self) -> None:
         for name in ("steps", "batch_size", "n_critic", "latent_dimension", "log_every", "threads"):
-            self._check_integer(name, minimum=1)
+            check_integer(name, getattr(self, name), 1)
         for name in ("penalty_every", "sample_every", "evaluate_every", "checkpoint_every"):
-            self._check_integer(name, minimum=1)
+            check_integer(name, getattr(self, name), 1)
         for name in ("seed", "workers", "n_critic_boost"):
-            self._check_integer(name, minimum=0)
+            check_integer(name, getattr(self, name), 0)
         for name in ("width", "depth", "size"):
             if getattr(self, name) is not None:
-                self._check_integer(name, minimum=1)
+                check_integer(name, getattr(self, name), 1)
         if self.threads > (os.cpu_count() or 1):
             raise ValueError(
                 f"threads: expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
@@ -139,13 +140,6 @@ class TrainConfig:
         value = getattr(self, name)
         if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-
-    def _check_integer(self, name: str, minimum: int) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: expected an integer, got {value!r}")
-        if value < minimum:
-            raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value}")
 
     def _check_number(self, name: str, wanted: str, accept: Callable[[float], bool]) -> None:
         value = getattr(self, name)

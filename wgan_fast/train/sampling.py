@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wgan_fast._checks import check_integer
 from wgan_fast.train.checkpoint import load_checkpoint
 from wgan_fast.train.codec import Codec
 from wgan_fast.train.models import Models, load_factory, make_models
@@ -68,8 +69,11 @@ class TrainedGenerator:
         """From a run folder or a checkpoint.
 
         Raises:
-            ValueError: there is none, it is damaged, or it is of another network than the user's function makes now.
+            TypeError: ``path`` is none.
+            ValueError: there is no run, it is damaged, or it is of another network than the user's function makes now.
         """
+        if not isinstance(path, str | Path):
+            raise TypeError(f"run: expected a path, got {path!r}")
         state = load_checkpoint(Path(path), "run")
         spec = state["networks"]
         with torch.random.fork_rng(devices=[]):
@@ -91,8 +95,11 @@ class TrainedGenerator:
             label: of all of them; None takes each in turn.
 
         Raises:
-            ValueError: there is no such label.
+            TypeError: an argument is no integer.
+            ValueError: one is too small, or there is no such label.
         """
+        check_integer("count", count, 1)
+        check_integer("seed", seed, 0)
         labels = self._labels(count, label)
         return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
 
@@ -103,8 +110,12 @@ class TrainedGenerator:
 
         .. math:: \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
 
+        Args, returns and raises as :meth:`sample`, for ``rows * steps`` samples; ``steps`` is at least 2.
+
         Source: White, "Sampling Generative Networks", 2016, section 2.1.
         """
+        for name, value, minimum in (("rows", rows, 1), ("steps", steps, 2), ("seed", seed, 0)):
+            check_integer(name, value, minimum)
         first, last = seeded_latents(2 * rows, self.latent_dimension, seed).chunk(2)
         cosine = torch.cosine_similarity(first, last, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
         angle = cosine.acos()[:, None, None]
@@ -117,7 +128,8 @@ class TrainedGenerator:
     def _labels(self, count: int, label: int | None) -> Tensor | None:
         if label is None:
             return cyclic_labels(count, self.classes)
-        if not 0 <= label < self.classes:
+        check_integer("label", label, 0)
+        if label >= self.classes:
             wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
             raise ValueError(f"label: expected {wanted}, got {label}")
         return torch.full((count,), label)
@@ -131,7 +143,7 @@ class TrainedGenerator:
             ValueError: the suffix is another than ``.pt2``, or PyTorch cannot export the network.
             OSError: the file cannot be written.
         """
-        if Path(path).suffix != ".pt2":
+        if not isinstance(path, str | Path) or Path(path).suffix != ".pt2":
             raise ValueError(f"path: expected a file of type .pt2, got {path}")
         example = [torch.zeros(2, self.latent_dimension)]
         if self.classes:

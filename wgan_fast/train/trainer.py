@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from wgan_fast.train.codec import Codec
 from wgan_fast.train.config import FIXED, TrainConfig
-from wgan_fast.train.data import batches, make_data
+from wgan_fast.train.data import Batch, batches, make_data
 from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
 from wgan_fast.train.evaluation import Evaluation
 from wgan_fast.train.history import History
@@ -67,6 +68,8 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        if not isinstance(config, TrainConfig):
+            raise TypeError(f"config: expected a TrainConfig, got {type(config).__name__}")
         self.config = config
         self.folder: Path | None = None
         self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
@@ -197,10 +200,11 @@ class Trainer:
         """The one with the penalty, or at most updates, where the penalty is lazy, the one without."""
         return self.critic_step if (self.batches_taken - 1) % self.config.penalty_every == 0 else self.unpenalised_step
 
-    def take(self, batch: Any) -> Tensor:
+    def take(self, batch: Batch) -> Tensor:
         """The samples of a batch, on the device; its labels go where the steps read them."""
         self.batches_taken += 1
         for held in self.labels:
+            assert batch.labels is not None
             held.copy_(batch.labels, non_blocking=True)
         return batch.samples.to(self.fabric.device, non_blocking=True)
 
@@ -346,7 +350,7 @@ class Trainer:
             history.load_state_dict(self.restored["history"])
         return history
 
-    def _batches(self) -> Any:
+    def _batches(self) -> Iterator[Batch]:
         return batches(
             self.data,
             self.config.batch_size,
