@@ -186,8 +186,8 @@ class _GraphedStep:
 
     @contextmanager
     def _capturing(self, pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
-        """A graph of what is launched inside, on a stream of its own: torch.cuda.graph leaves its stream current where a
-        capture breaks off, and the outer context goes back.
+        """A graph of what is launched inside, on a stream of its own. Where a capture breaks off, torch.cuda.graph
+        leaves that stream current; the context around it restores the caller's.
         """
         graph = torch.cuda.CUDAGraph()
         for generator in self._update.generators:
@@ -201,8 +201,8 @@ class _GraphedStep:
             yield graph
 
     def _clear_up(self, pool: Any) -> None:
-        """After a capture that broke off: PyTorch ends neither the allocator's private pool nor the generators' capture,
-        and a generator that is thought to be captured fails in every other graph.
+        """After a capture that broke off. PyTorch then ends neither the allocation to the private pool nor the capture
+        of the generators, which would fail in every other graph.
         """
         for parameter in self._update.parameters(frozen=True):
             parameter.grad = None  # in memory that was never written
