@@ -91,7 +91,8 @@ def kernels_of(function: Callable[[], object]) -> list[str]:
         function()
         torch.cuda.synchronize()
     on_device = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
-    return [event.name for event in on_device if not event.name.startswith(("Memcpy", "Memset"))]
+    names = [event.name for event in on_device if not event.is_user_annotation]
+    return [name for name in names if not name.startswith(("Memcpy", "Memset"))]
 
 
 def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:

