@@ -24,7 +24,7 @@ from wgan_fast.distances import (
 )
 
 DIVERGENCES = (kl_divergence, js_divergence, total_variation)
-needs_pot = pytest.mark.skipif(find_spec("ot") is None, reason="the extra wgan_fast[theory] is not installed")
+needs_pot = pytest.mark.skipif(find_spec("ot") is None, reason="the extra wgan_fast[train] is not installed")
 
 
 def probabilities(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -440,9 +440,9 @@ def test_what_the_solver_says_is_checked(monkeypatch, plan, u, warning, message)
 
 def test_without_pot(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[theory\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[train\]'"):
         transport_plan(torch.ones(2, 2))
-    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[theory\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[train\]'"):
         earth_movers_distance(torch.ones(2, 2), torch.ones(2, 2))
 
 

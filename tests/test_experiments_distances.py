@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast.experiments import (
     continuity,

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast.experiments import clipping, estimate_tracks_quality, gan_training, mode_collapse
 from wgan_fast.experiments.claim import Finding

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("typer", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed")
 
 from typer.testing import CliRunner
 
@@ -130,7 +130,7 @@ def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(sys.modules, module, None)
     result = run_cli("all", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[theory]'" in result.stderr
+    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[train]'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

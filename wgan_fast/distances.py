@@ -1,6 +1,5 @@
 """How far two probability distributions are apart: divergences, and the earth mover's distance."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +10,28 @@ from torch.nn import functional as F
 
 from wgan_fast._checks import (
     accumulate_dtype,
-    check_batch,
     check_integer,
     check_number,
     check_same_device,
     check_tensor,
 )
 from wgan_fast.input_gradient import without_autocast
-from wgan_fast.losses import critic_loss
+from wgan_fast.losses import dual_estimate
+
+__all__ = [
+    "QUADRATURE_AGREEMENT",
+    "QUADRATURE_TOLERANCE",
+    "TOTAL_TOLERANCE",
+    "TransportPlan",
+    "dual_estimate",
+    "earth_movers_distance",
+    "earth_movers_distance_1d",
+    "js_divergence",
+    "kl_divergence",
+    "sliced_wasserstein",
+    "total_variation",
+    "transport_plan",
+]
 
 #: How far from one a sum of probabilities may be, and from one another the totals of two sets of masses (as a share).
 #: Above the rounding of a sum; in float64 also above the step that finite differences take with one of them.
@@ -224,38 +237,6 @@ def earth_movers_distance(
     return _cheapest(cost, masses).cost
 
 
-def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    r"""What a critic says of the Wasserstein distance; a lower bound of it for a critic that is 1-Lipschitz.
-
-    .. math:: \frac{1}{B} \sum_i f(x_i) - \frac{1}{B'} \sum_i f(\tilde{x}_i)
-
-    Args:
-        critic: :math:`f`, any callable from a batch of samples to scores.
-        real: the samples :math:`x`, of shape (B, ...).
-        fake: the samples :math:`\tilde{x}`, of shape (B', ...), on the same device.
-
-    Returns:
-        A scalar; float32 for 16-bit scores. Differentiable with respect to the critic's parameters; the samples are
-        constants, so that nothing reaches a generator.
-
-    Raises:
-        TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
-        ValueError: a batch is empty, or samples differ in shape or device.
-
-    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2.
-    """
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-    check_batch("real", real)
-    check_batch("fake", fake)
-    if fake.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
-        )
-    check_same_device("fake", fake, "real", real)
-    return -critic_loss(critic(real.detach()), critic(fake.detach()))
-
-
 def sliced_wasserstein(
     x: Tensor,
     y: Tensor,
@@ -404,7 +385,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _A
         if error.name != "ot":
             raise
         raise ImportError(
-            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[theory]'", name="ot"
+            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[train]'", name="ot"
         ) from error
     # The solver's tolerances are absolute.
     scale, total = np.abs(cost).max() or 1.0, x_masses.sum()

@@ -1,7 +1,7 @@
 """The claims of the theory of Wasserstein GANs, each as a short script that makes a figure and measures a number.
 
 ``wgan-fast reproduce all`` runs them. Each module holds one claim: its docstring states it, and its ``run`` shows it.
-What they need beyond the library comes with ``pip install 'wgan_fast[theory]'``.
+What they need beyond the library comes with ``pip install 'wgan_fast[train]'``.
 """
 
 #: The experiments, in the order in which a lecture would tell them.

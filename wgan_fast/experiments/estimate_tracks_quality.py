@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from torchmetrics.functional import spearman_corrcoef
 
 from wgan_fast import critic_loss, discriminator_loss
 from wgan_fast.distances import dual_estimate, earth_movers_distance
@@ -33,9 +34,9 @@ class Course(NamedTuple):
 
 
 def spearman(course: Course) -> float:
-    """The correlation of the ranks of the estimates with those of the distances."""
-    ranks = torch.tensor([course.estimates, course.distances], dtype=torch.float64).argsort(1).argsort(1)
-    return torch.corrcoef(ranks.double())[0, 1].item()
+    """Spearman's rank correlation of the estimates with the exact distances."""
+    estimates, distances = torch.tensor([course.estimates, course.distances], dtype=torch.float64)
+    return spearman_corrcoef(estimates, distances).item()
 
 
 def follow(algorithm: Algorithm, steps: int, first_critic_updates: int, samples: int) -> Course:

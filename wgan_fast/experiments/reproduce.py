@@ -54,12 +54,11 @@ def prepare(names: Iterable[str], out: Path) -> None:
 
     Raises:
         ValueError: there is no experiment of one of the names.
-        ModuleNotFoundError: a package of the extra ``wgan_fast[theory]`` is not installed.
+        ModuleNotFoundError: a package of the extra ``wgan_fast[train]`` is not installed.
         OSError: ``out`` is a file, cannot be made, or cannot be written to.
     """
-    for package in ("ot", "scipy"):  # the library imports them as late as it needs them
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if importlib.util.find_spec("ot") is None:  # wgan_fast.distances imports it at the first call only
+        raise ModuleNotFoundError("No module named 'ot'", name="ot")
     for name in names:
         experiment(name)
     if out.exists() and not out.is_dir():
