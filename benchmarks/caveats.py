@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from statistics import median
 
-from tables import COMPARED, Entry, Results, apart, baselines, compared, label, ratio, significant, table, value
+from results import COMPARED, Entry, Results, apart, baselines, ratio, value
+from tables import compared, label, significant, table
 
 CHECKS = "ours checks its arguments in Python first, to name the wrong one: some microseconds"
 IN_ORDER = "one thread adds up the million rows in order, so that any number of threads gives the same bits"

@@ -5,7 +5,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from tables import Entry, Results, ratio, value
+from results import Entry, Results, ratio, value
 
 NAMES = ("speedup", "growth")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito

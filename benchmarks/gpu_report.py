@@ -57,9 +57,8 @@ def operators() -> None:
 class Report:
     """Written anew after every step: what was found is kept, should the machine be taken away."""
 
-    def __init__(self, folder: Path, device: Any) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.device = device
         self.commit = results.commit()  # before a result makes the checkout a modified one
         self.steps: dict[str, Any] = {}
         self.ends = inf  # when there is no more time
@@ -97,15 +96,9 @@ class Report:
         return passed
 
     def write(self) -> None:
-        findings = {
-            "environment": results.environment(torch.device("cuda")),
-            "compute_capability": f"{self.device.major}.{self.device.minor}",
-            "memory_bytes": self.device.total_memory,
-            "commit": self.commit,
-            "steps": self.steps,
-            "benchmarks": results.gather(sorted(self.folder.glob("timings-*.json"))),
-        }
-        print(f"wrote {results.write(findings)}", flush=True)
+        timings = results.gather(sorted(self.folder.glob("timings-*.json")))
+        found = results.Results(results.environment(torch.device("cuda")), self.commit, timings, self.steps)
+        print(f"wrote {found.write()}", flush=True)
 
 
 def run(command: list[str], limit: float, folder: Path, environment: dict[str, str]) -> tuple[bool, str]:
@@ -143,7 +136,7 @@ def main() -> int:
     pytest = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda"]
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     with tempfile.TemporaryDirectory() as name:
-        report = Report(Path(name), device)
+        report = Report(Path(name))
         pip = [*python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
         built = report.step(
             "build",

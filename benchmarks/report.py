@@ -15,21 +15,9 @@ from pathlib import Path
 import figures
 import scaling
 from caveats import contradictions, slower, slower_in_short
-from tables import (
-    Entry,
-    Results,
-    compared,
-    comparisons,
-    geometric_mean,
-    quartiles,
-    ratio,
-    significant,
-    table,
-    times,
-    value,
-)
+from results import ROOT, Entry, Results, ratio, value
+from tables import compared, comparisons, geometric_mean, quartiles, significant, table, times
 
-ROOT = Path(__file__).resolve().parents[1]
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 GENERATED = "<!-- Written by `make report` from benchmarks/results/; changes belong there or into benchmarks/. -->"
 DIFF_LINES = 40
@@ -64,7 +52,8 @@ SUITES = {
     "import": ("Import", "`import wgan_fast`, in which `import torch` is included, in a new process."),
     "install": ("Installation", "`pip install` from the sources, once."),
 }
-CRITICS = {
+#: Critic -> its name in the tables.
+TITLES = {
     "toy": "toy: MLP 2-512x3, batch 256",
     "tabular": "tabular: MLP 300-256x2, batch 500",
     "wide": "wide: MLP 784-1024x3, batch 128",
@@ -107,7 +96,7 @@ def critic_update(results: Results) -> str:
         ratios[-1].append(memory and 1 / memory)
         rows.append(
             [
-                CRITICS.get(name, name),
+                TITLES.get(name, name),
                 quartiles(eager, 1e3) if eager else "",
                 *(compared(of.get(variant, {}), baseline) for variant, baseline in columns.values()),
                 times(ratios[-1][-1]),

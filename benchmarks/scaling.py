@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from tables import Entry, Results, compared, comparisons, label, quartiles, ratio, significant, table, times, value
+from results import Entry, Results, ratio, value
+from tables import compared, comparisons, label, quartiles, significant, table, times
 
 MEASURES = ("batch", "width", "depth")
 HARDLY = 1.05  # times as fast: what is below gains hardly anything

@@ -1,64 +1,9 @@
-"""Result files read again, and what the report takes from them: comparisons, ratios, Markdown."""
+"""Numbers, comparisons and tables of the report, in Markdown."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-Entry = dict[str, Any]
-#: What is compared, by the key in a result; less is better for all of them.
-COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
-
-
-@dataclass(frozen=True)
-class Results:
-    """What was found on one device."""
-
-    environment: dict[str, Any]
-    commit: str | None
-    steps: dict[str, Any]
-    entries: list[Entry]
-
-    @classmethod
-    def read(cls, file: Path) -> "Results":
-        found = json.loads(file.read_text())
-        entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
-        return cls(found["environment"], found["commit"], found.get("steps", {}), entries)
-
-    def select(self, suite: str, **case: Any) -> list[Entry]:
-        return [entry for entry in self.entries if entry["suite"] == suite and case.items() <= entry["case"].items()]
-
-    @property
-    def device(self) -> str:
-        return self.environment["device"]
-
-    @property
-    def on_gpu(self) -> bool:
-        return any(entry["case"].get("device") == "cuda" for entry in self.entries)
-
-
-def value(entry: Entry, provider: str, what: str = "seconds") -> float | None:
-    """The median time of a provider, or what was counted for it."""
-    found = entry.get(what, {}).get(provider)
-    return found[1] if what == "seconds" and found else found
-
-
-def ratio(entry: Entry, baseline: str, what: str = "seconds") -> float | None:
-    """How many times what ours takes the baseline takes."""
-    theirs, ours = value(entry, baseline, what), value(entry, "ours", what)
-    return theirs / ours if theirs and ours else None
-
-
-def apart(entry: Entry, baseline: str) -> bool:
-    """Whether the middle halves of the times have nothing in common."""
-    (low, _, high), (other_low, _, other_high) = entry["seconds"]["ours"], entry["seconds"][baseline]
-    return high < other_low or other_high < low
-
-
-def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
-    return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
+from results import Entry, apart, baselines, ratio, value
 
 
 def geometric_mean(numbers: Iterable[float | None]) -> float | None:
