@@ -11,9 +11,8 @@ import torch
 
 import rivals
 from conftest import Comparison
-from costs import GPU_CRITICS, flops_of, peak_bytes_of
+from costs import CRITICS, FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
 from wgan_fast import CriticStep
-from wgan_fast.benchmark import CRITICS
 
 VARIANTS = ("eager", "jax", "bfloat16", "compile", "graph")
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow
@@ -24,8 +23,8 @@ def has_bfloat16() -> bool:
 
 
 def cases() -> Iterator[Any]:
-    for name, variant in itertools.product(dict.fromkeys([*CRITICS, *GPU_CRITICS]), VARIANTS):
-        slow = variant == "compile" and name in CRITICS and name not in COMPILED
+    for name, variant in itertools.product(dict.fromkeys([*FOR_CPU, *FOR_GPU]), VARIANTS):
+        slow = variant == "compile" and name in FOR_CPU and name not in COMPILED
         yield pytest.param(name, variant, marks=pytest.mark.slow if slow else ())
 
 
@@ -38,12 +37,11 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
     is the fused one in a CUDA graph of its own.
     """
     on_gpu = compare.device.type == "cuda"
-    critics = GPU_CRITICS if on_gpu else CRITICS
-    if name not in critics or (variant == "graph" and not on_gpu):
+    if name not in (FOR_GPU if on_gpu else FOR_CPU) or (variant == "graph" and not on_gpu):
         pytest.skip("for the other device")
     if variant == "bfloat16" and not on_gpu and not has_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16, and emulates it many times slower than float32")
-    make, shape = critics[name]
+    make, shape = CRITICS[name]
     critic = make().to(compare.device)
     real, fake = torch.randn(2, *shape, device=compare.device)
     best = "graph" if on_gpu else "eager"

@@ -8,8 +8,8 @@ from torch import nn
 
 import rivals
 from conftest import Comparison
+from costs import CRITICS
 from wgan_fast import CriticStep, GeneratorStep
-from wgan_fast.benchmark import CRITICS
 
 N_CRITIC, LATENT = 5, 128
 #: By critic, a generator of its size.

@@ -1,4 +1,4 @@
-"""What an update costs: operations, memory, launches; and further critics that it is measured on."""
+"""Counts of what a function costs (operations, memory, launches), and the critics that costs are measured on."""
 
 import gc
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from wgan_fast.benchmark import CRITICS, convolutional, mlp
+from wgan_fast.benchmark import MNIST, TOY, Workload, convolutional, mlp
 
 Penalty = Callable[..., Tensor]
 
@@ -120,11 +120,17 @@ def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
     )
 
 
-#: Nothing but overhead.
-TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {"tiny": (lambda: mlp(2, 16, 1), (8, 2))}
-#: For a GPU: launches are nearly all of the first, and nothing of the last.
-GPU_CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "toy": CRITICS["toy"],
+#: The critics of the benchmarks and of test_costs.py. A step of "tiny" is overhead alone; in one of "resnet" overhead is
+#: negligible.
+CRITICS: dict[str, Workload] = {
+    "toy": TOY,
+    "tabular": (lambda: mlp(300, 256, 2), (500, 300)),
+    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
+    "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
+    "mnist": MNIST,
+    "tiny": (lambda: mlp(2, 16, 1), (8, 2)),
     "dcgan-64": (lambda: convolutional((3, 64, 128, 256, 512), 4, 1, 8192), (64, 3, 64, 64)),
     "resnet": (lambda: resnet((64, 128, 256, 512, 512), 8192), (256, 3, 64, 64)),
 }
+FOR_CPU = ("toy", "tabular", "wide", "dcgan", "mnist")
+FOR_GPU = ("toy", "dcgan-64", "resnet")

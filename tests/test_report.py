@@ -164,6 +164,14 @@ def test_without_results(report: ModuleType, root: Path) -> None:
     assert "Nothing has been measured yet." in texts(report, root)["README.md"]
 
 
+def test_what_is_written_is_read(report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results.RESULTS", tmp_path / "results")
+    found = report.Results(ENVIRONMENT, "0123", FOUND, {"build": {"passed": True}})
+    file = found.write()
+    assert file.name == "abacus-2-rods.json"
+    assert report.Results.read(file) == found
+
+
 def test_efficiency_on_many_gpus(report: ModuleType, root: Path) -> None:
     """450 MB: two GPUs take 1 ms and two latencies of 2 us for them."""
     text = texts(report, root)["scaling.md"]
