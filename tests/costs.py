@@ -120,8 +120,7 @@ def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
     )
 
 
-#: The critics of the benchmarks and of test_costs.py. A step of "tiny" is overhead alone; in one of "resnet" overhead is
-#: negligible.
+#: The critics of the benchmarks and of test_costs.py. A step of "tiny" is overhead alone; one of "resnet" hides it.
 CRITICS: dict[str, Workload] = {
     "toy": TOY,
     "tabular": (lambda: mlp(300, 256, 2), (500, 300)),

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from wgan_fast import CriticStep, critic_loss, gradient_penalty, optim
 from wgan_fast.distances import dual_estimate, earth_movers_distance
+from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.toys import Distribution, make_toy
 
 from .claim import BLUE, COLOURS, LINES, MARKERS, RED, Finding, Number, axes
-from .gan_training import Distribution, MLPCritic, make_toy
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians", "swissroll": "Swiss roll"}
 BOUNDS = (0.1, 0.01, 0.001)

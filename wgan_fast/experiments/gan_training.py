@@ -28,11 +28,8 @@ from wgan_fast import (
     non_saturating_generator_loss,
     optim,
 )
-from wgan_fast.train.metrics import near_modes
 from wgan_fast.train.models import MLPCritic, MLPGenerator
-from wgan_fast.train.toys import Distribution, make_toy
-
-__all__ = ["ALGORITHMS", "Distribution", "MLPCritic", "Pairs", "SideBySide", "make_toy", "near_modes", "train"]
+from wgan_fast.train.toys import Distribution
 
 LATENT_DIMENSION, WIDTH, DEPTH, BATCH = 2, 64, 3, 128
 

@@ -18,8 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wgan_fast.train.metrics import near_modes
+from wgan_fast.train.toys import Distribution, make_toy
+
 from .claim import BLACK, COLOURS, Finding, Number, axes
-from .gan_training import ALGORITHMS, Algorithm, Distribution, make_toy, near_modes, train
+from .gan_training import ALGORITHMS, Algorithm, train
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians"}
 REPEATS, SAMPLES = 3, 2500
