@@ -12,7 +12,7 @@ def geometric_mean(numbers: Iterable[float | None]) -> float | None:
 
 
 def times(number: float | None) -> str:
-    """A ratio; what is below 1 is not rounded up to it."""
+    """A ratio; a value below 1 is never rounded up to 1."""
     if number is None:
         return ""
     text = f"{number:.2f}"
@@ -20,7 +20,7 @@ def times(number: float | None) -> str:
 
 
 def compared(entry: Entry, baseline: str, what: str = "seconds") -> str:
-    """The ratio; behind a ~ where the quartiles of two times overlap, so that this run cannot tell them apart."""
+    """The ratio, with a ~ before it if the quartiles of the two times overlap."""
     found = ratio(entry, baseline, what)
     return "~" * (found is not None and what == "seconds" and not apart(entry, baseline)) + times(found)
 
@@ -36,7 +36,7 @@ def quartiles(entry: Entry, scale: float, provider: str = "ours") -> str:
 
 
 def label(entry: Entry) -> str:
-    """A case in words, without its device."""
+    """The case's parameters in words, without the device."""
     case = entry["case"]
     if "measure" in case:
         return f"{case['measure']} {case['value']:,}"
@@ -45,7 +45,7 @@ def label(entry: Entry) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "---:") -> str:
-    """In Markdown, without the columns that hold nothing."""
+    """A Markdown table without its empty columns."""
     rows = list(rows)
     kept = [i for i in range(len(header)) if i == 0 or any(row[i] for row in rows)]
     ruler = ["---", *[alignment] * (len(kept) - 1)]
@@ -54,7 +54,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str =
 
 
 def comparisons(entries: Sequence[Entry]) -> str:
-    """A row for each case, whatever the suite."""
+    """A table with a row for each case, for any suite."""
     if not entries:
         return ""
     in_ms = (geometric_mean(value(entry, "ours") for entry in entries) or 0) >= 1e-3
