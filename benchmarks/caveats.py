@@ -11,9 +11,7 @@ IN_ORDER = "one thread sums the million rows in order, so the bits do not depend
 IMPORTS = "`import wgan_fast` includes `import torch`"
 KERNELS = "lerp's kernel is faster too; the cause has not been found yet"
 NOISE = "the quartiles overlap: this run shows no clear difference"
-ONE_BATCH = (
-    "real and fake samples are scored in one batch; with one hidden layer its activations are most of the memory"
-)
+ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer that is most of the memory"
 MEMORY = "both are limited by memory; the quartiles overlap"
 NEW = "ours writes into new memory, whose pages the system must first map, as for `clone`"
 PACKS = "ours also packs one bit per element, which is saved for backward instead of the output"
