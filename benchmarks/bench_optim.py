@@ -1,5 +1,5 @@
-"""One step of RMSprop with clipping against torch.optim.RMSprop and PyTorch's clamps: of one weight after the other, as
-PyTorch does by default on a CPU, and of whole lists.
+"""A step of RMSprop with clipping against torch.optim.RMSprop and clamps: tensor by tensor, PyTorch's default on a CPU,
+and with foreach.
 """
 
 import copy
@@ -21,7 +21,7 @@ CASES = [*((name, "float32") for name in WEIGHTS), ("dcgan-64", "bfloat16")]
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 @pytest.mark.parametrize("caches", ["warm", "cold"])
 def bench_rmsprop(compare: Comparison, name: str, dtype: str, caches: str) -> None:
-    """Ten calls in a row, or one after what the other has left in the caches."""
+    """Warm: ten calls in a row. Cold: one call, after a baseline has evicted the caches."""
     critic = WEIGHTS[name]().to(compare.device, getattr(torch, dtype))
     params, others, loops = (list(copy.deepcopy(critic).parameters()) for _ in range(3))
     for param, *copies in zip(params, others, loops, strict=True):

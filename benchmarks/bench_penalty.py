@@ -1,4 +1,4 @@
-"""One penalty with its backward, against the textbook's: time, floating-point operations, peak memory."""
+"""A penalty with its backward against the textbook's: time, floating-point operations, peak memory."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A whole iteration of WGAN-GP: five updates of the critic, each with fresh fakes, and one of the generator."""
+"""A whole iteration of WGAN-GP: five critic steps, each with fresh fakes, and one generator step."""
 
 from copy import deepcopy
 
@@ -12,7 +12,7 @@ from costs import CRITICS
 from wgan_fast import CriticStep, GeneratorStep
 
 N_CRITIC, LATENT = 5, 128
-#: By critic, a generator of its size.
+#: Critic -> a generator of its size.
 GENERATORS = {
     "toy": lambda: nn.Sequential(
         nn.Linear(LATENT, 512),

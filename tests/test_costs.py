@@ -25,8 +25,8 @@ from wgan_fast import CriticStep, clip_weights_, gradient_penalty, interpolate, 
 from wgan_fast.benchmark import mlp
 from wgan_fast.optim import RMSprop
 
-IMAGES = 32  # are enough to count on, and counted sooner than the critics' own batches
-TABLES_ARE_OF = "2.13"  # PyTorch's release: another may compose an operator of others
+IMAGES = 32  # a smaller batch, which is counted faster
+TABLES_ARE_OF = "2.13"  # PyTorch release; another may decompose operators differently
 of_this_torch = pytest.mark.skipif(
     not torch.__version__.startswith(f"{TABLES_ARE_OF}."), reason=f"the table is of PyTorch {TABLES_ARE_OF}"
 )
@@ -36,7 +36,7 @@ Update = Callable[[], object]
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """The counts are the same for any number of threads, and threads that wait for one another take time."""
+    """The counts do not depend on the number of threads, and one thread is faster on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,7 +83,7 @@ def counted(update: Callable[..., Update], name: str) -> tuple[Counter, int]:
 
 
 def flops_of_layers(name: str) -> list[int]:
-    """Of a forward, through those layers that have any."""
+    """FLOPs of a forward, for each layer that has any."""
     critic, x, _ = critic_and_samples(name)
     flops = []
     with torch.no_grad():
@@ -96,13 +96,13 @@ def flops_of_layers(name: str) -> list[int]:
 
 @pytest.mark.parametrize("name", [*FOR_CPU, "tiny"])
 class TestFlops:
-    """In forwards of one batch. Each layer has a product for its output, one for its weight's gradient and one for its
-    input's.
+    """In forwards of one batch. Each layer has one product for its output, one for the gradient of its weight and one
+    for that of its input.
     """
 
     def test_penalty(self, name: str) -> None:
-        """Scores, their gradient, its gradient's way back and the weights'. The scores' own gradient is constant: the
-        way back ends before the last layer.
+        """Products for the scores, for their gradient, for its backward pass and for the weights' gradients. The
+        gradient of the scores is constant, so the backward pass ends before the last layer.
         """
         *layers, last = flops_of_layers(name)
         counter, _ = counted(penalised, name)
@@ -110,7 +110,7 @@ class TestFlops:
         assert name == "tiny" or counter.flops <= 0.68 * count(penalised(name, textbook=True)).flops
 
     def test_step(self, name: str) -> None:
-        """Beside the penalty two batches are scored and differentiated, but for the samples."""
+        """Besides the penalty, two batches are scored and differentiated, except with respect to the samples."""
         first, *layers, last = flops_of_layers(name)
         counter, _ = counted(stepped, name)
         assert counter.flops == (4 + 4) * first + (4 + 6) * sum(layers) + (3 + 6) * last
@@ -176,7 +176,7 @@ class TestDeadWork:
         assert penalised(gradient_penalty) <= 0.7 * penalised(reference.gradient_penalty)
 
 
-#: Operators that are dispatched, views among them.
+#: Dispatched operators, including views.
 OPERATORS = {
     # critic: (penalty with its backward, step)
     "toy": (60, 152),
@@ -200,7 +200,7 @@ class TestOperators:
         assert counter.operators <= OPERATORS[name][1]
 
 
-#: Above those of the beginning. Without the convolutions, for which oneDNN takes memory as it suits the processor.
+#: Above the bytes at the start. Without convolutions, since oneDNN's memory depends on the processor.
 PEAK_BYTES = {
     # critic: (penalty with its backward, step)
     "toy": (1_588_232, 5_249_036),
@@ -256,7 +256,7 @@ class TestPeakMemory:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 class TestLaunches:
-    """The bounds are derived from the source, and have not met a GPU yet."""
+    """The bounds are derived from the source."""
 
     @pytest.fixture(autouse=True)
     def _profiler_sees_kernels(self) -> None:
@@ -302,8 +302,8 @@ class TestLaunches:
 
     @pytest.mark.parametrize("name", ["toy", "tabular", "wide", "tiny"])
     def test_penalty(self, name: str) -> None:
-        """A third of the operators are views; a product that is split over its sum launches twice. cuDNN's convolutions
-        launch as many as they see fit.
+        """A third of the operators are views; a split-K product launches twice. Convolutions are left out, because
+        cuDNN chooses their number of launches.
         """
         launches = launches_of(penalised(name, device="cuda"))
         assert launches <= OPERATORS[name][0]
