@@ -1,10 +1,10 @@
-"""The claims of the theory of Wasserstein GANs, each as a short script that makes a figure and measures a number.
+"""Claims of the theory of Wasserstein GANs, each as a short script that draws a figure and measures numbers.
 
-``wgan-fast reproduce all`` runs them. Each module holds one claim: its docstring states it, and its ``run`` shows it.
-What they need beyond the library comes with ``pip install 'wgan_fast[train]'``.
+``wgan-fast reproduce all`` runs them. Each module tests one claim: the first paragraph of its docstring states it, and
+its ``run`` measures it. They need ``pip install 'wgan_fast[train]'``, and use public names of the library only.
 """
 
-#: The experiments, in the order in which a lecture would tell them.
+#: The experiments, in the order of a lecture.
 NAMES = (
     "transport_plans",
     "optimal_discriminator",
