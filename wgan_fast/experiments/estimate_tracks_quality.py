@@ -1,6 +1,6 @@
 """The critic's estimate measures the generator's quality: in training it falls with the exact earth mover's distance,
-up to a factor. The discriminator's estimate of JS does not: it stays high, at 0.8 log 2 on average, without
-correlation. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and figures 3 and 4.
+up to a factor. The discriminator's estimate of JS does not: it stays high, at 0.8 log 2 on average, and
+hardly follows W. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and figures 3 and 4.
 
 Three algorithms learn 8 Gaussians, with 10 critic steps per generator step, so that the critic is near its optimum. At
 41 points of the training, denser at its beginning, fresh samples give the critic's estimate, mean f(x) - mean f(x~), or
