@@ -1,4 +1,4 @@
-"""Distances and divergences: the small versions of the experiments, and the parts that measure."""
+"""The experiments on distances and divergences: their small versions, and the functions that measure."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What discriminators and critics teach a generator: the small versions, and the parts that measure."""
+"""The experiments on the generator's gradients: their small versions, and the functions that measure."""
 
 import pytest
 import torch

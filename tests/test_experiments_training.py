@@ -1,4 +1,4 @@
-"""What the critic's estimate is worth, who covers modes, what clipping costs: the small versions, and their parts."""
+"""The experiments that train GANs: their small versions, and the functions that measure."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The frame of the experiments: the command, the folder that it leaves, and what it says when something is wrong."""
+"""`wgan-fast reproduce`: the command, the folder that it writes, and its error messages."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def run_cli(*arguments: object):
 
 
 def put_experiment(monkeypatch: pytest.MonkeyPatch, name: str, numbers: object, claim: str = "It is so.") -> None:
-    """An experiment under the name of another, which draws a line and finds `numbers(seed)`."""
+    """Replaces an experiment by one that draws a line and returns `numbers(seed)`."""
     module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nAnd what follows is no part of the claim.")
 
     def run(seed: int, *, small: bool = False) -> Finding:

@@ -434,11 +434,12 @@ def _check_masses(name: str, masses: Tensor) -> None:
 
 
 def _check_totals(expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
-    """``expected`` begins the message; ``tolerance`` is relative to ``wanted``."""
+    """``expected`` begins the message; ``tolerance`` is relative."""
     totals, goals = torch.broadcast_tensors(totals.detach(), torch.as_tensor(wanted).detach().to(totals))
     off = (totals - goals).abs() > tolerance * goals
     if off.any():
-        raise ValueError(f"{expected}, {goals[off][0]:.6g} up to {tolerance:.0e} of it, got {totals[off][0]:.6g}")
+        goal, total = goals[off][0], totals[off][0]
+        raise ValueError(f"{expected}, {goal:.6g} within {tolerance:.0e}, got {total:.6g}")
 
 
 def _broadcast(name: str, batch: torch.Size, others: torch.Size) -> torch.Size:
@@ -493,7 +494,7 @@ def _masses(
             _check_masses(name, weights)
             weights = weights.to(accumulate_dtype(weights.dtype))
             if not (weights.detach().sum(-1) > 0).all():
-                raise ValueError(f"{name}: expected some mass, got none")
+                raise ValueError(f"{name}: expected a positive total, got 0")
         given.append(weights)
     x_masses, y_masses = given
     if x_masses is None:
