@@ -18,7 +18,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py $(wildcard build_support/*.py) $(filter csrc/%,$(NATIVE))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install $(TORCH)
-	$(BIN)/pip install -e '.[train,theory,dev]'
+	$(BIN)/pip install -e '.[train,dev]'
 	touch $@
 
 train: venv

@@ -1,4 +1,4 @@
-"""Each kernel against a copy of as many bytes: the ratio is the share of its bandwidth that the kernel reaches."""
+"""Each kernel against a copy of the same number of bytes: the ratio is its share of the copy's bandwidth."""
 
 from collections.abc import Callable
 from math import inf
@@ -12,7 +12,7 @@ from wgan_fast.ops import gradient_norm_penalty
 
 MEBIBYTES = 64
 COUNT = MEBIBYTES * 2**20 // 4
-Case = tuple[Callable[[], object], float]  # the call, and how many times COUNT numbers it reads or writes
+Case = tuple[Callable[[], object], float]  # the call, and the numbers that it reads and writes, in units of COUNT
 
 
 def cases(device: torch.device) -> dict[str, Case]:
@@ -56,6 +56,6 @@ def bench_bandwidth(compare: Comparison, name: str) -> None:
     kernel, passes = cases(compare.device)[name]
     source = torch.rand(int(COUNT * passes / 2), device=compare.device)
     target = torch.empty_like(source)
-    # Most kernels allocate what they write, and so does a clone.
+    # Most kernels allocate their output, as a clone does.
     copies = {"copy": lambda: target.copy_(source), "clone": source.clone}
     compare(kernel, bytes_moved=int(COUNT * passes) * 4, **copies)

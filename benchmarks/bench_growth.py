@@ -1,6 +1,4 @@
-"""How time and peak memory grow with the batch, with the critic's width and depth, and with the weights that are
-clipped.
-"""
+"""How time and peak memory grow with the batch, the critic's width and depth, and the number of clipped weights."""
 
 from copy import deepcopy
 
@@ -13,7 +11,7 @@ from costs import peak_bytes_of
 from wgan_fast import CriticStep, clip_weights_
 from wgan_fast.benchmark import mlp
 
-#: An MLP on 64 numbers, of which one measure grows. The largest is kept to what a CPU does in a second.
+#: An MLP with 64 inputs, where one size grows. A CPU takes about a second for the largest.
 SIZE, BATCH, WIDTH, DEPTH = 64, 128, 256, 3
 GROWTH = {
     "batch": (8, 32, 128, 512, 2048, 4096),
@@ -36,7 +34,7 @@ def bench_growth(compare: Comparison, measure: str, value: int) -> None:
 
     compare(ours, textbook=textbook, fused=rivals.textbook(deepcopy(critic), real, fake, fused=True))
     copied = deepcopy(critic)
-    eager = CriticStep(copied, rivals.adam(copied), backend="eager")  # a graph's memory is set aside for good
+    eager = CriticStep(copied, rivals.adam(copied), backend="eager")  # a captured graph keeps its memory
     of_each = {"ours": lambda: eager(real, fake), "textbook": textbook}
     compare.count("peak_bytes", **{who: peak_bytes_of(what, compare.device) for who, what in of_each.items()})
     compare.count("all_reduce_bytes", ours=sum(parameter.nbytes for parameter in critic.parameters()))
@@ -44,7 +42,7 @@ def bench_growth(compare: Comparison, measure: str, value: int) -> None:
 
 @pytest.mark.parametrize("numbers", [10**exponent for exponent in range(3, 9)])
 def bench_clipped(compare: Comparison, numbers: int) -> None:
-    """In tensors of up to 20,000, or 1,000 tensors of more."""
+    """In tensors of up to 20,000 numbers, or, for more numbers, in 1,000 larger tensors."""
     weights = list(torch.randn(numbers, device=compare.device).split(max(min(numbers, 20_000), numbers // 1000)))
 
     def foreach() -> None:

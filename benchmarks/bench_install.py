@@ -1,4 +1,4 @@
-"""What a user waits for before the first step: the import, and the installation."""
+"""Import and installation: what a user waits for before the first step."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench_import(benchmark: Any, tmp_path: Path) -> None:
-    """Against that of PyTorch, which is a part of it."""
+    """Against PyTorch's import, which it includes."""
     # Without the interpreter's own start.
     program = "import time; start = time.perf_counter(); import {0}; print(time.perf_counter() - start)"
 

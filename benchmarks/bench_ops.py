@@ -1,4 +1,4 @@
-"""One warm call of each operator against its plain-PyTorch reference and against the strongest other form of it."""
+"""A warm call of each operator against its plain-PyTorch reference and the strongest alternative."""
 
 from math import inf
 
@@ -19,13 +19,13 @@ SHAPES = {
     "few long rows": (4, 1_000_000),
     "many short rows": (1_000_000, 2),
 }
-# What a critic's layers put out.
+# Outputs of a critic's layers.
 ACTIVATIONS = {
     "toy": (256, 512),
     "mnist": (64, 64, 14, 14),
     "image": (64, 64, 32, 32),
 }
-#: Lists of weights: how many, and how large.
+#: Lists of weights: (count, size).
 WEIGHTS = {"60 x 20,000": (60, 20_000), "8 x 500": (8, 500), "4 x 2,000,000": (4, 2_000_000)}
 sizes = pytest.mark.parametrize("size", SHAPES)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,19 +1,18 @@
-"""One penalty with its backward, against the textbook's: time, floating-point operations, peak memory."""
+"""A penalty with its backward against the textbook's: time, floating-point operations, peak memory."""
 
 import pytest
 import torch
 
 from conftest import Comparison
-from costs import TINY, flops, flops_of, peak_memory, update
+from costs import CRITICS, FOR_CPU, flops, flops_of, peak_memory, update
 from wgan_fast import gradient_penalty, reference
-from wgan_fast.benchmark import CRITICS
 
 PENALTIES = {"ours": gradient_penalty, "textbook": reference.gradient_penalty}
 
 
-@pytest.mark.parametrize("name", [*CRITICS, *TINY])
+@pytest.mark.parametrize("name", [*FOR_CPU, "tiny"])
 def bench_gradient_penalty(compare: Comparison, name: str) -> None:
-    make, shape = (CRITICS | TINY)[name]
+    make, shape = CRITICS[name]
     critic = make().to(compare.device)
     with torch.no_grad():
         forward = flops_of(lambda: critic(torch.randn(shape, device=compare.device)))

@@ -1,4 +1,4 @@
-"""The whole update of a critic, against the textbook's, a functional step in the compiler, and JAX."""
+"""The critic step against the textbook's, a compiled functional one, and JAX."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,9 +11,8 @@ import torch
 
 import rivals
 from conftest import Comparison
-from costs import GPU_CRITICS, flops_of, peak_bytes_of
+from costs import CRITICS, FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
 from wgan_fast import CriticStep
-from wgan_fast.benchmark import CRITICS
 
 VARIANTS = ("eager", "jax", "bfloat16", "compile", "graph")
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow
@@ -24,26 +23,25 @@ def has_bfloat16() -> bool:
 
 
 def cases() -> Iterator[Any]:
-    for name, variant in itertools.product(dict.fromkeys([*CRITICS, *GPU_CRITICS]), VARIANTS):
-        slow = variant == "compile" and name in CRITICS and name not in COMPILED
+    for name, variant in itertools.product(dict.fromkeys([*FOR_CPU, *FOR_GPU]), VARIANTS):
+        slow = variant == "compile" and name in FOR_CPU and name not in COMPILED
         yield pytest.param(name, variant, marks=pytest.mark.slow if slow else ())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize(("name", "variant"), list(cases()))
 def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
-    """bfloat16 is autocast, eager on the CPU and captured on a GPU, against textbooks in float32 and in bfloat16. The
-    optimizer is PyTorch's Adam as it comes, for the textbook and, on the CPU, for ours, which makes it a fused one;
-    "fused" is a textbook that asks for that, "joint" scores real and fake samples in one batch as well, and "captured"
-    is the fused one in a CUDA graph of its own.
+    """bfloat16 is autocast, eager on the CPU and a CUDA graph on a GPU, against textbooks in float32 and in bfloat16.
+    The textbook, and ours on the CPU, get PyTorch's default Adam; our step then switches to the fused one. Baselines:
+    "fused" is the textbook with the fused Adam, "joint" also scores real and fake samples in one batch, and "captured"
+    is "fused" in a CUDA graph.
     """
     on_gpu = compare.device.type == "cuda"
-    critics = GPU_CRITICS if on_gpu else CRITICS
-    if name not in critics or (variant == "graph" and not on_gpu):
+    if name not in (FOR_GPU if on_gpu else FOR_CPU) or (variant == "graph" and not on_gpu):
         pytest.skip("for the other device")
     if variant == "bfloat16" and not on_gpu and not has_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16, and emulates it many times slower than float32")
-    make, shape = critics[name]
+    make, shape = CRITICS[name]
     critic = make().to(compare.device)
     real, fake = torch.randn(2, *shape, device=compare.device)
     best = "graph" if on_gpu else "eager"
@@ -70,7 +68,7 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
                 in_bfloat16()
 
         baselines["joint_bfloat16"] = autocast_joint
-    if variant == "jax":  # with nothing beside it: its threads and PyTorch's take the cores from one another
+    if variant == "jax":  # alone with ours: its threads and PyTorch's compete for the cores
         in_jax = rivals.jax_step(critic, real, fake)
         if in_jax is None:
             pytest.skip("JAX is missing, or does not know a layer")
@@ -84,9 +82,9 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
     if variant == "eager":
         with torch.no_grad():
             forward = flops_of(lambda: critic(real))
-        # Of two calls one does not try out whether the rows of a batch are independent, as every 2^n-th does.
+        # Call 2^n also runs the probe of the rows' independence; of two consecutive calls one does not.
         ours_count = min(flops_of(ours) for _ in range(2))
         compare.count("forwards", ours=ours_count / forward, textbook=flops_of(textbook) / forward)
-    if variant == "eager":  # a captured graph's memory is set aside for good
+    if variant == "eager":  # a captured graph keeps its memory
         of_each = {"ours": ours, "textbook": textbook}
         compare.count("peak_bytes", **{who: peak_bytes_of(what, compare.device) for who, what in of_each.items()})

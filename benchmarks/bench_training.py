@@ -1,4 +1,4 @@
-"""A whole iteration of WGAN-GP: five updates of the critic, each with fresh fakes, and one of the generator."""
+"""A whole iteration of WGAN-GP: five critic steps, each with fresh fakes, and one generator step."""
 
 from copy import deepcopy
 
@@ -8,11 +8,11 @@ from torch import nn
 
 import rivals
 from conftest import Comparison
+from costs import CRITICS
 from wgan_fast import CriticStep, GeneratorStep
-from wgan_fast.benchmark import CRITICS
 
 N_CRITIC, LATENT = 5, 128
-#: By critic, a generator of its size.
+#: Critic -> a generator of its size.
 GENERATORS = {
     "toy": lambda: nn.Sequential(
         nn.Linear(LATENT, 512),

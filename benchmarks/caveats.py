@@ -1,23 +1,24 @@
-"""What a reader must know before the tables: where ours is slower and why, and where times contradict one another."""
+"""Where ours is slower and why, and where times contradict one another."""
 
 from collections.abc import Callable
 from statistics import median
 
-from tables import COMPARED, Entry, Results, apart, baselines, compared, label, ratio, significant, table, value
+from results import COMPARED, Entry, Results, apart, baselines, ratio, value
+from tables import compared, label, significant, table
 
-CHECKS = "ours checks its arguments in Python first, to name the wrong one: some microseconds"
-IN_ORDER = "one thread adds up the million rows in order, so that any number of threads gives the same bits"
+CHECKS = "ours checks its arguments in Python first: some microseconds"
+IN_ORDER = "one thread sums the million rows in order, so the bits do not depend on the number of threads"
 IMPORTS = "`import wgan_fast` includes `import torch`"
-KERNELS = "lerp's kernel is faster as well, for a reason that was not found yet"
-NOISE = "the quartiles overlap: this run cannot tell them apart"
-ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer there is little else to keep"
+KERNELS = "lerp's kernel is faster too; the cause has not been found yet"
+NOISE = "the quartiles overlap: this run shows no clear difference"
+ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer that is most of the memory"
 MEMORY = "both are limited by memory; the quartiles overlap"
-NEW = "ours writes into new memory, whose pages the system must provide, as for `clone`"
-PACKS = "ours also packs one bit for each element, which is kept instead of the whole output"
-OVERHEAD = "so small an update is overhead: ours calls fewer of PyTorch's operators, and adds Python of its own"
-NO_BFLOAT16 = "PyTorch's products of bfloat16 are slower than those of float32 on a CPU without AVX-512"
-#: Why ours is slower: suite, baseline, words that must be in the case or be the CPU's instruction set, reason. The
-#: first counts that fits and does not contradict what was measured (HOLDS).
+NEW = "ours writes into new memory, whose pages the system must first map, as for `clone`"
+PACKS = "ours also packs one bit per element, which is saved for backward instead of the output"
+OVERHEAD = "overhead dominates so small a step: ours calls fewer of PyTorch's operators and adds Python of its own"
+NO_BFLOAT16 = "on a CPU without AVX-512, PyTorch's bfloat16 matrix products are slower than float32 ones"
+#: Why ours is slower: (suite, baseline, words, reason). The words must be in the case or name the instruction set. The
+#: first matching reason is shown that the measurement does not contradict (HOLDS).
 REASONS: list[tuple[str, str, set[str], str]] = [
     ("interpolate", "lerp", set(), MEMORY),
     ("interpolate", "lerp", set(), CHECKS),
@@ -55,13 +56,13 @@ HOLDS: dict[str, Callable[[Entry, str], bool]] = {
 }
 UNEXPLAINED = "not explained yet"
 
-APART = 1.25  # the same work, timed twice: more than that is not noise
+APART = 1.25  # a larger ratio between two timings of the same work is not noise
 MIDDLE = ({"measure": "batch", "value": 128}, {"measure": "width", "value": 256})  # the same critic and batch
-UPDATES = 5  # of the critic in an iteration of training
+UPDATES = 5  # critic steps in an iteration of training
 
 
 def losses(results: Results) -> list[tuple[Entry, str, str]]:
-    """Every comparison in which ours takes more, of whatever: the case, the baseline, what is compared."""
+    """Every comparison in which ours takes more: (entry, baseline, quantity)."""
     return [
         (entry, baseline, what)
         for what in COMPARED
@@ -86,7 +87,7 @@ Grouped = dict[tuple[str, str, str], list[tuple[Entry, str, str]]]
 
 
 def by_reason(results: Results) -> Grouped:
-    """The losses, by suite, what they are against, and why."""
+    """(suite, baseline, reason) -> its losses."""
     grouped: Grouped = {}
     for loss in losses(results):
         entry, baseline, what = loss
@@ -100,7 +101,7 @@ def _counted(results: Results) -> str:
 
 
 def slower(results: Results) -> str:
-    """All cases of them."""
+    """A table of all losses, case by case."""
     rows = [
         [suite, baseline, "; ".join(f"{label(entry)} {compared(entry, *what)}".strip() for entry, *what in found), why]
         for (suite, baseline, why), found in by_reason(results).items()
@@ -110,7 +111,7 @@ def slower(results: Results) -> str:
 
 
 def slower_in_short(results: Results) -> str:
-    """How many there are of each kind, and the worst."""
+    """A table of the losses by reason: how many, and the worst."""
     rows = []
     for (suite, baseline, why), found in by_reason(results).items():
         lowest = min(found, key=lambda loss: ratio(*loss) or 0)
@@ -121,7 +122,7 @@ def slower_in_short(results: Results) -> str:
 
 
 def contradictions(results: Results) -> str:
-    """Times that cannot all be those of an undisturbed machine."""
+    """Times that contradict one another: the machine was not undisturbed."""
     found = []
 
     def look(of: str, where: str, entries: list[Entry]) -> list[float]:
@@ -137,8 +138,8 @@ def contradictions(results: Results) -> str:
             iteration = value(whole, "textbook")
             if textbook and iteration and UPDATES * median(textbook) > APART * iteration:
                 found.append(
-                    f"the textbook's update of {name} took {significant(1e3 * median(textbook))} ms, an iteration of "
-                    f"training, which has {UPDATES} of them, {significant(1e3 * iteration)} ms"
+                    f"the textbook's step of {name} took {significant(1e3 * median(textbook))} ms, an iteration of "
+                    f"training with {UPDATES} of them {significant(1e3 * iteration)} ms"
                 )
     look(
         "the growth's middle",
@@ -147,5 +148,5 @@ def contradictions(results: Results) -> str:
     )
     if not found:
         return ""
-    told = "**The machine's speed changed in the run. Ratios are of times in turn; times of two rows do not compare:**"
+    told = "**The machine's speed changed during the run. Ratios are interleaved; do not compare times of two rows:**"
     return f"{told} {'; '.join(found)}."

@@ -1,6 +1,5 @@
-"""Ours and the baselines in turn, round by round; what was found goes into the result file and the summary.
-
-A result's ``extra_info`` holds, for each provider, the quartiles of its times (``seconds``), and what else was counted.
+"""Times ours and the baselines in turn, round by round. pytest-benchmark's ``extra_info`` gets the fields of an entry
+of ``results.py``.
 """
 
 import statistics
@@ -21,7 +20,7 @@ COMMIT = pytest.StashKey[str | None]()
 
 
 class Comparison:
-    """Times a function against baselines; ``benchmark`` keeps what it finds."""
+    """Times a function against baselines; ``benchmark`` stores the result."""
 
     def __init__(self, benchmark: Any, device: torch.device, copy_bandwidth: Callable[[torch.device], float]) -> None:
         self.benchmark = benchmark
@@ -36,8 +35,8 @@ class Comparison:
         bytes_moved: int | None = None,
         **baselines: Callable[[], object],
     ) -> None:
-        """``calls`` of each, one after the other, make a round: with several, all but the first find what they left in
-        the caches. ``bytes_moved`` is what ours has to read and write.
+        """A round is ``calls`` consecutive calls of each function; with several calls the caches are warm.
+        ``bytes_moved`` are the bytes that ours must read and write.
         """
         now = clock(self.device)
         ours, *others = (_repeated(function, calls) for function in (ours, *baselines.values()))
@@ -67,7 +66,7 @@ class Comparison:
             info["percent_of_copy"] = 100 * rate / self._copy_bandwidth(self.device)
 
     def count(self, what: str, **counts: float) -> None:
-        """Something that was counted and not timed, for each provider."""
+        """Stores counts, provider -> number."""
         self.benchmark.extra_info[what] = counts
 
 
@@ -81,7 +80,7 @@ def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object
 
 @pytest.fixture(scope="session")
 def copy_bandwidth() -> Callable[[torch.device], float]:
-    """Bytes that a copy reads and writes in a second; measured once for each device."""
+    """Bytes per second that a copy reads and writes; measured once per device."""
     found: dict[torch.device, float] = {}
 
     def measure(device: torch.device) -> float:
@@ -105,13 +104,13 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture
 def compare(
     device: torch.device, benchmark: Any, copy_bandwidth: Callable[[torch.device], float]
-) -> Comparison:  # the device first: it may skip
+) -> Comparison:  # device is the first fixture, because it may skip
     torch.manual_seed(0)
     return Comparison(benchmark, device, copy_bandwidth)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[COMMIT] = commit()  # before a result makes the checkout a modified one
+    config.stash[COMMIT] = commit()  # before a result file modifies the checkout
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
-"""The report's figures. Whoever cannot tell the colours apart has hatches, lines and markers."""
+"""The report's figures. Hatches, line styles and markers repeat what colours say."""
 
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
 
-from tables import Entry, Results, ratio, value
+from results import Entry, Results, ratio, value
 
 NAMES = ("speedup", "growth")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
@@ -17,7 +17,7 @@ LINES = {  # by provider: colour, line, marker
     "foreach": (COLOURS[2], ":", "^"),
 }
 VARIANTS = ("eager", "bfloat16", "compile", "graph")
-DIGEST = "Source"  # the chunk of a PNG that names the results it was drawn from
+DIGEST = "Source"  # the PNG text chunk with the digest of the results
 
 
 def draw(results: Sequence[Results], folder: Path, digest: str) -> None:
@@ -37,7 +37,7 @@ def draw(results: Sequence[Results], folder: Path, digest: str) -> None:
             figure = pyplot.figure(figsize=(11, height * max(1, len(drawn))), layout="constrained")
             for device, part in zip(drawn, figure.subfigures(len(drawn) or 1, 1, squeeze=False)[:, 0], strict=False):
                 panel(part, device)
-            # The version of matplotlib would make the file another one.
+            # Without matplotlib's version, which would change the file.
             figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None, DIGEST: digest})
             pyplot.close(figure)
 
@@ -47,8 +47,8 @@ def drawn_from(file: Path, digest: str) -> bool:
 
 
 def _speedup(figure: Any, results: Results) -> None:
-    """Bars by critic in groups by variant; the thin lines are the quartiles of the textbook's over those of ours, the
-    diamonds the ratio to the textbook that scores both batches as one.
+    """Bars: ratio to the textbook, by variant and critic. Thin lines: from the quotients of the quartiles. Diamonds:
+    ratio to the joint textbook.
     """
     axes = figure.subplots()
     variants = [variant for variant in VARIANTS if results.select("critic_step", variant=variant)]
@@ -84,7 +84,7 @@ def _speedup(figure: Any, results: Results) -> None:
             )
         highest = max(highest, *heights, 1.0)
     axes.axhline(1, color="black", linestyle="--", linewidth=1, zorder=4)
-    axes.set_ylim(0, 1.2 * highest)  # a disturbed measurement's quartiles may lie far outside
+    axes.set_ylim(0, 1.2 * highest)  # quartiles of a disturbed measurement may lie far outside
     axes.set_xticks(range(len(variants)), variants)
     axes.set_ylabel("times as fast as the textbook\n(eager, float32; lines: quartiles)")
     axes.set_title(f"Update of the critic, {results.device}")

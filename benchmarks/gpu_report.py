@@ -1,8 +1,8 @@
-"""What a machine with a GPU says of this commit: build, GPU tests, memory checks, timings. `make gpu-report`.
+"""Checks a commit on a machine with a GPU: build, GPU tests, timings, memory checks. `make gpu-report`.
 
-Works offline with the Python that holds torch, and installs into a temporary folder. Every step's outcome goes to
-benchmarks/results/<device>.json at once, and to the folder that the variable OUT names, if it is set; a step that fails
-is recorded, does not stop the others, and makes the exit status 1. All ends after GPU_REPORT_SECONDS (540).
+Needs a Python with torch, and no network; installs into a temporary folder. After every step the outcome is written to
+benchmarks/results/<device>.json, and to the folder $OUT if that is set. A failed step is recorded and does not stop the
+others; the exit status is then 1. Everything ends after GPU_REPORT_SECONDS (540).
 """
 
 import importlib.util
@@ -21,12 +21,12 @@ import torch
 import results
 from results import ROOT
 
-TAIL = 4000  # characters of a failed step's output that are kept
-SECONDS = float(os.environ.get("GPU_REPORT_SECONDS", "540"))  # from the start: what comes last is cut, and says so
-GRACE = 10  # seconds to end in, when a step is out of time
+TAIL = 4000  # last characters of a failed step's output, which are kept
+SECONDS = float(os.environ.get("GPU_REPORT_SECONDS", "540"))  # from the start; later steps are cut short
+GRACE = 10  # seconds that a step gets to end after its time limit
 SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
 
-#: By step, the benchmarks that it runs: a file of results each, so that one that is killed loses its own alone.
+#: Step -> its benchmarks. Each step writes a file of its own, so a killed step loses only its own timings.
 TIMINGS = {
     "kernels": "bandwidth",
     "toy": "critic_step and toy",
@@ -37,7 +37,7 @@ TIMINGS = {
 
 
 def operators() -> None:
-    """Every kernel once per type, over sizes that reach each tail and alignment: what the memory checkers watch."""
+    """Runs every kernel for each dtype, with sizes for every tail and alignment, under the memory checkers."""
     from wgan_fast import clip_weights_, gradient_penalty, interpolate
 
     def batch(shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> torch.Tensor:
@@ -55,7 +55,7 @@ def operators() -> None:
                 torch.ops.wgan_fast.gate(fake, gates, 0.2, y.stride())
                 torch.ops.wgan_fast.piecewise_linear_(fake, 0.0, -0.5, 0.5)
                 clip_weights_([real, fake, real.transpose(0, 1), weight])
-                # Weights, gradients and averages; in the second parameter the gradient lies otherwise than the rest.
+                # Weights, gradients and averages. The second parameter's gradient has strides of its own.
                 lists = [[batch(shape, dtype, offset), tensor] for tensor in (real, fake, real.square())]
                 lists[1][1] = fake.transpose(0, 1).contiguous().transpose(0, 1)
                 rate, scale, found_inf = torch.tensor([0.1, 2.0, 0.0], device="cuda").unbind()
@@ -64,12 +64,11 @@ def operators() -> None:
 
 
 class Report:
-    """Written anew after every step: what was found is kept, should the machine be taken away."""
+    """The result file, written after every step, so that nothing is lost if the machine goes away."""
 
-    def __init__(self, folder: Path, device: Any) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.device = device
-        self.commit = results.commit()  # before a result makes the checkout a modified one
+        self.commit = results.commit()  # before a result file modifies the checkout
         self.steps: dict[str, Any] = {}
         self.ends = time.monotonic() + SECONDS
         self.environment = {
@@ -81,9 +80,10 @@ class Report:
     def step(
         self, name: str, command: list[str], closes_with: str = "", limit: float = SECONDS, **environment: str
     ) -> bool:
-        """Runs outside of the checkout, so that the package that was built is the one that is imported.
+        """Runs a command outside of the checkout, so that the package just built is imported.
 
-        It passes by its exit status and, since a run of tests that skips every one exits with 0, by its closing line.
+        A step passes if its exit status is 0 and its last line contains ``closes_with``: pytest also exits with 0 if it
+        skips every test.
         """
         print(f"== {name}", flush=True)
         start = time.monotonic()
@@ -106,23 +106,17 @@ class Report:
         return passed
 
     def write(self) -> None:
-        findings = {
-            "environment": results.environment(torch.device("cuda")),
-            "compute_capability": f"{self.device.major}.{self.device.minor}",
-            "memory_bytes": self.device.total_memory,
-            "commit": self.commit,
-            "steps": self.steps,
-            "benchmarks": results.gather(sorted(self.folder.glob("timings-*.json"))),
-        }
-        file = results.write(findings)
+        timings = results.gather(sorted(self.folder.glob("timings-*.json")))
+        found = results.Results(results.environment(torch.device("cuda")), self.commit, timings, self.steps)
+        file = found.write()
         if out := os.environ.get("OUT"):
             shutil.copy(file, out)
         print(f"wrote {file}", flush=True)
 
 
 def run(command: list[str], limit: float, folder: Path, environment: dict[str, str]) -> tuple[bool, str]:
-    """Whether it succeeded within the limit, and its output. What is out of time is interrupted as by a user first, so
-    that pytest writes down what it has timed.
+    """Whether the command succeeded within the limit, and its output. At the limit it first gets Ctrl-C, so that pytest
+    writes its timings.
     """
     with subprocess.Popen(
         command,
@@ -156,7 +150,7 @@ def main() -> int:
     in_parallel = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     with tempfile.TemporaryDirectory() as name:
-        report = Report(Path(name), device)
+        report = Report(Path(name))
         pip = [*python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
         built = report.step(
             "build",
@@ -169,7 +163,7 @@ def main() -> int:
             report.step("doctor", [*python, "-m", "wgan_fast.doctor"])
             tests = [*pytest, "-p", "no:benchmark", *in_parallel, str(ROOT / "tests")]
             report.step("tests", tests, " passed", limit=150)
-            # Timings before memory checks: what is out of time then is the less rare.
+            # The memory checks come last: if time runs out, timings are worth more.
             for step, selected in TIMINGS.items():
                 bench = [*pytest, str(ROOT / "benchmarks"), "-k", selected]
                 bench += [f"--benchmark-json={name}/timings-{step}.json"]

@@ -1,8 +1,8 @@
-"""README's section on speed, docs/benchmarks.md, docs/scaling.md and docs/figures/ from benchmarks/results/*.json.
+"""Generates the README's section on speed, docs/benchmarks.md, docs/scaling.md and docs/figures/.
 
     python benchmarks/report.py [--check]
 
-``--check`` writes nothing, and fails where a text is not what the results give, or a figure not drawn from them.
+``--check`` writes nothing; it fails if a text differs from what the results give, or a figure was drawn from others.
 """
 
 import argparse
@@ -15,31 +15,19 @@ from pathlib import Path
 import figures
 import scaling
 from caveats import contradictions, slower, slower_in_short
-from tables import (
-    Entry,
-    Results,
-    compared,
-    comparisons,
-    geometric_mean,
-    quartiles,
-    ratio,
-    significant,
-    table,
-    times,
-    value,
-)
+from results import ROOT, Entry, Results, ratio, value
+from tables import compared, comparisons, geometric_mean, quartiles, significant, table, times
 
-ROOT = Path(__file__).resolve().parents[1]
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 GENERATED = "<!-- Written by `make report` from benchmarks/results/; changes belong there or into benchmarks/. -->"
 DIFF_LINES = 40
 
-#: The suites that docs/benchmarks.md shows case by case: title, and what is timed.
+#: Suite -> (title, what is timed) in docs/benchmarks.md, case by case.
 SUITES = {
     "gradient_penalty": ("A penalty with its backward", "`gradient_penalty` and `backward()`."),
     "training": (
         "A whole iteration of training",
-        "Five updates of the critic, each with fresh fakes, one of the generator.",
+        "Five critic steps, each with fresh fakes, and one generator step.",
     ),
     "interpolate": ("`interpolate`", "`reference` is the formula in plain PyTorch, `lerp` one `torch.lerp`."),
     "gradient_norm_penalty": (
@@ -48,23 +36,24 @@ SUITES = {
     ),
     "piecewise_linear": (
         "LeakyReLU and its derivative",
-        "`leaky_relu` is PyTorch's own; `reference` packs ours' bits in plain PyTorch, as nobody would for speed.",
+        "`leaky_relu` is PyTorch's; `reference` packs the bits in plain PyTorch and is not meant to be fast.",
     ),
     "clip_weights_": ("`clip_weights_`", "`foreach` is `torch._foreach_clamp_min_` and `_max_`."),
     "clipped": ("`clip_weights_` by number of weights", "`textbook` is a `clamp_` for each tensor."),
     "rmsprop": (
         "RMSprop with clipping",
-        "`foreach` is `torch.optim.RMSprop(foreach=True)` and the clamps of lists, `textbook`, where it was measured, "
-        "takes one weight after the other; warm is ten steps in a row, cold one step after one of the others.",
+        "`foreach` is `torch.optim.RMSprop(foreach=True)` and `_foreach` clamps; `textbook` loops over the weights. "
+        "Warm: ten steps in a row. Cold: one step, after a step of the others.",
     ),
     "bandwidth": (
         "Kernels on 64 MiB",
-        "`copy` moves as many bytes into memory that is there, `clone` into new memory.",
+        "`copy` moves the same number of bytes into existing memory, `clone` into new memory.",
     ),
-    "import": ("Import", "`import wgan_fast`, in which `import torch` is included, in a new process."),
+    "import": ("Import", "`import wgan_fast`, which includes `import torch`, in a new process."),
     "install": ("Installation", "`pip install` from the sources, once."),
 }
-CRITICS = {
+#: Critic -> its name in the tables.
+TITLES = {
     "toy": "toy: MLP 2-512x3, batch 256",
     "tabular": "tabular: MLP 300-256x2, batch 500",
     "wide": "wide: MLP 784-1024x3, batch 128",
@@ -107,7 +96,7 @@ def critic_update(results: Results) -> str:
         ratios[-1].append(memory and 1 / memory)
         rows.append(
             [
-                CRITICS.get(name, name),
+                TITLES.get(name, name),
                 quartiles(eager, 1e3) if eager else "",
                 *(compared(of.get(variant, {}), baseline) for variant, baseline in columns.values()),
                 times(ratios[-1][-1]),
@@ -127,7 +116,7 @@ def critic_update(results: Results) -> str:
 
 
 def environment(results: Results) -> str:
-    """What the numbers depend on, and what speaks against them."""
+    """What the numbers depend on, and contradictions between them."""
     about = results.environment
     commits = [
         f"{name[:12]}{' with changes that were not committed' if modified else ''}"
@@ -153,28 +142,28 @@ def environment(results: Results) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Nothing where there is no data."""
+    """Empty if the last part is empty, which means no data."""
     return "\n\n".join([title, *parts]) if parts[-1] else ""
 
 
 READING = (
-    "Times are medians with their quartiles. A column that names a baseline says how many times as fast as that ours "
-    "is: the ratio of the medians of one run, in which the two took turns. Below 1 ours is slower; a ~ says that the "
-    "quartiles overlap. A **forward** is the operations of one forward through the critic, and measures the others. "
-    "Peak memory is the most that PyTorch's allocator had handed out at once in a call, above what it had before."
+    "Times are medians with quartiles. A column named after a baseline shows how many times as fast as it ours is: the "
+    "ratio of the medians of one run, in which both were called in turn. Below 1 ours is slower; ~ means that the "
+    "quartiles overlap. A **forward**, the unit of operations, is one forward through the critic. Peak memory is the "
+    "most memory that PyTorch's allocator had allocated at once during a call, above the amount before the call."
 )
 BASELINES = (
-    "The **textbook** is the update as everyone copies it: eager, real and fake samples scored one after the other, "
-    "PyTorch's default Adam; **fused** has PyTorch's fused Adam instead, as ours has, **joint** scores both in one "
-    "batch as well, and **functional** is a `torch.compile` of loss and gradients by `torch.func`, which alone the "
-    "compiler accepts, with the fused Adam. JAX's update is jitted whole. Before a colon stands how ours runs: the "
-    "textbook, the fused and the joint one stay eager."
+    "The **textbook** is the usual code: eager, real and fake samples scored separately, PyTorch's default Adam. "
+    "**fused** uses PyTorch's fused Adam, as ours does; **joint** also scores both in one batch. **functional** "
+    "compiles loss and gradients written with `torch.func`, the only form that `torch.compile` accepts, and uses the "
+    "fused Adam. In JAX the whole update is jitted. The word before a colon says how ours runs; textbook, fused and "
+    "joint are always eager."
 )
-UPDATE = "An update of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU captured:"
+UPDATE = "A step of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU in a CUDA graph:"
 
 
 def headline(results: Results) -> str:
-    """What most readers came for."""
+    """The summary in one sentence."""
     eager = results.select("critic_step", variant="eager")
     penalties = [entry for entry in results.select("gradient_penalty") if entry["case"].get("name") != "tiny"]
     if not eager or not penalties:
@@ -190,7 +179,7 @@ def headline(results: Results) -> str:
 
     joint, whole = speed(eager, "joint"), speed(results.select("training"))
     return (
-        f"**An update of the critic is {speed(eager)} as fast as the textbook's"
+        f"**A critic step is {speed(eager)} as fast as the textbook's"
         f"{f' and {joint} as fast as the joint one' * bool(joint)}, with {memory(eager)} of the textbook's peak "
         f"memory; a penalty with its backward {speed(penalties)}, with {memory(penalties)}"
         f"{f'; a whole iteration of training {whole}' * bool(whole)}.**"
@@ -208,16 +197,16 @@ def readme(results: Sequence[Results]) -> str:
             environment(device),
             section(UPDATE, critic_update(device)),
             section("A penalty with its backward:", comparisons(device.select("gradient_penalty"))),
-            section("Where ours is slower, or takes more, of all that was measured:", slower_in_short(device)),
+            section("All comparisons in which ours is slower or takes more:", slower_in_short(device)),
         ]
     if not any(device.on_gpu for device in results):
         parts.append("No GPU has been measured yet.")
     if results:
         parts += [
-            "![Update of the critic: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)",
-            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, of a whole iteration, of the "
-            "import and installation, and every case in which ours is slower; [docs/scaling.md](docs/scaling.md) how "
-            "cost grows with the batch, the critic, the number of GPUs.",
+            "![Critic step: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)",
+            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, a whole iteration, import and "
+            "installation, and every case in which ours is slower; [docs/scaling.md](docs/scaling.md) shows how cost "
+            "grows with the batch, the critic and the number of GPUs.",
         ]
     return "\n\n".join(part for part in parts if part)
 
@@ -228,15 +217,15 @@ def all_tables(results: Sequence[Results]) -> str:
         GENERATED,
         READING,
         BASELINES,
-        "A share of a copy may exceed 100 %: what a small case moves stays in "
-        "caches, and an operator in place does not touch a second region of memory.",
+        "A percentage of a copy may exceed 100: a small case stays in the caches, and an in-place operator touches "
+        "only one region of memory.",
     ]
     for device in results:
         suites = dict.fromkeys([*SUITES, *(entry["suite"] for entry in device.entries)])
         parts += [
             f"## {device.device}",
             environment(device),
-            section("### An update of the critic", UPDATE, critic_update(device)),
+            section("### A step of the critic", UPDATE, critic_update(device)),
         ]
         for suite in suites:
             if suite not in ("critic_step", "growth"):
@@ -259,7 +248,7 @@ def cost(results: Sequence[Results]) -> str:
 
 
 def texts(root: Path, results: Sequence[Results]) -> dict[Path, str]:
-    """By file, what it should hold."""
+    """File -> its expected content."""
     front = root / "README.md"
     before, opening, rest = front.read_text().partition(OPENING)
     _, closing, after = rest.partition(CLOSING)
@@ -273,7 +262,7 @@ def texts(root: Path, results: Sequence[Results]) -> dict[Path, str]:
 
 
 def out_of_date(root: Path, expected: dict[Path, str], drawn: Sequence[Path], digest: str) -> list[str]:
-    """The lines that say so."""
+    """Lines that show every difference."""
     lines = []
     for file, text in expected.items():
         name, found = str(file.relative_to(root)), file.read_text() if file.exists() else ""

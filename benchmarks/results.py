@@ -1,8 +1,15 @@
-"""What a result file holds: where it was measured, and of each benchmark what was timed and counted.
+"""The format of ``benchmarks/results/<device>.json``: the only module that reads or writes it.
 
     python benchmarks/results.py TIMINGS.json ...
 
-turns pytest-benchmark's files into ``benchmarks/results/<device>.json``.
+converts pytest-benchmark's files. A result file holds the ``environment``, the ``commit``, the ``steps`` of a GPU
+report, and ``benchmarks``: a list of entries, each with
+
+- ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
+- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library;
+- optional counts, provider -> number: ``peak_bytes``, ``forwards`` (operations, in forwards of the critic),
+  ``all_reduce_bytes``;
+- optional bandwidth of ours: ``bytes``, ``GB/s``, ``percent_of_copy``.
 """
 
 import importlib.util
@@ -13,6 +20,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,13 +29,78 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+Entry = dict[str, Any]
+#: Key of an entry -> the word for it. For all of them less is better.
+COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of one result file."""
+
+    environment: dict[str, Any]
+    commit: str | None
+    entries: list[Entry]
+    steps: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Results":
+        found = json.loads(file.read_text())
+        entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
+        return cls(found["environment"], found["commit"], entries, found.get("steps", {}))
+
+    def write(self) -> Path:
+        """Writes the file named after the device, and returns its path."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
+        file = RESULTS / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        content = {"environment": self.environment, "commit": self.commit}
+        if self.steps:
+            content["steps"] = self.steps
+        file.write_text(json.dumps(content | {"benchmarks": self.entries}, indent=1) + "\n")
+        return file
+
+    def select(self, suite: str, **case: Any) -> list[Entry]:
+        return [entry for entry in self.entries if entry["suite"] == suite and case.items() <= entry["case"].items()]
+
+    @property
+    def device(self) -> str:
+        return self.environment["device"]
+
+    @property
+    def on_gpu(self) -> bool:
+        return any(entry["case"].get("device") == "cuda" for entry in self.entries)
+
+
+def value(entry: Entry, provider: str, what: str = "seconds") -> float | None:
+    """The provider's median time, or its count of ``what``."""
+    found = entry.get(what, {}).get(provider)
+    return found[1] if what == "seconds" and found else found
+
+
+def ratio(entry: Entry, baseline: str, what: str = "seconds") -> float | None:
+    """The baseline's value divided by ours: above 1, ours is better."""
+    theirs, ours = value(entry, baseline, what), value(entry, "ours", what)
+    return theirs / ours if theirs and ours else None
+
+
+def apart(entry: Entry, baseline: str) -> bool:
+    """Whether the interquartile ranges of ours and of the baseline are disjoint."""
+    (low, _, high), (other_low, _, other_high) = entry["seconds"]["ours"], entry["seconds"][baseline]
+    return high < other_low or other_high < low
+
+
+def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
+    return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a timing depends on, beside the code."""
+    """What a timing depends on besides the code."""
     on_gpu = device.type == "cuda"
+    gpu = torch.cuda.get_device_properties(device) if on_gpu else None
+    of_gpu = {"compute_capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory} if gpu else {}
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"{_processor()}, {os.cpu_count()} cores",
+        "device": gpu.name if gpu else f"{_processor()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
@@ -37,6 +110,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "jax": version("jax") if importlib.util.find_spec("jax") else None,
         "system": f"{platform.system()} {platform.machine()}",
+        **of_gpu,
     }
 
 
@@ -48,7 +122,7 @@ def _processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, and whether it was changed since."""
+    """The commit that is checked out; ``-modified`` follows where files differ from it. None: unknown."""
 
     def git(*arguments: str) -> str:
         try:
@@ -61,8 +135,8 @@ def commit() -> str | None:
     return f"{name}{'-modified' if changes else ''}" if name else os.environ.get("COMMIT")
 
 
-def gather(timings: Iterable[Path]) -> list[dict[str, Any]]:
-    """The benchmarks of pytest-benchmark's files; of two that are the same the last one counts."""
+def gather(timings: Iterable[Path]) -> list[Entry]:
+    """The entries of pytest-benchmark's files; a later one replaces an earlier one of the same name."""
     benchmarks = [
         entry for file in timings if file.stat().st_size for entry in json.loads(file.read_text())["benchmarks"]
     ]
@@ -78,23 +152,10 @@ def gather(timings: Iterable[Path]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def write(findings: dict[str, Any]) -> Path:
-    """Into the file that is named after the device."""
-    name = re.sub(r"[^a-z0-9]+", "-", findings["environment"]["device"].lower()).strip("-")
-    file = RESULTS / f"{name}.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(findings, indent=1) + "\n")
-    return file
-
-
 def main() -> None:
     files = [Path(name) for name in sys.argv[1:]]
-    findings = {
-        "environment": environment(torch.device("cpu")),
-        "commit": ", ".join(dict.fromkeys(str(json.loads(file.read_text())["commit"]) for file in files)),
-        "benchmarks": gather(files),
-    }
-    print(f"wrote {write(findings)}")
+    commits = dict.fromkeys(str(json.loads(file.read_text())["commit"]) for file in files)
+    print(f"wrote {Results(environment(torch.device('cpu')), ', '.join(commits), gather(files)).write()}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What others would write: the textbook's update of a critic, its iteration of a training, a functional update for the
-compiler, a jitted one in JAX.
+"""The baselines: the textbook's critic step and training iteration, a functional step for the compiler, a jitted step
+in JAX.
 
 All of them take Adam's step on the loss of WGAN-GP with weight 10.
 """
@@ -22,14 +22,14 @@ def adam(critic: nn.Module, **options: Any) -> torch.optim.Adam:
 
 
 def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> Update:
-    """As in every repository: eager, the samples scored one after the other, PyTorch's default Adam."""
+    """The usual code: eager, real and fake samples scored separately, PyTorch's default Adam."""
     optimizer = adam(critic, **options)
 
     return functools.partial(reference.critic_step, critic, optimizer, real, fake)
 
 
 def joint(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
-    """The strongest eager form: real and fake samples in one batch, PyTorch's fused Adam."""
+    """The strongest eager form: real and fake samples scored in one batch, PyTorch's fused Adam."""
     optimizer = adam(critic, fused=True)
 
     def update() -> Tensor:
@@ -44,7 +44,7 @@ def joint(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
 
 
 def captured(update: Update) -> Update:
-    """An update of tensors on a GPU, captured whole in a CUDA graph, as PyTorch's notes show."""
+    """The step captured as one CUDA graph, as in PyTorch's notes."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -60,7 +60,7 @@ def captured(update: Update) -> Update:
 def textbook_iteration(
     generator: nn.Module, critic: nn.Module, batches: Sequence[Tensor], latent_shape: tuple[int, ...], **options: Any
 ) -> Update:
-    """One update of the critic for each batch and one of the generator, as in every repository."""
+    """A critic step for each batch and one generator step, as in the usual code."""
     critic_adam, generator_adam = adam(critic, **options), adam(generator, **options)
 
     def iteration() -> Tensor:
@@ -78,7 +78,7 @@ def textbook_iteration(
 
 
 def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
-    """What ``torch.compile`` accepts: loss and gradients by ``torch.func``, on CUDA inside CUDA graphs."""
+    """The form that ``torch.compile`` accepts: loss and gradients by ``torch.func``; on CUDA in CUDA graphs."""
     parameters = dict(critic.named_parameters())
     optimizer = adam(critic, fused=True)
 
@@ -106,7 +106,7 @@ def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update
 
 
 def jax_step(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
-    """The same update jitted whole, its buffers donated; None where JAX is missing or does not know a layer."""
+    """The same step, jitted as a whole with donated buffers; None if JAX is missing or a layer has no translation."""
     try:
         import jax
     except ImportError:
@@ -162,7 +162,7 @@ def jax_step(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
 
 
 def _jax_forward(critic: nn.Module) -> Callable[[Any, Any], Any] | None:
-    """Images have their channels last, where XLA is faster: by 8 % for DCGAN-32 on two cores (by hand)."""
+    """Images are channels-last, which is 8 % faster in XLA for DCGAN-32 on two cores (by hand)."""
     from jax import lax
     from jax import numpy as jnp
 

@@ -1,40 +1,41 @@
-"""How cost grows: with the batch and the critic, as measured; with the number of GPUs, as computed."""
+"""How cost grows: measured, with the batch and the critic; computed, with the number of GPUs."""
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from tables import Entry, Results, compared, comparisons, label, quartiles, ratio, significant, table, times, value
+from results import Entry, Results, ratio, value
+from tables import compared, comparisons, label, quartiles, significant, table, times
 
 MEASURES = ("batch", "width", "depth")
-HARDLY = 1.05  # times as fast: what is below gains hardly anything
+HARDLY = 1.05  # a smaller ratio is hardly a gain
 
 GPUS = (1, 2, 4, 8, 16, 64, 256, 1024)
-#: What the model assumes of a link: bytes in a second and seconds of latency.
+#: Assumed links: (bytes per second, seconds of latency), inside a node of NODE GPUs and between nodes.
 NODE = 8
 INSIDE, BETWEEN = (450e9, 2e-6), (50e9, 10e-6)
 
 MODEL = """\
-Computed, not measured. Each of N GPUs takes a step on a batch of its own. One ring all-reduce sums the gradients, which
-lie in one flat buffer; it begins when the backward has ended, and the optimizer waits for it:
+Computed, not measured. Each of N GPUs takes a step on its own batch. One ring all-reduce sums the gradients in one flat
+buffer; it starts after the backward pass, and the optimizer waits for it:
 
     time(N) = step + 2 (N - 1) / N * bytes / bandwidth + 2 (N - 1) * latency
     efficiency(N) = step / time(N)
 """
 OF_THIS_CPU = """\
-**The steps are this CPU's.** A GPU's are shorter, so its efficiency with the same bytes is lower: for 90 % a step must
-last nine times as long as the all-reduce, whose column holds for any device with such links."""
+**The steps are this CPU's.** A GPU's steps are shorter, so its efficiency with the same bytes is lower: for 90 % a step
+must take nine times as long as the all-reduce. The all-reduce column holds for any device with such links."""
 
 
 def all_reduce_seconds(size: int, gpus: int) -> float:
-    """A ring's: each link carries 2 (N - 1) / N of the bytes, in 2 (N - 1) messages, and the slowest link decides."""
+    """Of a ring: each link carries 2 (N - 1) / N of the bytes in 2 (N - 1) messages; the slowest link decides."""
     bandwidth, latency = INSIDE if gpus <= NODE else BETWEEN
     return 2 * (gpus - 1) / gpus * size / bandwidth + 2 * (gpus - 1) * latency
 
 
 def growth(results: Results) -> str:
-    """What was measured on one device."""
+    """The measurements on one device."""
     of_each = {measure: found for measure in MEASURES if len(found := by_size(results, measure)) > 1}
     clipped = sorted(results.select("clipped"), key=lambda entry: entry["case"]["numbers"])
     parts = []
@@ -76,10 +77,10 @@ def exponents(of_each: dict[str, list[Entry]]) -> str:
     ]
     header = ["from the smallest to the largest", "ours, ms", "exponent of time", "exponent of peak memory"]
     text = (
-        "An update of an MLP on 64 numbers (batch 128, width 256, 3 hidden layers), of which one measure grows. "
-        "Exponents are slopes of the logarithms, between the two smallest and between the two largest sizes: 0 where "
-        "the cost is constant, 1 where it is proportional to the measure. Weights, and with them operations, grow with "
-        "the square of the width. Unlike the ratios, exponents of time compare rows that did not take turns."
+        "A critic step of an MLP with 64 inputs (batch 128, width 256, 3 hidden layers), where one of these grows. "
+        "Exponents are slopes on a log-log scale, between the two smallest and between the two largest sizes: 0 means "
+        "constant cost, 1 means cost proportional to the size. Weights and operations grow with the square of the "
+        "width. Unlike the ratios, exponents of time compare rows that were not interleaved."
     )
     return f"{text}\n\n" + table([*header, "times as fast as textbook", "peak memory, of textbook's"], rows)
 
@@ -93,15 +94,15 @@ def where_it_stops(results: Results, entries: Sequence[Entry]) -> str:
     saved = [found for entry in results.select("critic_step") if (found := ratio(entry, "textbook", "forwards"))]
     hardly = [entry for entry in entries if ratio(entry, "textbook") < HARDLY]
     text = (
-        f"The shortest update takes {quartiles(least, 1e3)} ms ({label(least)}). That is calls of Python and of "
-        "PyTorch's dispatcher: ours calls fewer of PyTorch's operators than the textbook, and adds Python of its own; "
-        f"where they are most of the time there is little to gain. Less than {HARDLY} times as fast as the textbook: "
-        f"{listed(hardly)}. Fastest against it: {listed([most])}."
+        f"The shortest step takes {quartiles(least, 1e3)} ms ({label(least)}), which is overhead of Python and of "
+        "PyTorch's dispatcher. Ours calls fewer of PyTorch's operators than the textbook and adds Python of its own, "
+        f"so there is little to gain. Less than {HARDLY} times as fast as the textbook: {listed(hardly)}. The largest "
+        f"gain: {listed([most])}."
     )
     if saved:
         text += (
-            " Beyond the constant part, the share of operations that is saved is about the same at any size; for the "
-            f"critics of the update's table it would make {times(min(saved))} to {times(max(saved))} alone."
+            " Beyond this constant part, the share of saved operations is about the same at any size; for the critics "
+            f"of the main table it alone would give {times(min(saved))} to {times(max(saved))}."
         )
     return text
 
@@ -113,7 +114,7 @@ def clipping(entries: Sequence[Entry]) -> str:
     behind = [f"{entry['case']['numbers']:,}" for entry in entries if not ahead(entry)]
     return (
         f"Clipping {label(entries[0])} takes {quartiles(entries[0], 1e6)} us, {label(entries[-1])} "
-        f"{quartiles(entries[-1], 1e3)} ms. Behind one of PyTorch's forms: {', '.join(behind) or 'nowhere'} "
+        f"{quartiles(entries[-1], 1e3)} ms. Slower than one of PyTorch's forms: {', '.join(behind) or 'nowhere'} "
         "([table](benchmarks.md))."
     )
 
@@ -121,14 +122,14 @@ def clipping(entries: Sequence[Entry]) -> str:
 def many_gpus(results: Sequence[Results]) -> str:
     parts = [
         MODEL.strip("\n"),
-        f"Assumed: up to {NODE} GPUs share a node, with {link(INSIDE)} between neighbours; of more, the ring crosses "
-        f"nodes, and its slowest link counts, {link(BETWEEN)}. Measured: the step, and the bytes of the gradients.",
+        f"Assumed: up to {NODE} GPUs share a node, with {link(INSIDE)} between neighbours; a larger ring crosses "
+        f"nodes, where its slowest link has {link(BETWEEN)}. Measured: the step, and the bytes of the gradients.",
         *(part for device in results for part in efficiency(device)),
     ]
     waiting = 2 * (GPUS[-1] - 1) * BETWEEN[1]
     parts.append(
-        f"Of the all-reduce over {GPUS[-1]:,} GPUs {significant(1e3 * waiting)} ms are latency, whatever the bytes: "
-        "there a ring stops scaling. Libraries may choose trees, whose latency grows with the logarithm of N; this "
+        f"With {GPUS[-1]:,} GPUs {significant(1e3 * waiting)} ms of the all-reduce are latency, whatever its size: "
+        "here a ring stops scaling. Libraries may switch to trees, whose latency grows with the logarithm of N; the "
         "model does not."
     )
     return "\n\n".join(parts)

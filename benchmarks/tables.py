@@ -1,64 +1,9 @@
-"""Result files read again, and what the report takes from them: comparisons, ratios, Markdown."""
+"""Numbers, comparisons and tables of the report, in Markdown."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-Entry = dict[str, Any]
-#: What is compared, by the key in a result; less is better for all of them.
-COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
-
-
-@dataclass(frozen=True)
-class Results:
-    """What was found on one device."""
-
-    environment: dict[str, Any]
-    commit: str | None
-    steps: dict[str, Any]
-    entries: list[Entry]
-
-    @classmethod
-    def read(cls, file: Path) -> "Results":
-        found = json.loads(file.read_text())
-        entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
-        return cls(found["environment"], found["commit"], found.get("steps", {}), entries)
-
-    def select(self, suite: str, **case: Any) -> list[Entry]:
-        return [entry for entry in self.entries if entry["suite"] == suite and case.items() <= entry["case"].items()]
-
-    @property
-    def device(self) -> str:
-        return self.environment["device"]
-
-    @property
-    def on_gpu(self) -> bool:
-        return any(entry["case"].get("device") == "cuda" for entry in self.entries)
-
-
-def value(entry: Entry, provider: str, what: str = "seconds") -> float | None:
-    """The median time of a provider, or what was counted for it."""
-    found = entry.get(what, {}).get(provider)
-    return found[1] if what == "seconds" and found else found
-
-
-def ratio(entry: Entry, baseline: str, what: str = "seconds") -> float | None:
-    """How many times what ours takes the baseline takes."""
-    theirs, ours = value(entry, baseline, what), value(entry, "ours", what)
-    return theirs / ours if theirs and ours else None
-
-
-def apart(entry: Entry, baseline: str) -> bool:
-    """Whether the middle halves of the times have nothing in common."""
-    (low, _, high), (other_low, _, other_high) = entry["seconds"]["ours"], entry["seconds"][baseline]
-    return high < other_low or other_high < low
-
-
-def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
-    return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
+from results import Entry, apart, baselines, ratio, value
 
 
 def geometric_mean(numbers: Iterable[float | None]) -> float | None:
@@ -67,7 +12,7 @@ def geometric_mean(numbers: Iterable[float | None]) -> float | None:
 
 
 def times(number: float | None) -> str:
-    """A ratio; what is below 1 is not rounded up to it."""
+    """A ratio; a value below 1 is never rounded up to 1."""
     if number is None:
         return ""
     text = f"{number:.2f}"
@@ -75,7 +20,7 @@ def times(number: float | None) -> str:
 
 
 def compared(entry: Entry, baseline: str, what: str = "seconds") -> str:
-    """The ratio; behind a ~ where the quartiles of two times overlap, so that this run cannot tell them apart."""
+    """The ratio, with a ~ before it if the quartiles of the two times overlap."""
     found = ratio(entry, baseline, what)
     return "~" * (found is not None and what == "seconds" and not apart(entry, baseline)) + times(found)
 
@@ -91,7 +36,7 @@ def quartiles(entry: Entry, scale: float, provider: str = "ours") -> str:
 
 
 def label(entry: Entry) -> str:
-    """A case in words, without its device."""
+    """The case's parameters in words, without the device."""
     case = entry["case"]
     if "measure" in case:
         return f"{case['measure']} {case['value']:,}"
@@ -100,7 +45,7 @@ def label(entry: Entry) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "---:") -> str:
-    """In Markdown, without the columns that hold nothing."""
+    """A Markdown table without its empty columns."""
     rows = list(rows)
     kept = [i for i in range(len(header)) if i == 0 or any(row[i] for row in rows)]
     ruler = ["---", *[alignment] * (len(kept) - 1)]
@@ -109,7 +54,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str =
 
 
 def comparisons(entries: Sequence[Entry]) -> str:
-    """A row for each case, whatever the suite."""
+    """A table with a row for each case, for any suite."""
     if not entries:
         return ""
     in_ms = (geometric_mean(value(entry, "ours") for entry in entries) or 0) >= 1e-3

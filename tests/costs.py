@@ -1,4 +1,4 @@
-"""What an update costs: operations, memory, launches; and further critics that it is measured on."""
+"""Counts of what a function costs (operations, memory, launches), and the critics that costs are measured on."""
 
 import gc
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from wgan_fast.benchmark import CRITICS, convolutional, mlp
+from wgan_fast.benchmark import MNIST, TOY, Workload, convolutional, mlp
 
 Penalty = Callable[..., Tensor]
 
 
 class Counter(TorchDispatchMode):
-    """Counts the operators that are dispatched below autograd, views among them, and their floating-point operations.
-    (PyTorch's own mode cannot watch autograd.grad.)
+    """Counts the operators dispatched below autograd, including views, and their floating-point operations. (PyTorch's
+    FlopCounterMode does not support autograd.grad.)
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.operators += 1
-        if func is torch.ops.aten.matmul.default:  # PyTorch's table knows its parts alone, which C++ calls unseen
+        if func is torch.ops.aten.matmul.default:  # not in PyTorch's table; its parts are not dispatched
             self.flops += 2 * out.numel() * args[0].shape[-1]
         elif func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
@@ -55,11 +55,11 @@ def count(function: Callable[[], object]) -> Counter:
 
 
 def peak_bytes_of(function: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that the allocator has handed out at once when it is called again, above those at its beginning.
+    """The peak of allocated bytes during the second call, above the bytes at its start.
 
-    On a CPU the profiler knows the sizes of those blocks alone that it saw handed out, so it watches both calls.
+    On a CPU the profiler knows the size of a freed block only if it saw the allocation, so it watches both calls.
     """
-    gc.collect()  # garbage would be freed at any time
+    gc.collect()  # otherwise garbage might be freed during the call
     if device.type == "cuda":
         function()
         before = torch.cuda.memory_allocated()
@@ -85,7 +85,7 @@ def launches_of(function: Callable[[], object]) -> int:
 
 
 def kernels_of(function: Callable[[], object]) -> list[str]:
-    """The kernels that a GPU runs for it when it is called again; copies and fills of memory are none."""
+    """The kernels that a GPU runs in the second call, without copies and fills of memory."""
     function()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiled:
         function()
@@ -100,13 +100,13 @@ def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def peak_memory(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:
-    """The gradients among it: an update begins by letting go of the last one's."""
+    """Includes the gradients, because ``update`` first releases those of the last call."""
     gradients = sum(parameter.nbytes for parameter in critic.parameters())
     return gradients + peak_bytes_of(lambda: update(penalty, critic, shape), next(critic.parameters()).device)
 
 
 class ResidualBlock(nn.Module):
-    """Activation first; halves the map."""
+    """A pre-activation block that halves height and width."""
 
     def __init__(self, channels: int, wider: int) -> None:
         super().__init__()
@@ -125,11 +125,16 @@ def resnet(channels: tuple[int, ...], features: int) -> nn.Module:
     )
 
 
-#: Nothing but overhead.
-TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {"tiny": (lambda: mlp(2, 16, 1), (8, 2))}
-#: For a GPU: launches are nearly all of the first, and nothing of the last.
-GPU_CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "toy": CRITICS["toy"],
+#: The critics of the benchmarks and of test_costs.py. A step of "tiny" is overhead alone; one of "resnet" hides it.
+CRITICS: dict[str, Workload] = {
+    "toy": TOY,
+    "tabular": (lambda: mlp(300, 256, 2), (500, 300)),
+    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
+    "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
+    "mnist": MNIST,
+    "tiny": (lambda: mlp(2, 16, 1), (8, 2)),
     "dcgan-64": (lambda: convolutional((3, 64, 128, 256, 512), 4, 1, 8192), (64, 3, 64, 64)),
     "resnet": (lambda: resnet((64, 128, 256, 512, 512), 8192), (256, 3, 64, 64)),
 }
+FOR_CPU = ("toy", "tabular", "wide", "dcgan", "mnist")
+FOR_GPU = ("toy", "dcgan-64", "resnet")

@@ -1,4 +1,4 @@
-"""Critics of many kinds, small."""
+"""Small critics of many kinds, for correctness; those that costs are measured on are in costs.py."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Activation first, in place on a clone, and pooled: the block of a ResNet critic."""
+    """The pre-activation block of a ResNet critic: one activation is in place, and the output is pooled."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 class Modulated(nn.Module):
-    """Conditional: labels scale and shift the features, and choose the temperature of a constant's branch."""
+    """Conditional: labels scale and shift the features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Modulated(nn.Module):
 
 
 class DynamicFilter(nn.Module):
-    """The points make the kernel that a learned image is convolved with."""
+    """The samples determine the kernel of a convolution over a learned image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class DynamicFilter(nn.Module):
 
 
 class Hypernetwork(nn.Module):
-    """A network makes the layer's weight."""
+    """A network computes the layer's weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Spectrum(nn.Module):
 
 
 class Views(nn.Module):
-    """An activation in place on a view, and one whose result is used twice."""
+    """An in-place activation of a view, and an activation whose result is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def dcgan() -> nn.Module:
 
 
 def mixed_convolutions() -> nn.Module:
-    """Groups, dilation, transposition, words for padding, padding that is not zeros."""
+    """Groups, dilation, transposition, padding given by name, padding modes other than zeros."""
     return nn.Sequential(
         nn.Conv2d(4, 4, 3, padding="same", groups=2),
         nn.ReLU6(),

@@ -24,7 +24,7 @@ from wgan_fast.distances import (
 )
 
 DIVERGENCES = (kl_divergence, js_divergence, total_variation)
-needs_pot = pytest.mark.skipif(find_spec("ot") is None, reason="the extra wgan_fast[theory] is not installed")
+needs_pot = pytest.mark.skipif(find_spec("ot") is None, reason="the extra wgan_fast[train] is not installed")
 
 
 def probabilities(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -186,10 +186,10 @@ HALVES = torch.tensor([0.5, 0.5])
         (ValueError, "p: expected no negative mass, got -0.5", torch.tensor([1.5, -0.5]), HALVES, None),
         (ValueError, "q: expected finite numbers, got nan", HALVES, torch.tensor([0.5, math.nan]), None),
         (ValueError, "p: expected finite numbers, got inf", torch.tensor([0.5, math.inf]), HALVES, None),
-        (ValueError, "p: expected probabilities that sum to one, 1 up to 1e-04 of it, got", HALVES * 1.2, HALVES, None),
+        (ValueError, "p: expected probabilities that sum to one, 1 within 1e-04, got", HALVES * 1.2, HALVES, None),
         (ValueError, "q: expected probabilities that sum to one", HALVES, torch.stack([HALVES, HALVES * 0.9]), None),
-        (ValueError, "p: expected a density that integrates to one, 1 up to 1e-02", HALVES, 2 * HALVES, HALVES),
-        (ValueError, "q: expected the integral of p, 1 up to 1e-03 of it, got 1.00", 2 * HALVES, 2.01 * HALVES, HALVES),
+        (ValueError, "p: expected a density that integrates to one, 1 within 1e-02", HALVES, 2 * HALVES, HALVES),
+        (ValueError, "q: expected the integral of p, 1 within 1e-03, got 1.00", 2 * HALVES, 2.01 * HALVES, HALVES),
         (ValueError, "weights: expected no negative mass, got -0.5", HALVES, HALVES, -HALVES),
         (ValueError, "weights: expected shape (..., 2) as of p, got (3,)", HALVES, HALVES, torch.ones(3)),
         (ValueError, "weights: expected leading", HALVES.expand(2, 2), HALVES, torch.ones(3, 2)),
@@ -300,8 +300,8 @@ ONES = torch.ones(3)
         (ValueError, "x_weights: expected 3 masses as of x, got shape (2,)", (ONES, ONES, ONES[:2])),
         (ValueError, "y_weights: expected no negative mass, got -1", (ONES, ONES, None, -ONES)),
         (ValueError, "x_weights: expected finite numbers, got nan", (ONES, ONES, ONES * math.nan)),
-        (ValueError, "x_weights: expected some mass, got none", (ONES, ONES, 0 * ONES)),
-        (ValueError, "y_weights: expected the total of x_weights, 3 up to 1e-04", (ONES, ONES, ONES, 2 * ONES)),
+        (ValueError, "x_weights: expected a positive total, got 0", (ONES, ONES, 0 * ONES)),
+        (ValueError, "y_weights: expected the total of x_weights, 3 within 1e-04", (ONES, ONES, ONES, 2 * ONES)),
         (TypeError, "x_weights: expected torch.float32 as of x, got torch.float64", (ONES, ONES, ONES.double())),
         (ValueError, "x_weights: expected leading dimensions", (ONES.expand(2, 3), ONES, ONES.expand(3, 3))),
         (ValueError, "y: expected device cpu as of x, got meta", (ONES, ONES.to("meta"))),
@@ -409,7 +409,7 @@ def test_types_of_plans(device, dtype):
         (ValueError, "x_weights: expected 2 masses as of cost, got shape (3,)", (torch.ones(2, 3), ONES)),
         (ValueError, "x_weights: expected shape (2,), got (1, 2)", (torch.ones(2, 3), torch.ones(1, 2))),
         (ValueError, "y_weights: expected no negative mass, got -1", (torch.ones(2, 3), None, -ONES)),
-        (ValueError, "y_weights: expected some mass, got none", (torch.ones(2, 3), None, 0 * ONES)),
+        (ValueError, "y_weights: expected a positive total, got 0", (torch.ones(2, 3), None, 0 * ONES)),
         (ValueError, "y_weights: expected the total of x_weights", (torch.ones(2, 3), torch.ones(2), ONES)),
         (TypeError, "y_weights: expected torch.float32 as of cost", (torch.ones(2, 3), None, ONES.double())),
     ],
@@ -440,9 +440,9 @@ def test_what_the_solver_says_is_checked(monkeypatch, plan, u, warning, message)
 
 def test_without_pot(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[theory\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[train\]'"):
         transport_plan(torch.ones(2, 2))
-    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[theory\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'wgan_fast\[train\]'"):
         earth_movers_distance(torch.ones(2, 2), torch.ones(2, 2))
 
 

@@ -1,12 +1,12 @@
-"""Distances and divergences: the small versions of the experiments, and the parts that measure."""
+"""The experiments on distances and divergences: their small versions, and the functions that measure."""
 
 import math
 
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast.experiments import (
     continuity,

@@ -1,11 +1,11 @@
-"""What discriminators and critics teach a generator: the small versions, and the parts that measure."""
+"""The experiments on the generator's gradients: their small versions, and the functions that measure."""
 
 import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast.experiments import discriminator_and_critic, gradient_identity, low_dimensional_manifolds
 from wgan_fast.experiments.claim import Finding

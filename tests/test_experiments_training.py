@@ -1,15 +1,17 @@
-"""What the critic's estimate is worth, who covers modes, what clipping costs: the small versions, and their parts."""
+"""The experiments that train GANs: their small versions, and the functions that measure."""
 
 import itertools
 
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast.experiments import clipping, estimate_tracks_quality, gan_training, mode_collapse
 from wgan_fast.experiments.claim import Finding
+from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.toys import make_toy
 
 
 def measured(finding: Finding) -> list[float]:
@@ -20,7 +22,7 @@ def measured(finding: Finding) -> list[float]:
 
 
 def test_networks_side_by_side_are_independent() -> None:
-    networks = [gan_training.MLPCritic(2, 8, 2) for _ in range(3)]
+    networks = [MLPCritic(2, 8, 2) for _ in range(3)]
     samples = torch.randn(12, 2)
     together = gan_training.SideBySide(networks)(samples)
     for i, network in enumerate(networks):
@@ -29,7 +31,7 @@ def test_networks_side_by_side_are_independent() -> None:
 
 @pytest.mark.parametrize("name", gan_training.ALGORITHMS)
 def test_training_yields_before_each_update_of_the_generator_and_at_the_end(name: str) -> None:
-    algorithm, data = gan_training.ALGORITHMS[name], [gan_training.make_toy("8gaussians")]
+    algorithm, data = gan_training.ALGORITHMS[name], [make_toy("8gaussians")]
     states = gan_training.train(
         algorithm, data, 2, critic_updates=1, first_critic_updates=1, critic_rate=1e-2, generator_rate=1e-2
     )
@@ -72,7 +74,7 @@ def test_modes_are_counted_after_each_training() -> None:
 
 
 def test_a_mode_is_covered_by_a_sample_within_3_sigma() -> None:
-    data = gan_training.make_toy("8gaussians")
+    data = make_toy("8gaussians")
     assert data.centres is not None and data.sigma is not None
     offset = torch.tensor([[2.9, 0.0], [0.0, 3.1]]) * data.sigma
     samples = mode_collapse.judge(data.centres[[0, 3]] + offset, data)
@@ -98,7 +100,7 @@ def test_slope_is_that_of_a_straight_line() -> None:
 
 
 def test_gradient_norms_go_from_the_last_layer_to_the_input() -> None:
-    critic, data = clipping.MLPCritic(2, 4, 3), clipping.make_toy("swissroll")
+    critic, data = MLPCritic(2, 4, 3), make_toy("swissroll")
     norms = clipping.gradient_norms(critic, data)
     assert norms.shape == (4,)
     last = critic.layers[-1].weight.norm().double() * (2 / clipping.BATCH) ** 0.5

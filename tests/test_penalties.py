@@ -1,4 +1,4 @@
-"""The penalty against closed forms and the textbook, for critics of many kinds; the losses; what they refuse."""
+"""The penalties against closed forms and the textbook, for critics of many kinds; their errors."""
 
 import copy
 import math

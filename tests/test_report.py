@@ -1,4 +1,4 @@
-"""The report on a small result file that was made up."""
+"""The report on a small invented result file."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ ENVIRONMENT = {
 
 
 def entry(suite: str, medians: dict[str, float], *, spread: float = 0.01, **case: Any) -> dict[str, Any]:
-    """Times in milliseconds, with quartiles that far to both sides."""
+    """Medians are in milliseconds; ``spread`` is the relative distance of the quartiles."""
     seconds = {name: [1e-3 * ms * (1 + side * spread) for side in (-1, 0, 1)] for name, ms in medians.items()}
     return {"suite": suite, "case": {"device": "cpu", **case}, "rounds": 7, "seconds": seconds}
 
@@ -81,7 +81,7 @@ def texts(report: ModuleType, root: Path) -> dict[str, str]:
 
 
 def row(text: str, first: str) -> dict[str, str]:
-    """By column, the first row that begins so."""
+    """Column -> cell, of the first row that begins with ``first``."""
     lines = text.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith(f"| {first}"))
     ruler = next(i for i in range(at, -1, -1) if lines[i].startswith("| ---"))
@@ -139,7 +139,7 @@ def test_a_loss_of_memory_is_one_too(report: ModuleType, root: Path) -> None:
 
 
 def test_contradictions_are_told(report: ModuleType, root: Path) -> None:
-    """One update cannot take longer than five with a generator's, nor the same textbook once 12 ms and once 30."""
+    """One critic step cannot take longer than an iteration with five, nor the same textbook once 12 ms and once 30."""
     assert "speed changed" not in texts(report, root)["README.md"]
     write(root, [FOUND[0], entry("training", {"ours": 20.0, "textbook": 30.0}, name="toy")])
     assert "speed changed" in texts(report, root)["README.md"]
@@ -162,6 +162,14 @@ def test_a_gpu_has_its_own_heading(report: ModuleType, root: Path) -> None:
 def test_without_results(report: ModuleType, root: Path) -> None:
     (root / "benchmarks" / "results" / "a.json").unlink()
     assert "Nothing has been measured yet." in texts(report, root)["README.md"]
+
+
+def test_what_is_written_is_read(report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results.RESULTS", tmp_path / "results")
+    found = report.Results(ENVIRONMENT, "0123", FOUND, {"build": {"passed": True}})
+    file = found.write()
+    assert file.name == "abacus-2-rods.json"
+    assert report.Results.read(file) == found
 
 
 def test_efficiency_on_many_gpus(report: ModuleType, root: Path) -> None:

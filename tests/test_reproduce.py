@@ -1,4 +1,4 @@
-"""The frame of the experiments: the command, the folder that it leaves, and what it says when something is wrong."""
+"""`wgan-fast reproduce`: the command, the folder that it writes, and its error messages."""
 
 import json
 import math
@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
-pytest.importorskip("ot", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("matplotlib", reason="the extra wgan_fast[theory] is not installed")
-pytest.importorskip("typer", reason="the extra wgan_fast[theory] is not installed")
+pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
+pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed")
 
 from typer.testing import CliRunner
 
@@ -29,7 +29,7 @@ def run_cli(*arguments: object):
 
 
 def put_experiment(monkeypatch: pytest.MonkeyPatch, name: str, numbers: object, claim: str = "It is so.") -> None:
-    """An experiment under the name of another, which draws a line and finds `numbers(seed)`."""
+    """Replaces an experiment by one that draws a line and returns `numbers(seed)`."""
     module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nAnd what follows is no part of the claim.")
 
     def run(seed: int, *, small: bool = False) -> Finding:
@@ -130,7 +130,7 @@ def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(sys.modules, module, None)
     result = run_cli("all", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[theory]'" in result.stderr
+    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[train]'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Updates to compare: the textbook's, and critics whose real and fake samples may not be scored in one batch."""
+"""Comparison of a step with the textbook's; critics whose real and fake samples may not be scored in one batch."""
 
 import copy
 from collections.abc import Callable
@@ -19,7 +19,7 @@ adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.9), fused=True)
 
 
 class MinibatchStandardDeviation(nn.Module):
-    """A feature that the whole batch shares."""
+    """A feature that all samples of the batch share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class MinibatchStandardDeviation(nn.Module):
 
 
 class RunningSum(nn.Module):
-    """Each row sees those before it."""
+    """Each row depends on those before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class FixedBatch(nn.Module):
         return self.head(x.view(BATCH, 12)).sigmoid()
 
 
-#: They may not score real and fake samples in one batch.
+#: Critics that may not score real and fake samples in one batch.
 COUPLED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "minibatch standard deviation": (MinibatchStandardDeviation, (12,)),
     "running sum": (RunningSum, (12,)),
@@ -72,7 +72,7 @@ def samples(shape: tuple[int, ...], count: int = BATCH, dtype: torch.dtype = tor
 
 
 def updated(critic: nn.Module, update: Callable[..., Any], batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Everything that some updates change or return."""
+    """Everything that the updates change or return."""
     torch.manual_seed(1)
     outputs = []
     for batch in batches:

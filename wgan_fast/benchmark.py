@@ -102,14 +102,10 @@ def convolutional(channels: tuple[int, ...], kernel: int, padding: int, features
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1))
 
 
-#: Critics and the shape of their batches.
-CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "toy": (lambda: mlp(2, 512, 3), (256, 2)),
-    "tabular": (lambda: mlp(300, 256, 2), (500, 300)),
-    "wide": (lambda: mlp(784, 1024, 3), (128, 784)),
-    "dcgan": (lambda: convolutional((3, 64, 128, 256), 4, 1, 4096), (64, 3, 32, 32)),
-    "mnist": (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1, 28, 28)),
-}
+#: A function that makes a critic, and the shape of its batches.
+Workload = tuple[Callable[[], nn.Module], tuple[int, ...]]
+TOY: Workload = (lambda: mlp(2, 512, 3), (256, 2))
+MNIST: Workload = (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1, 28, 28))
 
 
 def title(device: torch.device) -> str:
@@ -136,8 +132,8 @@ def _interpolation(device: torch.device) -> dict[str, Function]:
     return {"ours": lambda: interpolate(real, fake, t), "textbook": lambda: reference.interpolate(real, fake, t)}
 
 
-def _penalties(name: str, device: torch.device) -> dict[str, Function]:
-    make, shape = CRITICS[name]
+def _penalties(workload: Workload, device: torch.device) -> dict[str, Function]:
+    make, shape = workload
     critic, batches = make().to(device), torch.randn(2, *shape, device=device)
     return {
         "ours": functools.partial(_penalty, gradient_penalty, critic, batches),
@@ -176,8 +172,8 @@ def _rmsprop(device: torch.device) -> dict[str, Function]:
     return {"ours": fused.step, "textbook": textbook}
 
 
-def _updates(name: str, device: torch.device) -> dict[str, Function]:
-    make, shape = CRITICS[name]
+def _updates(workload: Workload, device: torch.device) -> dict[str, Function]:
+    make, shape = workload
     ours, batches = make().to(device), torch.randn(2, *shape, device=device)
     theirs = copy.deepcopy(ours)
 
@@ -195,8 +191,8 @@ _COMPARISONS: dict[str, Callable[[torch.device], dict[str, Function]]] = {
     "interpolate, 64 x 3 x 64 x 64": _interpolation,
     "clip_weights_, 60 x 20,000": _clipping,
     "RMSprop and clipping, MLP 784-1024x3": _rmsprop,
-    "penalty and its backward, MLP 2-512x3": functools.partial(_penalties, "toy"),
-    "penalty and its backward, MNIST-size": functools.partial(_penalties, "mnist"),
-    "critic update, MLP 2-512x3": functools.partial(_updates, "toy"),
-    "critic update, MNIST-size": functools.partial(_updates, "mnist"),
+    "penalty and its backward, MLP 2-512x3": functools.partial(_penalties, TOY),
+    "penalty and its backward, MNIST-size": functools.partial(_penalties, MNIST),
+    "critic update, MLP 2-512x3": functools.partial(_updates, TOY),
+    "critic update, MNIST-size": functools.partial(_updates, MNIST),
 }

@@ -1,6 +1,5 @@
-"""How far two probability distributions are apart: divergences, and the earth mover's distance."""
+"""Divergences and Wasserstein distances between two probability distributions."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,28 +10,42 @@ from torch.nn import functional as F
 
 from wgan_fast._checks import (
     accumulate_dtype,
-    check_batch,
     check_integer,
     check_number,
     check_same_device,
     check_tensor,
 )
 from wgan_fast.input_gradient import without_autocast
-from wgan_fast.losses import critic_loss
+from wgan_fast.losses import dual_estimate
 
-#: How far from one a sum of probabilities may be, and from one another the totals of two sets of masses (as a share).
-#: Above the rounding of a sum; in float64 also above the step that finite differences take with one of them.
+__all__ = [
+    "QUADRATURE_AGREEMENT",
+    "QUADRATURE_TOLERANCE",
+    "TOTAL_TOLERANCE",
+    "TransportPlan",
+    "dual_estimate",
+    "earth_movers_distance",
+    "earth_movers_distance_1d",
+    "js_divergence",
+    "kl_divergence",
+    "sliced_wasserstein",
+    "total_variation",
+    "transport_plan",
+]
+
+#: Largest relative error of a sum of probabilities (from 1), and of the total of y_weights (from that of x_weights). It
+#: is above the rounding of a sum; in float64 also above the step of a finite difference in one of them.
 TOTAL_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
-#: How far from one the integral of a density on a grid may be: what is cut off, and the error of the quadrature.
+#: Largest difference from 1 of a density's integral on a grid: truncation and quadrature error.
 QUADRATURE_TOLERANCE = 1e-2
-#: How far from each other two such integrals may be; a divergence is wrong by about as much.
+#: Largest difference between two such integrals; the divergence has an error of about this size.
 QUADRATURE_AGREEMENT = 1e-3
 
 
 class TransportPlan(NamedTuple):
-    """What :func:`transport_plan` returns."""
+    """The result of :func:`transport_plan`."""
 
-    plan: Tensor  #: the mass that goes from i to j, of shape (n, m); a constant
+    plan: Tensor  #: the mass moved from i to j, of shape (n, m); a constant
     cost: Tensor  #: scalar, the sum of plan * cost; differentiable
 
 
@@ -44,22 +57,22 @@ def kl_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Ten
     with 0 log 0 = 0; infinite where q is zero and p is not.
 
     Args:
-        p, q: of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are those of a batch, and
+        p, q: of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are batch dimensions and
             broadcast. Without weights, probabilities that sum to one; with weights, densities at n points of a grid
             (of any number of dimensions, flattened).
-        weights: None, which is :math:`w_i = 1`, or the quadrature's weights, of shape (n,) or (..., n), not negative.
+        weights: None for :math:`w_i = 1`, or non-negative quadrature weights, of shape (n,) or (..., n).
 
     Returns:
-        The divergence of each pair, of shape (...); float32 for 16-bit types, else of their type.
+        The divergence of each pair, of shape (...); float32 for 16-bit types, otherwise the type of ``p``.
 
-    Differentiable in ``p`` and ``q``. Where p is zero its derivative is taken as 0; the true one is minus infinity.
+    Differentiable in ``p`` and ``q``. Where p is zero its derivative is defined as 0; the true one is minus infinity.
 
     Raises:
         TypeError: an argument is no tensor of a floating-point type, or the types differ.
         ValueError: shapes do not fit, devices differ, a number is negative or not finite, probabilities do not sum to
             one (within :data:`TOTAL_TOLERANCE`), or densities do not integrate to one (within
-            :data:`QUADRATURE_TOLERANCE`) or not to the same (within :data:`QUADRATURE_AGREEMENT`). These checks wait
-            for the device.
+            :data:`QUADRATURE_TOLERANCE`) or not to the same number (within :data:`QUADRATURE_AGREEMENT`). These checks
+            wait for the device.
 
     Source: Kullback and Leibler, "On Information and Sufficiency", 1951; Arjovsky, Chintala and Bottou, "Wasserstein
     GAN", 2017, section 2.
@@ -74,15 +87,15 @@ def js_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Ten
     .. math:: \mathrm{JS}(p, q) = \tfrac{1}{2} \mathrm{KL}(p \| m) + \tfrac{1}{2} \mathrm{KL}(q \| m), \qquad
               m = \tfrac{1}{2} (p + q)
 
-    Symmetric, always finite, and at most log 2, which it is for distributions that share no mass. (It scales with the
-    total, so it may exceed log 2 by as much as a total exceeds one.)
+    Symmetric, finite, and at most log 2, the value for distributions that share no mass. (It scales with the total, so
+    it may exceed log 2 by as much as a total exceeds one.)
 
     Arguments, result, derivatives and errors are those of :func:`kl_divergence`.
 
     Source: Goodfellow et al., "Generative Adversarial Networks", 2014, section 4.1.
     """
     p, q, weights = _distributions(p, q, weights)
-    both = p + q  # not halved: half of the smallest number is zero
+    both = p + q  # not halved, since half of the smallest positive number is rounded to zero
     return (_relative_entropy(2 * p, both, weights) + _relative_entropy(2 * q, both, weights)) / 4
 
 
@@ -91,8 +104,8 @@ def total_variation(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> T
 
     .. math:: \mathrm{TV}(p, q) = \sup_A |P(A) - Q(A)| = \tfrac{1}{2} \sum_i w_i |p_i - q_i|
 
-    Arguments, result and errors are those of :func:`kl_divergence`. Differentiable; where p equals q its derivative is
-    taken as 0, a subgradient.
+    Arguments, result and errors are those of :func:`kl_divergence`. Differentiable; where p equals q the
+    derivative is 0, a subgradient.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 2.
     """
@@ -103,17 +116,17 @@ def total_variation(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> T
 def earth_movers_distance_1d(
     x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None, *, power: float = 1.0
 ) -> Tensor:
-    r"""The Wasserstein distance of points on a line, in closed form: the quantile functions' distance.
+    r"""The Wasserstein distance of points on a line, in closed form, by their quantile functions.
 
     .. math:: W_p = \left( \int_0^1 \left| F_x^{-1}(u) - F_y^{-1}(u) \right|^p du \right)^{1/p}
 
     Args:
-        x: points of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are those of a batch,
+        x: points of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are batch dimensions
             and broadcast.
         y: points of shape (..., m), of the same type and device.
         x_weights, y_weights: the mass at each point, of shape (n,) or (..., n), and (m,) or (..., m), of the same type
-            and device. Both must have the same total T, which multiplies :math:`W_p^p`: a distance of distributions
-            wants T = 1. None: all masses alike, with the total of the other, or one.
+            and device. Both must have the same total T, which multiplies :math:`W_p^p`; for distributions T = 1. None:
+            equal masses, with the total of the other set, or 1.
         power: :math:`p`, at least 1.
 
     Returns:
@@ -143,27 +156,27 @@ def earth_movers_distance_1d(
 
 
 def transport_plan(cost: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None) -> TransportPlan:
-    r"""The cheapest way to move masses from n places to m others, exactly, by linear programming.
+    r"""The optimal transport plan from n places to m others, exactly, by linear programming.
 
     .. math:: \min_{\gamma \ge 0} \sum_{ij} \gamma_{ij} c_{ij} \quad \text{where} \quad
               \sum_j \gamma_{ij} = a_i, \; \sum_i \gamma_{ij} = b_j
 
     Args:
-        cost: :math:`c`, of shape (n, m), in float16, bfloat16, float32 or float64; what moving a unit of mass costs.
+        cost: :math:`c`, of shape (n, m), in float16, bfloat16, float32 or float64: the cost of moving a unit of mass.
         x_weights: the masses :math:`a`, of shape (n,), of the same type and device, not negative.
-        y_weights: the masses :math:`b`, of shape (m,), of the same total. None: all masses alike, with the total of the
-            other, or one.
+        y_weights: the masses :math:`b`, of shape (m,), with the same total. None: equal masses, with the total of the
+            other set, or 1.
 
     Returns:
-        A :class:`TransportPlan`: the plan, and what it costs; float32 for 16-bit types, else of their type. The plan's
-        marginals have been checked, and its cost against that of the dual program, which proves it the cheapest.
+        A :class:`TransportPlan`: the plan and its cost; float32 for 16-bit types, otherwise the type of ``cost``. The
+        plan's marginals are checked, and its cost is compared with that of the dual program, which proves optimality.
 
-    The cost is differentiable by the envelope theorem. Its derivative with respect to :math:`c` is the plan, which
-    counts as constant. That with respect to the masses is an optimal pair of dual potentials :math:`(u, v)`, with
-    :math:`u_i + v_j \le c_{ij}`; it has a meaning along changes that leave both totals equal. Where several plans or
-    potentials are the best, these are subgradients.
+    The cost is differentiable by the envelope theorem. Its derivative with respect to :math:`c` is the plan, treated as
+    constant. Its derivative with respect to the masses is an optimal pair of dual potentials :math:`(u, v)`, with
+    :math:`u_i + v_j \le c_{ij}`, valid for changes that keep both totals equal. Where several plans or potentials are
+    optimal, these are subgradients.
 
-    Solved on the CPU in float64, with about 5 n m numbers of memory.
+    Solved on the CPU in float64, in memory for about 5 n m numbers.
 
     Raises:
         TypeError: an argument is no tensor of a floating-point type, or the types differ.
@@ -203,14 +216,14 @@ def earth_movers_distance(
     Returns:
         A scalar; float32 for 16-bit types, else of their type.
 
-    Differentiable in the points through the costs, with the plan as a constant: by the envelope theorem that is the
-    whole derivative where the best plan is unique. Elsewhere, and where two points coincide, it is a subgradient. As to
+    Differentiable in the points through the costs, with the plan as a constant: by the envelope theorem this is the
+    full derivative where the optimal plan is unique. Elsewhere, and where two points coincide, it is a subgradient. For
     the weights see :func:`transport_plan`.
 
     Raises:
         TypeError: an argument is no tensor of a floating-point type, or the types differ.
-        ValueError: shapes do not fit, devices differ, there is no point, a point is not finite, or the weights are not
-            as :func:`transport_plan` wants them.
+        ValueError: shapes do not fit, devices differ, there is no point, a point is not finite, or the weights are
+            invalid for :func:`transport_plan`.
         ImportError: POT is not installed.
         RuntimeError: the solver failed.
 
@@ -219,41 +232,9 @@ def earth_movers_distance(
     _check_point_sets(x, y)
     masses = _masses_of_sets(x_weights, y_weights, "x", x, len(x), len(y))
     dtype = accumulate_dtype(x.dtype)
-    # By way of a matrix product the distances of close points would be lost to rounding.
+    # A matrix product would round away the distances of close points.
     cost = torch.cdist(x.to(dtype), y.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
     return _cheapest(cost, masses).cost
-
-
-def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    r"""What a critic says of the Wasserstein distance; a lower bound of it for a critic that is 1-Lipschitz.
-
-    .. math:: \frac{1}{B} \sum_i f(x_i) - \frac{1}{B'} \sum_i f(\tilde{x}_i)
-
-    Args:
-        critic: :math:`f`, any callable from a batch of samples to scores.
-        real: the samples :math:`x`, of shape (B, ...).
-        fake: the samples :math:`\tilde{x}`, of shape (B', ...), on the same device.
-
-    Returns:
-        A scalar; float32 for 16-bit scores. Differentiable with respect to the critic's parameters; the samples are
-        constants, so that nothing reaches a generator.
-
-    Raises:
-        TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
-        ValueError: a batch is empty, or samples differ in shape or device.
-
-    Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2.
-    """
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-    check_batch("real", real)
-    check_batch("fake", fake)
-    if fake.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
-        )
-    check_same_device("fake", fake, "real", real)
-    return -critic_loss(critic(real.detach()), critic(fake.detach()))
 
 
 def sliced_wasserstein(
@@ -309,7 +290,7 @@ def sliced_wasserstein(
 
 
 def _relative_entropy(p: Tensor, q: Tensor, weights: Tensor | None) -> Tensor:
-    """The sum of w p log(p/q). Outside of p's support both become one, which adds nothing and has no derivative."""
+    """The sum of w p log(p/q). Outside of p's support both are set to 1, which adds 0 and has no derivative."""
     support = p > 0 if weights is None else (p > 0) & (weights > 0)
     p, q = torch.where(support, p, 1.0), torch.where(support, q, 1.0)
     return _integral(p * (p.log() - q.log()), weights)
@@ -320,7 +301,7 @@ def _integral(values: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checked, and in the type of the arithmetic."""
+    """The arguments, checked and converted to the type of the arithmetic."""
     _check_kind("p", p)
     given = {"p": p, "q": q} if weights is None else {"p": p, "q": q, "weights": weights}
     batch: torch.Size | None = None
@@ -360,7 +341,7 @@ def _transport_on_a_line(x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor] | N
     x_levels, y_levels = x_masses.gather(-1, x_order).cumsum(-1), y_masses.gather(-1, y_order).cumsum(-1)
     total = (x_levels[..., -1] + y_levels[..., -1]) / 2
     x_levels, y_levels = x_levels / x_levels[..., -1:], y_levels / y_levels[..., -1:]
-    # Between two neighbours of these levels both quantile functions are constant.
+    # Both quantile functions are constant between two neighbouring levels.
     levels = torch.cat([x_levels, y_levels], -1).sort(-1).values
     widths = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     x_quantiles = x.gather(-1, _quantile_indices(x_levels, levels))
@@ -374,7 +355,7 @@ def _quantile_indices(cumulative: Tensor, levels: Tensor) -> Tensor:
 
 
 def _root(cost: Tensor, power: float) -> Tensor:
-    """The p-th root, whose derivative at zero is taken as 0."""
+    """The p-th root, with derivative 0 at 0."""
     if power == 1:
         return cost
     positive = cost > 0
@@ -389,7 +370,7 @@ def _cheapest(cost: Tensor, masses: tuple[Tensor, Tensor] | None) -> TransportPl
     value = (plan * cost).sum()
     for potential, mass in ((u, x_masses), (v, y_masses)):
         if mass.requires_grad:
-            value = value + (potential * (mass - mass.detach())).sum()  # adds zero, and the derivative
+            value = value + (potential * (mass - mass.detach())).sum()  # adds 0, with the potential as its derivative
     return TransportPlan(plan, value)
 
 
@@ -404,7 +385,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _A
         if error.name != "ot":
             raise
         raise ImportError(
-            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[theory]'", name="ot"
+            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[train]'", name="ot"
         ) from error
     # The solver's tolerances are absolute.
     scale, total = np.abs(cost).max() or 1.0, x_masses.sum()
@@ -412,7 +393,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _A
     plan, log = ot.emd(x_masses, y_masses, cost, numItermax=10_000_000, log=True)
     if log["warning"] is not None:
         raise RuntimeError(f"transport_plan: the solver of POT failed: {log['warning']}")
-    # The largest potentials that no cost forbids; the solver's are these already, except where there is no mass.
+    # The largest feasible potentials. The solver's are already these, except at places without mass.
     v = (cost - log["u"][:, None])[x_masses > 0].min(axis=0)
     u = (cost - v).min(axis=1)
     off = max(np.abs(plan.sum(axis=1) - x_masses).max(), np.abs(plan.sum(axis=0) - y_masses).max())
@@ -429,7 +410,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _A
 
 
 def _check_kind(name: str, value: Any, like_name: str = "", like: Tensor | None = None) -> None:
-    """A tensor of shape (..., n), of the device and the type of another."""
+    """Checks for a tensor of shape (..., n), on the device and of the type of ``like``."""
     check_tensor(name, value)
     if value.dim() == 0:
         raise ValueError(f"{name}: expected shape (..., n), got a scalar")
@@ -453,15 +434,16 @@ def _check_masses(name: str, masses: Tensor) -> None:
 
 
 def _check_totals(expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
-    """``expected`` begins the message; ``tolerance`` is a share of what is wanted."""
+    """``expected`` begins the message; ``tolerance`` is relative."""
     totals, goals = torch.broadcast_tensors(totals.detach(), torch.as_tensor(wanted).detach().to(totals))
     off = (totals - goals).abs() > tolerance * goals
     if off.any():
-        raise ValueError(f"{expected}, {goals[off][0]:.6g} up to {tolerance:.0e} of it, got {totals[off][0]:.6g}")
+        goal, total = goals[off][0], totals[off][0]
+        raise ValueError(f"{expected}, {goal:.6g} within {tolerance:.0e}, got {total:.6g}")
 
 
 def _broadcast(name: str, batch: torch.Size, others: torch.Size) -> torch.Size:
-    """What leading dimensions broadcast to."""
+    """The broadcast leading dimensions."""
     try:
         return torch.broadcast_shapes(batch, others)
     except RuntimeError:
@@ -478,7 +460,7 @@ def _check_points(x: Any, y: Any) -> None:
 
 
 def _check_point_sets(x: Any, y: Any) -> None:
-    """Of shapes (n, d) and (m, d)."""
+    """Checks for shapes (n, d) and (m, d)."""
     _check_points(x, y)
     for name, points in (("x", x), ("y", y)):
         if points.dim() != 2:
@@ -500,8 +482,8 @@ def _masses_of_sets(
 def _masses(
     x_weights: Any, y_weights: Any, like_name: str, like: Tensor, n: int, m: int
 ) -> tuple[Tensor, Tensor] | None:
-    """The masses of both sets, of shapes (..., n) and (..., m), checked, and in the type of the arithmetic; None where
-    both are all alike and sum to one.
+    """The masses of both sets, of shapes (..., n) and (..., m), checked and in the type of the arithmetic. None: equal
+    masses that sum to 1 in both sets.
     """
     given: list[Tensor | None] = []
     for name, weights, count in (("x_weights", x_weights, n), ("y_weights", y_weights, m)):
@@ -512,7 +494,7 @@ def _masses(
             _check_masses(name, weights)
             weights = weights.to(accumulate_dtype(weights.dtype))
             if not (weights.detach().sum(-1) > 0).all():
-                raise ValueError(f"{name}: expected some mass, got none")
+                raise ValueError(f"{name}: expected a positive total, got 0")
         given.append(weights)
     x_masses, y_masses = given
     if x_masses is None:

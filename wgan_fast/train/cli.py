@@ -199,7 +199,7 @@ def reproduce(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("wgan_fast"):
             raise
-        _stop(f"reproduce needs {error.name}: pip install 'wgan_fast[theory]'", code=1)
+        _stop(f"reproduce needs {error.name}: pip install 'wgan_fast[train]'", code=1)
     except OSError as error:
         _stop(_as_option(str(error)), code=2)
     failed = []

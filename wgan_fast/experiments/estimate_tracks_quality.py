@@ -1,45 +1,47 @@
-"""The critic's estimate tells how good the generator is: in training it falls with the exact earth mover's distance, up
-to a factor. The discriminator's estimate of JS does not: it stays high, at 0.8 log 2 on average, and goes its own way.
-Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and figures 3 and 4.
+"""The critic's estimate measures the generator's quality: in training it falls with the exact earth mover's distance,
+up to a factor. The discriminator's estimate of JS does not: it stays high, at 0.8 log 2 on average, and
+hardly follows W. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 4.2 and figures 3 and 4.
 
-Three algorithms learn 8 Gaussians, with 10 updates of the critic for each of the generator, so that it is near its
-optimum. At 41 points of the training, which lie closer at its beginning, samples that nobody was trained on give the
-critic's estimate, mean f(x) - mean f(x~), or the discriminator's, log 2 less half its loss, and the exact distance.
-The critic's is an estimate of W times its Lipschitz constant, so only ranks are compared: Spearman's correlation. With
-clipping the generator learns at a quarter of the rate, and is stopped early: once what is left to learn is finer than a
-clipped critic can see, its estimate says no more. The standard GAN drops modes: W rises, and the estimate of JS falls.
+Three algorithms learn 8 Gaussians, with 10 critic steps per generator step, so that the critic is near its optimum. At
+41 points of the training, denser at its beginning, fresh samples give the critic's estimate, mean f(x) - mean f(x~), or
+the discriminator's, log 2 minus half its loss, and the exact distance. The critic estimates W times its Lipschitz
+constant, so only ranks are compared: Spearman's correlation. With clipping the generator has a quarter of the learning
+rate and is stopped early: once the remaining differences are finer than a clipped critic can resolve, its estimate is
+uninformative. The standard GAN drops modes: W rises, and the estimate of JS falls.
 """
 
 import math
 from typing import NamedTuple
 
 import torch
+from torchmetrics.functional import spearman_corrcoef
 
 from wgan_fast import critic_loss, discriminator_loss
 from wgan_fast.distances import dual_estimate, earth_movers_distance
+from wgan_fast.train.toys import make_toy
 
 from .claim import BLACK, BLUE, RED, Finding, Number, axes
-from .gan_training import ALGORITHMS, Algorithm, make_toy, train
+from .gan_training import ALGORITHMS, Algorithm, train
 
 NAMES = ("WGAN, clipping", "WGAN-GP", "non-saturating GAN")
 
 
 class Course(NamedTuple):
-    """What is measured along a training."""
+    """The measurements of one training."""
 
-    steps: list[int]  #: updates of the generator
+    steps: list[int]  #: generator steps
     estimates: list[float]
     distances: list[float]  #: exact
 
 
 def spearman(course: Course) -> float:
-    """The correlation of the ranks of the estimates with those of the distances."""
-    ranks = torch.tensor([course.estimates, course.distances], dtype=torch.float64).argsort(1).argsort(1)
-    return torch.corrcoef(ranks.double())[0, 1].item()
+    """Spearman's rank correlation of the estimates with the exact distances."""
+    estimates, distances = torch.tensor([course.estimates, course.distances], dtype=torch.float64)
+    return spearman_corrcoef(estimates, distances).item()
 
 
 def follow(algorithm: Algorithm, steps: int, first_critic_updates: int, samples: int) -> Course:
-    """Trains on 8 Gaussians, and measures at 41 steps."""
+    """Trains on 8 Gaussians and measures at 41 steps."""
     data = [make_toy("8gaussians")]
     measured_at = {round(steps * (i / 40) ** 1.5) for i in range(41)}
     course = Course([], [], [])

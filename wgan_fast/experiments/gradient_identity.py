@@ -1,14 +1,14 @@
-"""The generator's gradient of the Wasserstein distance is that of the critic's scores: grad W(P_r, P_theta) =
--E_z[grad f(g_theta(z))] for the optimal critic f, so a trained critic teaches the distance itself. Source: Arjovsky,
+"""The generator's gradient of the Wasserstein distance is that of the optimal critic's scores: grad W(P_r, P_theta) =
+-E_z[grad f(g_theta(z))]. So a generator trained with the critic minimises the distance itself. Source: Arjovsky,
 Chintala and Bottou, "Wasserstein GAN", 2017, theorem 3.
 
-Here everything is known: P_r = N(0, I) in the plane and g_m(z) = z + m, so W = ||m||, its gradient is m / ||m||, and
-the optimal critic is f(x) = -<x, m> / ||m||. The right-hand side is computed with that critic and with a trained one;
-the left-hand side also without any critic, by finite differences of the exact distance of samples.
+Everything has a closed form here: P_r = N(0, I) in the plane and g_m(z) = z + m, so W = ||m||, its gradient is m /
+||m||, and the optimal critic is f(x) = -<x, m> / ||m||. The right-hand side is computed with that critic and with a
+trained one; the left-hand side also without any critic, by finite differences of the exact distance of samples.
 
 A trained critic is optimal for its penalty, which is soft: a critic of slope s scores ||m|| s - weight (s - 1)^2 and so
-settles at s = 1 + ||m|| / (2 weight). The gradient's length is off by that much, 10 % for the usual weight of 10, its
-direction is not. The claim is tested with a weight of 100, whose bias is 1 %.
+settles at s = 1 + ||m|| / (2 weight). This biases the gradient's length, by 10 % for the usual weight of 10, but not
+its direction. The claim is tested with a weight of 100, where the bias is 1 %.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def gradient(critic: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
 
 
 def train(weight: float, steps: int, latent: Tensor) -> tuple[MLPCritic, list[int], list[Tensor]]:
-    """A critic, and the gradients that it taught after so many updates."""
+    """A trained critic, step counts, and the generator's gradient after each."""
     critic = MLPCritic(2, 64, 2)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
@@ -51,7 +51,7 @@ def train(weight: float, steps: int, latent: Tensor) -> tuple[MLPCritic, list[in
 
 
 def finite_difference(count: int) -> Tensor:
-    """The gradient of the exact distance between so many samples of each distribution, by central differences."""
+    """The gradient of the exact distance between ``count`` samples of each distribution, by central differences."""
     real, latent = torch.randn(2, count, 2, dtype=torch.float64)
     h = 1e-3
     differences = [

@@ -1,4 +1,4 @@
-"""What an experiment finds: a figure, and measured numbers beside the expected ones."""
+"""The result of an experiment: a figure, and measured numbers beside the expected ones."""
 
 import math
 from typing import Literal, NamedTuple
@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 
 class Number(NamedTuple):
-    """Something that was measured, and what the theory says of it.
+    """A measured number and the value that the theory predicts.
 
-    ``relation`` says how: ``=`` within ``tolerance`` (absolute), ``>=`` or ``<=`` with that much to spare. NaN never
-    holds.
+    ``relation`` is how they compare: ``=`` (within ``tolerance``, absolute), ``>=`` or ``<=`` (missed by at most
+    ``tolerance``). NaN never holds.
     """
 
     what: str
@@ -32,20 +32,20 @@ class Number(NamedTuple):
 
     @property
     def wanted(self) -> str:
-        """What ``measured`` must be, in a few characters: ``0.5 ± 0.01``, ``>= 1 - 0.01``."""
+        """The condition on ``measured``, in short: ``0.5 ± 0.01``, ``>= 1 - 0.01``."""
         sign = {"=": "±", ">=": "-", "<=": "+"}[self.relation]
         wanted = f"{self.expected:.4g}" + (f" {sign} {self.tolerance:.2g}" if self.tolerance else "")
         return wanted if self.relation == "=" else f"{self.relation} {wanted}"
 
 
 class Finding(NamedTuple):
-    """What ``run`` of an experiment returns."""
+    """The return value of an experiment's ``run``."""
 
     figure: Figure
     numbers: list[Number]
 
 
-#: The colours of Okabe and Ito, which survive colour-blindness; lines and markers differ as well, for print.
+#: The colour-blind-safe palette of Okabe and Ito; lines and markers differ as well, for print.
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip

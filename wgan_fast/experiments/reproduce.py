@@ -1,4 +1,4 @@
-"""Runs experiments, and keeps what they find: a PNG and a JSON each, and a page that shows them all."""
+"""Runs experiments and saves the results: a PNG and a JSON file each, and an HTML page of all."""
 
 import html
 import importlib
@@ -20,7 +20,7 @@ from .claim import Finding, Number
 
 
 class Outcome(NamedTuple):
-    """One experiment that has run."""
+    """The result of one experiment."""
 
     name: str
     claim: str
@@ -33,10 +33,10 @@ class Outcome(NamedTuple):
 
 
 def experiment(name: str) -> ModuleType:
-    """The module of that name.
+    """The experiment's module.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no experiment of this name.
         ModuleNotFoundError: a package that it needs is not installed.
     """
     if name not in NAMES:
@@ -45,21 +45,20 @@ def experiment(name: str) -> ModuleType:
 
 
 def claim_of(module: ModuleType) -> str:
-    """The first paragraph of its docstring."""
+    """The claim: the first paragraph of the module's docstring."""
     return " ".join((module.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def prepare(names: Iterable[str], out: Path) -> None:
-    """Finds out before the first experiment runs whether all of them can, and makes the folder ``out``.
+    """Checks, before the first experiment starts, that all can run, and creates the folder ``out``.
 
     Raises:
-        ValueError: there is no experiment of one of the names.
-        ModuleNotFoundError: a package of the extra ``wgan_fast[theory]`` is not installed.
-        OSError: ``out`` is a file, cannot be made, or cannot be written to.
+        ValueError: a name is not that of an experiment.
+        ModuleNotFoundError: a package of the extra ``wgan_fast[train]`` is not installed.
+        OSError: ``out`` is a file, cannot be created, or is not writable.
     """
-    for package in ("ot", "scipy"):  # the library imports them as late as it needs them
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if importlib.util.find_spec("ot") is None:  # wgan_fast.distances imports it at the first call only
+        raise ModuleNotFoundError("No module named 'ot'", name="ot")
     for name in names:
         experiment(name)
     if out.exists() and not out.is_dir():
@@ -75,15 +74,15 @@ def prepare(names: Iterable[str], out: Path) -> None:
 
 
 def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
-    """Runs an experiment; leaves ``<name>.png`` and ``<name>.json`` in a folder, and writes its ``index.html`` anew.
+    """Runs an experiment; writes ``<name>.png`` and ``<name>.json`` to a folder, and updates its ``index.html``.
 
-    The same seed gives the same numbers on the same machine, whatever ran before and however many cores there are.
+    On one machine the same seed gives the same numbers, independent of earlier runs and of the number of cores.
 
     Args:
         name: one of :data:`wgan_fast.experiments.NAMES`.
-        out: the folder, which exists.
-        seed: of everything random.
-        small: whether to make do with little training, as the tests do; numbers may then miss what is expected.
+        out: an existing folder.
+        seed: the seed of all random numbers.
+        small: train only a little, as the tests do; numbers may then miss the expected values.
     """
     module = experiment(name)
     start = time.perf_counter()
@@ -98,8 +97,8 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
 
 @contextmanager
 def _alone(seed: int) -> Iterator[None]:
-    """PyTorch's random state and number of threads are the block's own. A second thread would gain networks of this
-    size nothing, and change the order of sums.
+    """Seeds PyTorch and uses one thread; restores random state and threads afterwards. Networks of this size gain
+    nothing from a second thread, which would change the order of sums.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -135,12 +134,12 @@ def _number(number: Number) -> dict[str, Any]:
 
 
 def _value(value: float) -> float | str:
-    """JSON knows neither infinity nor NaN; as a word they can be read by everyone."""
+    """The value; infinity and NaN, which JSON lacks, as a string."""
     return float(value) if math.isfinite(value) else str(float(value))
 
 
 def _page(out: Path) -> str:
-    """A gallery of what is in the folder, without scripts and without anything from elsewhere."""
+    """A self-contained page of all results in the folder, without scripts."""
     files = {name: out / f"{name}.json" for name in NAMES}
     records = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     return _PAGE.format(

@@ -2,15 +2,15 @@
 its gradients explode or vanish exponentially with depth unless the bound is just right. The gradient penalty does
 neither. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3, figure 1.
 
-As there, the generator is held fixed: its samples are real ones plus standard normal noise. The penalty has weight 1.
-Critics start with the weights that PyTorch gives layers, or with clipping with weights uniform within the bounds, so
-that clipping itself puts none onto them; 1 % of them lie within 1 % of the bound then.
+As in the source, the generator is fixed: its samples are real ones plus standard normal noise. The penalty has weight
+1. Critics start with PyTorch's default weights, or, with clipping, with weights uniform within the bounds. So the first
+clipping moves none of them onto a bound, and 1 % of them lie within 1 % of it.
 
-How simple a function is, is measured by the distance that it sees: divided by its steepest slope at any sample a critic
-is 1-Lipschitz there, and its estimate a share of the exact W, which only an optimal critic reaches. For the gradients,
-critics of 12 hidden layers are trained on the Swiss roll, and the norm of the loss's gradient with respect to each
-layer's activations is fitted by a straight line in log10 over the layers, counted back from the output. Where it
-vanishes, the weights hardly move from where they began.
+The simplicity of a critic is measured by the share of W that it sees: divided by its steepest slope at any sample, a
+critic is 1-Lipschitz there, and its estimate is a share of the exact W, which only an optimal critic reaches. For the
+gradients, critics of 12 hidden layers are trained on the Swiss roll, and a line is fitted to log10 of the norm of the
+loss's gradient with respect to each layer's activations, over the layers counted back from the output. Where the
+gradient vanishes, the weights hardly move from their initial values.
 """
 
 from functools import partial
@@ -21,25 +21,26 @@ from torch import Tensor, nn
 
 from wgan_fast import CriticStep, critic_loss, gradient_penalty, optim
 from wgan_fast.distances import dual_estimate, earth_movers_distance
+from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.toys import Distribution, make_toy
 
 from .claim import BLUE, COLOURS, LINES, MARKERS, RED, Finding, Number, axes
-from .gan_training import Distribution, MLPCritic, make_toy
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians", "swissroll": "Swiss roll"}
 BOUNDS = (0.1, 0.01, 0.001)
-BOUND = 0.01  # of WGAN
+BOUND = 0.01  # as in WGAN
 BATCH = 256
 PENALTY = partial(gradient_penalty, weight=1.0)
 
 
 def batches(data: Distribution, count: int = BATCH) -> tuple[Tensor, Tensor]:
-    """Real samples (count, 2), and others with noise."""
+    """Real samples (count, 2), and other real samples plus noise."""
     real, fake = (data.sample(count, torch.default_generator) for _ in range(2))
     return real, fake + torch.randn_like(fake)
 
 
 def train(data: Distribution, clip: float | None, steps: int, width: int, depth: int) -> MLPCritic:
-    """A critic, with weights clipped, or else with the gradient penalty."""
+    """A critic trained with weight clipping, or, if ``clip`` is None, with the gradient penalty."""
     critic = MLPCritic(data.dimension, width, depth)
     if clip is None:
         optimizer: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), 1e-3, (0.5, 0.9))
@@ -67,7 +68,7 @@ def at_bound(critic: MLPCritic) -> float:
 
 
 def seen(critic: MLPCritic, data: Distribution, count: int) -> float:
-    """What the critic sees of W, as a share: its estimate, divided by its steepest slope at the samples and by W."""
+    """The share of W that the critic sees: its estimate divided by its steepest slope at the samples and by W."""
     real, fake = batches(data, count)
     samples = torch.cat([real, fake]).requires_grad_()
     steepest = torch.autograd.grad(critic(samples).sum(), samples)[0].norm(dim=1).max()
@@ -90,14 +91,14 @@ def gradient_norms(critic: MLPCritic, data: Distribution) -> Tensor:
 
 
 def slope(norms: Tensor) -> float:
-    """Of log10 of the norms, per layer."""
+    """The slope of log10 of the norms, per layer."""
     layers = torch.arange(len(norms), dtype=norms.dtype)
     layers = layers - layers.mean()
     return (layers @ norms.log10() / (layers @ layers)).item()
 
 
 def draw_level_sets(panel: Axes, critic: MLPCritic, data: Distribution) -> None:
-    """15 of them, from the lowest to the highest score, with real samples."""
+    """Draws 15 level sets from the lowest to the highest score, and real samples."""
     line = torch.linspace(-2.2, 2.2, 111)
     with torch.no_grad():
         scores = critic(torch.cartesian_prod(line, line)).reshape(111, 111).T
@@ -108,7 +109,7 @@ def draw_level_sets(panel: Axes, critic: MLPCritic, data: Distribution) -> None:
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
-    """Trains critics with clipping and with the penalty, and looks at their level sets, weights and gradients."""
+    """Trains critics with clipping and with the penalty, and compares level sets, weights and gradients."""
     torch.manual_seed(seed)
     steps, deep_steps, count = (40, 20, 200) if small else (1000, 200, 1000)
     data = {name: make_toy(name) for name in DATA}

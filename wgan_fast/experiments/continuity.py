@@ -2,11 +2,11 @@
 derivative almost everywhere. JS has neither property. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017,
 theorem 1.
 
-P_r lies on an S in the plane, and P_theta on the same S turned by theta around its middle. A point at distance r from
-there moves by at most r |theta - theta'|, so |W(theta) - W(theta')| <= E[r] |theta - theta'|. Two such curves meet in
-a few points, so that JS is 0 for theta = 0 and log 2 for every other small angle; it is measured on ever finer grids.
-At theta = 0 W has its minimum, a kink with two finite slopes, and JS a jump. Elsewhere the derivative of W by
-autograd, which goes through the optimal plan, is compared with a difference quotient, and the slope of JS is 0.
+P_r lies on an S in the plane, and P_theta on the same S rotated by theta around its centre. A point at distance r from
+the centre moves by at most r |theta - theta'|, so |W(theta) - W(theta')| <= E[r] |theta - theta'|. Two such curves meet
+in a few points only, so JS is 0 at theta = 0 and log 2 for every other small angle; it is measured on ever finer grids.
+At theta = 0, W has its minimum, a kink with two finite slopes, and JS jumps. Elsewhere the derivative of W by autograd,
+through the optimal plan, is compared with a difference quotient, and the slope of JS is 0.
 """
 
 import itertools
@@ -25,13 +25,13 @@ CELLS = (8, 64, 512, 4096)  # per unit of length
 
 
 def curve(count: int) -> Tensor:
-    """Points (count, 2) of the S, of float64."""
+    """Points (count, 2) of the S, in float64."""
     z = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 - 1
     return torch.stack([(math.pi * z).sin() / 2, z], dim=1)
 
 
 def turned(points: Tensor, theta: Tensor) -> Tensor:
-    """The generator: the points, turned by theta."""
+    """The generator: the points, rotated by theta."""
     sine, cosine = theta.sin(), theta.cos()
     return points @ torch.stack([torch.stack([cosine, sine]), torch.stack([-sine, cosine])])
 
@@ -44,7 +44,7 @@ def transport(points: Tensor, theta: float) -> tuple[float, float]:
 
 
 def divergence(points: Tensor, theta: float, cells: int) -> float:
-    """JS of the shares of the points that fall into each cell of a grid."""
+    """JS of the shares of points in each cell of a grid."""
     both = torch.cat([points, turned(points, torch.tensor(theta, dtype=torch.float64))])
     column, row = (both * cells).floor().long().unbind(1)
     occupied, cell = (column * 10 * cells + row).unique(return_inverse=True)
@@ -53,7 +53,7 @@ def divergence(points: Tensor, theta: float, cells: int) -> float:
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
-    """Turns the curve, and measures W and JS, their slopes and their jumps. Nothing is random."""
+    """Rotates the curve, and measures W and JS, their slopes and jumps. Nothing is random."""
     points, many = curve(60 if small else 200), curve(20_000 if small else 50_000)
     lipschitz = points.norm(dim=1).mean().item()  # E[r]
     thetas = torch.linspace(-RANGE, RANGE, 13 if small else 33, dtype=torch.float64).tolist()

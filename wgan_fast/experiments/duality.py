@@ -1,17 +1,17 @@
-"""Kantorovich and Rubinstein: the cheapest transport costs what the best 1-Lipschitz critic scores, W = max E f(x) -
-E f(x~). On the straight lines between optimally coupled pairs the gradient of that critic has the norm 1, and points
-from the fake one to the real one. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2;
+"""Kantorovich-Rubinstein duality: the optimal transport cost equals the value of the best 1-Lipschitz critic, W = max
+E f(x) - E f(x~). On the straight lines between optimally coupled pairs the gradient of that critic has the norm 1, and
+points from the fake one to the real one. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2;
 Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, proposition 1.
 
-Between two sets of points both sides can be had exactly. Linear programming gives the plan, and the derivatives of
-its cost by the masses are optimal dual potentials u and v. f(x) = min_j |x - y_j| - v_j, made of them, is 1-Lipschitz
-and a best critic. A network is trained with the gradient penalty on the same points, which are paired at random as
-always, and judged on the pairs that the optimal plan couples, of which it knows nothing: there the largest norm of
-its gradient bounds its value by so many times W.
+Between two sets of points both sides can be computed exactly. Linear programming gives the plan, and the derivatives of
+its cost with respect to the masses are optimal dual potentials u and v. f(x) = min_j |x - y_j| - v_j is then
+1-Lipschitz and an optimal critic. A network is trained with the gradient penalty on the same points, paired at random
+as always. It is evaluated between the pairs of the optimal plan, which it does not know: its value is at most W times
+the largest norm of its gradient there.
 
 The penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, and settles at s = 1 + W / (2 weight), here
-about 1 % above 1. The sets are 8 Gaussians on a circle and a blob in the middle. Where the plan changes its direction
-from point to point, the best critic is all kinks, and a network of this size stays below W.
+about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. Where the plan changes direction
+from point to point, the optimal critic has many kinks, and a network of this size stays below W.
 """
 
 from collections.abc import Callable
@@ -31,17 +31,17 @@ from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 
 
 class Exact(NamedTuple):
-    """What linear programming says of two sets of points."""
+    """The exact solution for two sets of points."""
 
     w: float
-    partners: Tensor  #: for each real point, the index of the fake one that the plan couples it with
+    partners: Tensor  #: for each real point, the index of its fake point in the plan
     u: Tensor
     v: Tensor
-    slack: float  #: the least of c_ij - u_i - v_j, which must not be negative
+    slack: float  #: the smallest c_ij - u_i - v_j, which must not be negative
 
 
 def solve(real: Tensor, fake: Tensor) -> Exact:
-    """In float64."""
+    """Solves the transport in float64."""
     cost = torch.cdist(real.double(), fake.double(), compute_mode="donot_use_mm_for_euclid_dist")
     masses = torch.full((2, len(real)), 1 / len(real), dtype=torch.float64, requires_grad=True)
     plan, total = transport_plan(cost, *masses)
@@ -50,7 +50,7 @@ def solve(real: Tensor, fake: Tensor) -> Exact:
 
 
 def train(real: Tensor, fake: Tensor, steps: int) -> tuple[MLPCritic, list[float]]:
-    """A critic, and its values on the way."""
+    """A trained critic, and its values during training."""
     critic = MLPCritic(2, 128, 3)
     adam = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.5, 0.9), fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
@@ -63,7 +63,7 @@ def train(real: Tensor, fake: Tensor, steps: int) -> tuple[MLPCritic, list[float
 
 
 def gradients(critic: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Of the scores by the points, of shape (B, 2)."""
+    """The gradients of the scores at the points, of shape (B, 2)."""
     points = points.clone().requires_grad_()
     return torch.autograd.grad(critic(points).sum(), points)[0]
 

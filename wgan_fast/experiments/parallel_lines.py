@@ -1,15 +1,15 @@
 """Two parallel lines, P_0 = (0, Z) and P_theta = (theta, Z) with Z uniform on [0, 1]: for every theta other than 0,
-JS is log 2, KL is infinite both ways, total variation is 1, and W is |theta|. W alone is continuous, and W alone says
+JS is log 2, KL is infinite both ways, total variation is 1, and W is |theta|. Only W is continuous, and only W tells
 which line is closer. A critic learns W, a discriminator JS. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN",
 2017, example 1 and figure 1.
 
-The divergences are those of probabilities on a grid of cells, of which each line fills a column. A critic is trained
-as in WGAN-GP for its estimate of W, a discriminator on the same kind of samples for log 2 + V/2, its estimate of JS.
-Both are asked with evenly spaced Z, and trained for theta = 0 and |theta| of 0.25 or more: for 0.01 the loss is so
-small beside the penalty that a critic takes long to turn around.
+The divergences are computed on a grid of cells, where each line is one column. A critic is trained as in WGAN-GP to
+estimate W, a discriminator on the same samples to estimate JS by log 2 + V/2. Both are evaluated with evenly spaced Z,
+and trained for theta = 0 and |theta| of 0.25 or more: for 0.01 the loss is so small beside the penalty that a critic
+with the wrong sign takes long to reverse.
 
 The gradient penalty is soft: a critic of slope s scores |theta| s - 10 (s - 1)^2, and settles at s = 1 + |theta| /
-20. Its estimate is therefore to be |theta| + theta^2 / 20, which is 5 % too large for theta = 1.
+20. Its expected estimate is therefore |theta| + theta^2 / 20, which is 5 % too large for theta = 1.
 """
 
 import math
@@ -33,7 +33,7 @@ def line(theta: float, heights: Tensor = HEIGHTS) -> Tensor:
 
 
 def probabilities() -> Tensor:
-    """Those of the lines, row by row, for cells that are each a theta wide and a height tall."""
+    """One row for each line: its probabilities of the cells, one for each pair of a theta and a height."""
     cells = torch.eye(len(THETAS), dtype=torch.float64)[:, :, None].expand(-1, -1, len(HEIGHTS))
     return cells.flatten(1) / len(HEIGHTS)
 
@@ -45,7 +45,7 @@ def network(steps: int) -> tuple[nn.Module, torch.optim.Adam, torch.optim.lr_sch
 
 
 def critic_estimate(theta: float, steps: int) -> float:
-    """Of W, by a critic that so many updates have trained."""
+    """The estimate of W by a critic trained for ``steps``."""
     critic, adam, schedule = network(steps)
     step = CriticStep(critic, adam)
     for _ in range(steps):
@@ -55,7 +55,7 @@ def critic_estimate(theta: float, steps: int) -> float:
 
 
 def discriminator_estimate(theta: float, steps: int) -> float:
-    """Of JS, by a discriminator that so many updates have trained."""
+    """The estimate of JS by a discriminator trained for ``steps``."""
     discriminator, adam, schedule = network(steps)
 
     def negative_value(real: Tensor, fake: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""The best discriminator between p_r and p_g is D* = p_r / (p_r + p_g), and what the generator then minimises is the
-Jensen-Shannon divergence: V(D*, G) = 2 JS(p_r, p_g) - 2 log 2, least for p_g = p_r, where it is -2 log 2. Source:
+"""The optimal discriminator between p_r and p_g is D* = p_r / (p_r + p_g), and the generator then minimises the
+Jensen-Shannon divergence: V(D*, G) = 2 JS(p_r, p_g) - 2 log 2, with minimum -2 log 2 at p_g = p_r. Source:
 Goodfellow et al., "Generative Adversarial Networks", 2014, proposition 1 and theorem 1; Arjovsky and Bottou, "Towards
 Principled Methods for Training GANs", 2017, section 2.
 
 The value is V(D, G) = E_{p_r} log D + E_{p_g} log(1 - D). It is maximised over a free number for each of twelve
-outcomes, and by a network that sees only samples of two Gaussians. Both know nothing of the formula, which they could
-therefore refute. Then V(D*, G) is minimised over a Gaussian generator.
+outcomes, and by a network that sees only samples of two Gaussians. Neither uses the formula, so they could refute it.
+Then V(D*, G) is minimised over a Gaussian generator.
 """
 
 import math
@@ -20,12 +20,12 @@ from wgan_fast.train.models import MLPCritic
 from .claim import BLACK, BLUE, GREEN, ORANGE, RED, Finding, Number, axes
 
 GRID = torch.linspace(-8.0, 8.0, 321, dtype=torch.float64)
-WEIGHTS = torch.full_like(GRID, 0.05)  # of the quadrature
-REAL, FAKE = (0.0, 1.0), (1.5, 0.6)  # mean and standard deviation of the two Gaussians that the network tells apart
+WEIGHTS = torch.full_like(GRID, 0.05)  # quadrature weights
+REAL, FAKE = (0.0, 1.0), (1.5, 0.6)  # (mean, standard deviation) of the two Gaussians for the network
 
 
 def density(mean: float | Tensor, deviation: float | Tensor) -> Tensor:
-    """Of a Gaussian, on the grid."""
+    """The density of a Gaussian on the grid."""
     z = (GRID - mean) / deviation
     return (-0.5 * z**2).exp() / (deviation * math.sqrt(2 * math.pi))
 

@@ -1,11 +1,10 @@
-"""What a model that is too simple makes of two modes depends on the divergence: KL(p || q) covers both, KL(q || p)
-seeks one, and JS gives one up where they are far enough apart. Source: Arjovsky and Bottou, "Towards Principled
-Methods for Training GANs", 2017, section 1: KL(P_r || P_g) charges for modes that are dropped, KL(P_g || P_r) for
-samples that look fake.
+"""How too simple a model fits two modes depends on the divergence: KL(p || q) covers both, KL(q || p) selects one, and
+JS drops one if they are far enough apart. Source: Arjovsky and Bottou, "Towards Principled Methods for Training GANs",
+2017, section 1: KL(P_r || P_g) has a high cost for dropped modes, KL(P_g || P_r) for samples that look fake.
 
-A single Gaussian q is fitted to a mixture p of two by each, from several starts, of which the best counts. The fit of
-KL(p || q) has the mean and the standard deviation of p: its optimum matches moments. That of KL(q || p) has those of
-the larger mode, and its value is nearly log 1/0.6: where q lies, p is 0.6 times q.
+Each divergence fits a single Gaussian q to a mixture p of two; the best of several starts counts. The fit by KL(p || q)
+has the mean and the standard deviation of p, because its optimum matches moments. That by KL(q || p) has those of the
+larger mode, and its value is nearly log 1/0.6, because there p is 0.6 times q.
 """
 
 import math
@@ -31,7 +30,7 @@ STYLES = {"KL(p || q)": (BLUE, "-", "o"), "JS(p, q)": (GREEN, "-.", "^"), "KL(q 
 
 
 class Fit(NamedTuple):
-    """A Gaussian, and how far it is from the mixture."""
+    """A Gaussian, and its divergence from the mixture."""
 
     divergence: float
     mean: float
@@ -44,7 +43,7 @@ def gaussian(mean: float | Tensor, deviation: float | Tensor) -> Tensor:
 
 
 def means(distance: float) -> tuple[float, float]:
-    """Those of the modes, so that the mean of all is 0."""
+    """The means of the modes; the mixture has mean 0."""
     return -SHARES[1] * distance, SHARES[0] * distance
 
 
@@ -55,7 +54,7 @@ def mixture(distance: float) -> Tensor:
 
 
 def descend(name: str, p: Tensor, mean: float, deviation: float) -> Fit:
-    """The nearest Gaussian, downhill from this one."""
+    """The local optimum, by descent from the given start."""
     theta = torch.tensor([mean, math.log(deviation)], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=100, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
 
@@ -70,12 +69,12 @@ def descend(name: str, p: Tensor, mean: float, deviation: float) -> Fit:
 
 
 def fit(name: str, distance: float, starts: list[list[float]]) -> Fit:
-    """The best of several descents; a start is a mean, as a share of the distance, and a standard deviation."""
+    """The best of several descents. A start is a mean, relative to the distance, and a standard deviation."""
     return min(descend(name, mixture(distance), mean * distance, deviation) for mean, deviation in starts)
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
-    """Fits by each divergence from random starts, and then for modes at other distances."""
+    """Fits by each divergence from random starts, then for other distances of the modes."""
     random = torch.rand(6, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     starts = (random * torch.tensor([1.6, 2.0]) + torch.tensor([-0.8, 0.5])).tolist()
     starts += [[-SHARES[1], 1.0], [0.0, 3.0], [SHARES[0], 1.0]]  # on either mode, and over both

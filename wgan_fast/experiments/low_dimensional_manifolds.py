@@ -1,15 +1,15 @@
-"""Two distributions on low-dimensional manifolds that do not meet have a perfect discriminator, however close they are;
-and the better a discriminator is trained, the less it teaches: the generator's gradient of mean log(1 - D(G(z))) goes
-to 0, and that of the alternative, -mean log D(G(z)), grows and differs more and more between discriminators. Source:
+"""Two distributions on disjoint low-dimensional manifolds have a perfect discriminator, however close they are; and the
+better the discriminator is trained, the less useful is the generator's gradient: that of mean log(1 - D(G(z))) goes to
+0, and that of the alternative, -mean log D(G(z)), grows and varies more and more between discriminators. Source:
 Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorems 2.1 and
 2.2 (perfect discriminators), 2.4 and corollary 2.1 (vanishing), 2.5 and 2.6 (the alternative), figures 2 and 3.
 
-Here the manifolds are two curves in 10 dimensions, a random one and the same with weights that are a little off: the
-generator is nearly right. As in the paper's figures it is held fixed while discriminators are trained from scratch;
-eight of them, on samples of their own, so that the variance over discriminators can be measured. For a discriminator
-whose values and slopes are off by independent Gaussian noise theorem 2.6 proves an infinite variance, which no finite
-sample shows; what is measured is the growth that figure 3 shows. The gradient grows even faster: relative to its square
-the variance falls, for these discriminators agree on the direction. Noise that drowns the gradient is not seen here.
+Here the manifolds are two curves in 10 dimensions: a random one, and the same with slightly perturbed weights, a
+generator that is nearly right. As in the paper's figures it is fixed while discriminators are trained from scratch:
+eight, each on its own samples, so that the variance over discriminators can be measured. For a discriminator whose
+values and slopes have independent Gaussian errors, theorem 2.6 proves an infinite variance, which no finite sample
+shows; measured is the growth of figure 3. The gradient grows even faster: relative to its square the variance falls,
+because these discriminators agree on the direction. A gradient dominated by noise is not observed here.
 """
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .claim import BLACK, BLUE, RED, Finding, Number, axes
 
 DIMENSION, DISCRIMINATORS, BATCH, HELD_OUT = 10, 8, 64, 512
-#: How far the generator's weights are off, in standard deviations of weights.
+#: The perturbation of the generator's weights, in their standard deviations.
 OFF = 0.2
 
 
@@ -63,9 +63,7 @@ def gradients(losses: Tensor, generator: nn.Module) -> Tensor:
 
 
 def measure(discriminators: Discriminators, real: Tensor, generator: Curve, latent: Tensor) -> list[Tensor]:
-    """The worst accuracy, the mean norm of either gradient, and the variance of the alternative's; of samples that no
-    discriminator has seen.
-    """
+    """On held-out samples: the worst accuracy, the mean norm of either gradient, the variance of the alternative's."""
     logits = discriminators(generator(latent).expand(DISCRIMINATORS, -1, -1))
     saturating = gradients(-F.softplus(logits).mean(1), generator)  # mean log(1 - D)
     alternative = gradients(F.softplus(-logits).mean(1), generator)  # -mean log D
@@ -77,12 +75,12 @@ def measure(discriminators: Discriminators, real: Tensor, generator: Curve, late
 
 @torch.no_grad()
 def batch(curve: Curve) -> Tensor:
-    """Samples (8, 64, 10), new ones for each discriminator."""
+    """Fresh samples (8, 64, 10), different for each discriminator."""
     return curve(torch.rand(DISCRIMINATORS, BATCH, 1) * 2 - 1)
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
-    """Trains the discriminators, and measures on the way what each would teach the generator."""
+    """Trains the discriminators, and measures the generator's gradients during training."""
     steps = 300 if small else 4000
     torch.manual_seed(seed)
     target, generator, discriminators = Curve(), Curve(), Discriminators()
@@ -95,14 +93,14 @@ def run(seed: int, *, small: bool = False) -> Finding:
     updates = sorted({round(steps ** (i / 30)) for i in range(31)})
     rows = []
     for update in range(1, steps + 1):
-        if update in updates:  # before it: the first discriminators are untrained
+        if update in updates:  # before the step, so that the first discriminators are untrained
             rows.append(measure(discriminators, real, generator, latent))
         optimizer.zero_grad()
         losses = F.softplus(-discriminators(batch(target))) + F.softplus(discriminators(batch(generator)))
-        losses.mean(1).sum().backward()  # the discriminators share nothing, so neither do their gradients
+        losses.mean(1).sum().backward()  # the discriminators are independent, so each gets its own gradient
         optimizer.step()
     accuracy, saturating, alternative, variance = torch.tensor(rows).T
-    perfect = int((accuracy == 1).int().argmax())  # where no discriminator errs for the first time
+    perfect = int((accuracy == 1).int().argmax())  # the first time that all are right everywhere
     numbers = [
         Number("accuracy on fresh samples, the worst of 8", accuracy[-1].item(), 1, 0.001, ">="),
         Number("log(1 - D): gradient norm, last / untrained", (saturating[-1] / saturating[0]).item(), 0, 0.01),

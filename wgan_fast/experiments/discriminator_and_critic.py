@@ -1,13 +1,13 @@
-"""Between two Gaussians on a line that hardly overlap, the best discriminator saturates: where the fakes are it is
-flat, and its gradient tells them nothing. The critic is a nearly straight line, whose slope is of use everywhere.
-Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 3 and figure 2.
+"""Between two Gaussians on a line that hardly overlap, the optimal discriminator saturates: at the fakes it is flat,
+and its gradient there vanishes. The critic is nearly a straight line, whose slope is useful everywhere. Source:
+Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 3 and figure 2.
 
-All three networks are alike, 1-256-256-1, and are trained with the generator fixed. The optimal critic has slope 1
-wherever mass is moved. With weight clipping that is so up to a factor, and up to kinks: where most weights and biases
-are at their bound, those of the first layer lie within |x| <= 1, and those of the second within about
-2 / (width * clip), which is less than 1 at this width; in a narrow network they would lie among the samples. With the
-gradient penalty the slope settles a little above 1, because the penalty is soft: a critic of slope s scores
-W s - weight (s - 1)^2, which is largest at 1 + W / (2 weight). Here W = 8, and a weight of 100 makes that 1.04.
+All three networks have the shape 1-256-256-1, and the generator is fixed. The optimal critic has slope 1 wherever mass
+is moved. With weight clipping this holds up to a factor and up to kinks. Where most weights and biases are at their
+bound, the kinks of the first layer lie within |x| <= 1, and those of the second within about 2 / (width * clip), which
+is less than 1 at this width; in a narrow network they would lie among the samples. With the gradient penalty the slope
+settles a little above 1, because the penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, which is
+largest at s = 1 + W / (2 weight). Here W = 8, and with a weight of 100 the slope is 1.04.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def train_clipped(steps: int) -> MLPCritic:
 def train_penalised(steps: int) -> MLPCritic:
     """As in WGAN-GP, with a penalty of weight 100 and a learning rate that falls to 0."""
     critic = MLPCritic(1, 256, 2)
-    # From 0, because on a line a critic that leans the wrong way would have to pass it, against the penalty.
+    # Start at 0: a critic with a slope of the wrong sign would have to pass 0 against the penalty.
     for parameter in critic.layers[-1].parameters():
         nn.init.zeros_(parameter)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9))

@@ -1,10 +1,10 @@
-"""Four algorithms that train the same two networks, so that experiments can compare them.
+"""Four algorithms that train the same two networks, for comparison in experiments.
 
-The minimax GAN and the non-saturating GAN train a discriminator D = sigmoid(critic), and differ in what the generator
-minimises: mean log(1 - D(x~)), or -mean log D(x~). WGAN trains a critic whose weights are clipped, WGAN-GP one with the
-gradient penalty. Source: Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1 and section 3; Arjovsky,
-Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1; Gulrajani et al., "Improved Training of Wasserstein GANs",
-2017, algorithm 1.
+The minimax GAN and the non-saturating GAN train a discriminator D = sigmoid(critic), and differ in the generator's
+loss: mean log(1 - D(x~)), or -mean log D(x~). WGAN trains a critic with clipped weights, WGAN-GP one with the gradient
+penalty. Source: Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1 and section 3; Arjovsky, Chintala
+and Bottou, "Wasserstein GAN", 2017, algorithm 1; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017,
+algorithm 1.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,23 +28,20 @@ from wgan_fast import (
     non_saturating_generator_loss,
     optim,
 )
-from wgan_fast.train.metrics import near_modes
 from wgan_fast.train.models import MLPCritic, MLPGenerator
-from wgan_fast.train.toys import Distribution, make_toy
-
-__all__ = ["ALGORITHMS", "Distribution", "MLPCritic", "Pairs", "SideBySide", "make_toy", "near_modes", "train"]
+from wgan_fast.train.toys import Distribution
 
 LATENT_DIMENSION, WIDTH, DEPTH, BATCH = 2, 64, 3, 128
 
 
 class Algorithm(NamedTuple):
-    """What the critic and the generator minimise, and what keeps the critic from being too steep."""
+    """The losses of critic and generator, and the constraint on the critic's slope."""
 
     critic_loss: Callable[[Tensor, Tensor], Tensor] = critic_loss
     generator_loss: Callable[[Tensor], Tensor] = generator_loss
     penalty: Callable[..., Tensor] | None = None
-    clip: float | None = None  #: the bound of the weights; both networks are trained by RMSprop then, and else by Adam
-    slower: float = 1.0  #: divides the generator's learning rate; a clipped critic takes longer to follow
+    clip: float | None = None  #: the bound of the weights; if given, both networks use RMSprop, otherwise Adam
+    slower: float = 1.0  #: divides the generator's learning rate, since a clipped critic follows more slowly
 
 
 ALGORITHMS = {
@@ -56,8 +53,8 @@ ALGORITHMS = {
 
 
 class SideBySide(nn.Module):
-    """Several MLPs of one shape that know nothing of each other, as one: small ones cost hardly more together than
-    alone. Row i of a batch goes to the network i modulo their number.
+    """Several independent MLPs of one shape, evaluated together, which for small ones costs hardly more than one. Row i
+    of a batch goes to network i modulo their number.
     """
 
     def __init__(self, networks: Sequence[MLPGenerator | MLPCritic]) -> None:
@@ -78,7 +75,7 @@ class SideBySide(nn.Module):
 
 
 class Pairs:
-    """A generator and a critic for each of the distributions; both are MLPs with ReLU and without normalisation."""
+    """A generator and a critic for each distribution: MLPs with ReLU and without normalisation."""
 
     def __init__(self, data: Sequence[Distribution]) -> None:
         self.data = data
@@ -86,15 +83,15 @@ class Pairs:
         self.critics = SideBySide([MLPCritic(one.dimension, WIDTH, DEPTH) for one in data])
 
     def real(self, count: int = BATCH) -> Tensor:
-        """As many samples of each distribution, in turn."""
+        """``count`` samples of each distribution, in turn."""
         return torch.stack([one.sample(count, torch.default_generator) for one in self.data], 1).flatten(0, 1)
 
     def latent(self, count: int = BATCH) -> Tensor:
-        """As many latent vectors for each generator."""
+        """``count`` latent vectors for each generator, in turn."""
         return torch.randn(count * len(self.data), LATENT_DIMENSION)
 
     def fake(self, count: int = BATCH) -> Tensor:
-        """As many samples of each generator, in turn."""
+        """``count`` samples of each generator, in turn."""
         fake: Tensor = self.generators(self.latent(count))
         return fake
 
@@ -109,11 +106,11 @@ def train(
     critic_rate: float,
     generator_rate: float,
 ) -> Iterator[Pairs]:
-    """Trains a generator and a critic for each of the distributions, independently but side by side.
+    """Trains an independent generator and critic for each distribution, all at once.
 
-    Critics have ``critic_updates`` for each of the generators', and ``first_critic_updates`` more before all of them.
-    Pairs are yielded before each of the generators' updates, when the critics have had theirs, and at the end. Learning
-    rates fall linearly to 0. Everything random comes from PyTorch's default generator.
+    Before each generator step come ``critic_updates`` critic steps, and before the first ``first_critic_updates`` more.
+    Yields the pairs after the critic steps, before each generator step and at the end. Learning rates decay linearly to
+    0. All random numbers come from PyTorch's default generator.
     """
     pairs = Pairs(data)
     generator_rate /= algorithm.slower

@@ -1,6 +1,6 @@
-"""A transport plan says how much mass goes from where to where. Plans may share their cost or differ in it; the earth
-mover's distance is the cost of the cheapest. Six boxes at 1, 1, 1, 2, 3, 3 that move to 7, 8, 9, 9, 10, 10 cost 42 by
-every plan; where boxes lie among the places, plans differ, and linear programming finds the cheapest. Source:
+"""A transport plan says how much mass moves from each position to each. Plans may have equal or different costs; the
+earth mover's distance is the cost of the cheapest. Six boxes at 1, 1, 1, 2, 3, 3 that move to 7, 8, 9, 9, 10, 10 cost
+42 by every plan; where boxes lie among the places, plans differ, and linear programming finds the cheapest. Source:
 Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 1.
 
 Moving a box costs the distance: the first one, from 1 to 7, costs 6. In the first arrangement every box moves to the
@@ -20,22 +20,22 @@ from .claim import BLACK, COLOURS, LINES, RED, SKY, Finding, Number, axes
 
 BOXES, PLACES = torch.tensor([1.0, 1, 1, 2, 3, 3]), torch.tensor([7.0, 8, 9, 9, 10, 10])
 MIXED_BOXES, MIXED_PLACES = torch.tensor([1.0, 1, 4, 6, 8, 9]), torch.tensor([2.0, 3, 3, 5, 7, 12])
-ASSIGNMENTS = torch.tensor(list(itertools.permutations(range(6))))  # row by row, the place of each box
+ASSIGNMENTS = torch.tensor(list(itertools.permutations(range(6))))  # one per row: the place of each box
 
 
 def costs(boxes: Tensor, places: Tensor) -> Tensor:
-    """What each of the 720 assignments costs."""
+    """The cost of each of the 720 assignments."""
     return (boxes - places[ASSIGNMENTS]).abs().sum(1)
 
 
 def exact(boxes: Tensor, places: Tensor) -> tuple[Tensor, float]:
-    """The plan of linear programming, and its cost; every box has the mass one."""
+    """The plan of linear programming and its cost; every box has mass 1."""
     plan, cost = transport_plan((boxes[:, None] - places).abs(), torch.ones(6), torch.ones(6))
     return plan, cost.item()
 
 
 def by_place(values: Tensor, dim: int, positions: Tensor) -> tuple[Tensor, list[int]]:
-    """The plan with the boxes of one position summed, and the positions."""
+    """The plan with boxes of equal position summed, and the positions."""
     where, index = positions.unique(return_inverse=True)
     shape = [*values.shape]
     shape[dim] = len(where)
@@ -50,7 +50,7 @@ def draw_flows(panel: Axes, boxes: Tensor, places: Tensor, assignment: Tensor, t
             for level in range(count):
                 panel.bar(position, step, 0.9, bottom=base + step * level, color=colour, edgecolor=BLACK)
     for i, j in enumerate(assignment.tolist()):
-        nudge = 0.06 * (i - 2.5)  # so that lines of the same ends can be told apart
+        nudge = 0.06 * (i - 2.5)  # so that lines with the same ends do not coincide
         panel.plot([boxes[i] + nudge, places[j] + nudge], [0, 4], color=COLOURS[i], linestyle=LINES[i % 4])
     panel.set(title=title, xlabel="position", xlim=(0, 13), ylim=(-3.4, 7.4), xticks=range(1, 13))
     panel.set_yticks([-0.5, 4.5], ["boxes", "places"])

@@ -1,16 +1,16 @@
-"""A standard GAN gives up modes where its discriminator is trained well; WGAN-GP, trained in the same way, covers all 8
+"""A standard GAN drops modes when its discriminator is trained well; WGAN-GP, trained in the same way, covers all 8
 Gaussians of a ring, and most of 25. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, sections 3 and
 4.3; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3.
 
-All train the same MLPs, with ReLU and without normalisation, in the way that the theory of WGAN asks for: the critic or
-discriminator is updated 200 times before the first update of the generator, and 5 times before each. (A standard GAN
-is usually balanced by a single update; it then covers most modes of such toy data.) A mode is covered when one of 2500
-samples lies within 3 sigma of its centre. Where modes lie close together, a sample between them may do that by chance,
-so the share of samples that lie within 3 sigma of a centre is measured as well.
+All train the same MLPs, with ReLU and without normalisation, as the theory of WGAN requires: 200 steps of the critic or
+discriminator come before the first generator step, and 5 before each. (A standard GAN is usually trained with one; it
+then covers most modes of such toy data.) A mode counts as covered if one of 2500 samples lies within 3 sigma of its
+centre. Between close modes that may happen by chance, so the share of samples within 3 sigma of a centre is measured as
+well.
 
-On 8 Gaussians, a ring with nothing inside, the standard GANs mostly cover half of the modes or fewer. On 25, which any
-broad cloud covers, they lose a few more than WGAN-GP. WGAN with clipping covers as many of 25 as the minimax GAN, and
-most of 8, but hardly any of its samples lie on a mode: its critic is too simple a function to see one.
+On 8 Gaussians, an empty ring, the standard GANs mostly cover half of the modes or fewer. On 25, which any broad cloud
+covers, they lose a few more than WGAN-GP. WGAN with clipping covers as many of 25 as the minimax GAN, and most of 8,
+but hardly any of its samples lie on a mode: its critic is too simple a function to resolve one.
 """
 
 from typing import NamedTuple
@@ -18,8 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wgan_fast.train.metrics import near_modes
+from wgan_fast.train.toys import Distribution, make_toy
+
 from .claim import BLACK, COLOURS, Finding, Number, axes
-from .gan_training import ALGORITHMS, Algorithm, Distribution, make_toy, near_modes, train
+from .gan_training import ALGORITHMS, Algorithm, train
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians"}
 REPEATS, SAMPLES = 3, 2500
@@ -27,7 +30,7 @@ HATCHES = ("", "//", "..", "xx")
 
 
 class Samples(NamedTuple):
-    """What a generator makes, and which modes that covers."""
+    """Samples of a generator, and the modes that they cover."""
 
     points: Tensor
     covered: Tensor  #: a Boolean for each mode
@@ -43,7 +46,7 @@ def judge(points: Tensor, data: Distribution) -> Samples:
 
 
 def generate(algorithm: Algorithm, data: list[Distribution], steps: int, first_critic_updates: int) -> list[Samples]:
-    """Samples of a generator for each of the distributions, after so many updates."""
+    """Samples of a generator trained for ``steps``, for each distribution."""
     states = train(
         algorithm,
         data,
@@ -60,7 +63,7 @@ def generate(algorithm: Algorithm, data: list[Distribution], steps: int, first_c
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
-    """Trains each algorithm three times on each of the distributions, and counts modes."""
+    """Trains each algorithm three times on each distribution, and counts modes."""
     torch.manual_seed(seed)
     data = {name: make_toy(name) for name in DATA}
     repeated = [one for one in data.values() for _ in range(REPEATS)]
