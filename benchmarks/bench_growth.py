@@ -11,7 +11,7 @@ import rivals
 from conftest import Comparison
 from costs import peak_bytes_of
 from wgan_fast import CriticStep, clip_weights_
-from wgan_fast.benchmark import mlp
+from wgan_fast.bench import mlp
 
 #: An MLP on 64 numbers, of which one measure grows. The largest is kept to what a CPU does in a second.
 SIZE, BATCH, WIDTH, DEPTH = 64, 128, 256, 3

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from conftest import Comparison
-from wgan_fast.benchmark import mlp
+from wgan_fast.bench import mlp
 from wgan_fast.optim import RMSprop
 
 

@@ -6,7 +6,7 @@ import torch
 from conftest import Comparison
 from costs import TINY, flops, flops_of, peak_memory, update
 from wgan_fast import gradient_penalty, reference
-from wgan_fast.benchmark import CRITICS
+from wgan_fast.bench import CRITICS
 
 PENALTIES = {"ours": gradient_penalty, "textbook": reference.gradient_penalty}
 

@@ -13,7 +13,7 @@ import rivals
 from conftest import Comparison
 from costs import GPU_CRITICS, flops_of, peak_bytes_of
 from wgan_fast import CriticStep
-from wgan_fast.benchmark import CRITICS
+from wgan_fast.bench import CRITICS
 
 VARIANTS = ("eager", "jax", "bfloat16", "compile", "graph")
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow

@@ -9,7 +9,7 @@ from torch import nn
 import rivals
 from conftest import Comparison
 from wgan_fast import CriticStep, GeneratorStep
-from wgan_fast.benchmark import CRITICS
+from wgan_fast.bench import CRITICS
 
 N_CRITIC, LATENT = 5, 128
 #: By critic, a generator of its size.

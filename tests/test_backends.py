@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from critics import CRITICS, Projection
 from updates import BATCH, Optimizer, adam, compare_with_textbook, samples, sgd, updated
-from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, losses, optim, reference
+from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, losses, optim, reference
+from wgan_fast._step import backends
 
 compiled = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from costs import TINY, Counter, count, launches_of, peak_bytes_of
 from wgan_fast import CriticStep, clip_weights_, gradient_penalty, interpolate, reference
-from wgan_fast.benchmark import CRITICS
+from wgan_fast.bench import CRITICS
 from wgan_fast.optim import RMSprop
 
 ALL = CRITICS | TINY

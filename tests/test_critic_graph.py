@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, reference
+from wgan_fast._critic.layers import CriticMode
 from wgan_fast._library import extension
-from wgan_fast.critic_mode import CriticMode
 
 ones = functools.partial(torch.ones, dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from costs import Penalty, flops, peak_memory, update
 from wgan_fast import gradient_penalty, reference
-from wgan_fast.benchmark import CRITICS, mlp
+from wgan_fast.bench import CRITICS, mlp
 
 
 class TestFlops:

@@ -17,10 +17,10 @@ from wgan_fast._checks import (
     check_scores,
     module_of,
 )
+from wgan_fast._critic.gradient import ordinary
+from wgan_fast._critic.rows import rows_are_independent, training_mode
 from wgan_fast._library import is_recorded
-from wgan_fast.input_gradient import ordinary
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
-from wgan_fast.row_coupling import rows_are_independent, training_mode
 
 Penalty = Callable[..., Tensor]
 #: From the scores of real samples and those of generated ones to a scalar.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wgan_fast._checks import check_batch, check_flag, check_number
+from wgan_fast._critic.gradient import grad_mode, input_gradient
 from wgan_fast._library import operators
-from wgan_fast.input_gradient import grad_mode, input_gradient
 from wgan_fast.ops import check_generator, draw_uniform, interpolate
 
 P = ParamSpec("P")

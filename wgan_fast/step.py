@@ -11,13 +11,13 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from wgan_fast._checks import check_callable, check_scores, module_of
+from wgan_fast._critic.gradient import without_autocast
+from wgan_fast._critic.rows import training_mode
 from wgan_fast._library import warn_user
-from wgan_fast.backends import CaptureError, choose_backend, make_runner
-from wgan_fast.input_gradient import without_autocast
+from wgan_fast._step.apply import Update, broadcast
+from wgan_fast._step.backends import CaptureError, choose_backend, make_runner
 from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss, scalar
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
-from wgan_fast.row_coupling import training_mode
-from wgan_fast.update import Update, broadcast
 
 Samples = Tensor | Callable[[], Tensor]
 

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, r1_penalty, reference
-from wgan_fast.critic_mode import CriticMode
+from wgan_fast._critic.layers import CriticMode
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU": nn.ReLU(),

@@ -9,10 +9,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
+from wgan_fast._critic.gradient import is_compiled, without_autocast
 from wgan_fast._library import warn_user
-from wgan_fast.input_gradient import is_compiled, without_autocast
+from wgan_fast._step.apply import Update
 from wgan_fast.optim import RMSprop
-from wgan_fast.update import Update
 
 BACKENDS = ("auto", "eager", "graph", "compile")
 #: From a step's inputs to its statistics, the gradients of the parameters, and the number of samples.

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, check_scores, module_of
+from wgan_fast._critic.layers import CriticMode
 from wgan_fast._library import extension, warn_user
-from wgan_fast.critic_mode import CriticMode
 
 
 def input_gradient(

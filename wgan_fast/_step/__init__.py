@@ -1,0 +1,1 @@
+"""What a step is made of: the backends that run it, and what applies its gradients."""
