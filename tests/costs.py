@@ -81,13 +81,17 @@ def peak_bytes_of(function: Callable[[], object], device: torch.device) -> int:
 
 
 def launches_of(function: Callable[[], object]) -> int:
+    return len(kernels_of(function))
+
+
+def kernels_of(function: Callable[[], object]) -> list[str]:
     """The kernels that a GPU runs for it when it is called again; copies and fills of memory are none."""
     function()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiled:
         function()
         torch.cuda.synchronize()
     on_device = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
-    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device)
+    return [event.name for event in on_device if not event.name.startswith(("Memcpy", "Memset"))]
 
 
 def flops(penalty: Penalty, critic: nn.Module, shape: tuple[int, ...]) -> int:

@@ -83,6 +83,7 @@ def test_compiled_step_of_other_kinds() -> None:
 
 
 @on_a_gpu
+@compiled
 @pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet", "layer norm", "spectral norm"])
 @pytest.mark.parametrize("backend", ["eager", "graph", "compile"])
 def test_on_a_gpu(name: str, backend: str) -> None:
@@ -103,6 +104,9 @@ def test_on_a_gpu(name: str, backend: str) -> None:
             t = torch.rand(len(real), device="cuda", generator=numbers)
             return reference.gradient_penalty(critic, real, fake, t=t.double())
 
+        if backend == "compile":  # it draws from PyTorch's generator
+            torch.cuda.manual_seed(i)
+            numbers.manual_seed(i)
         output = step(real, fake)
         reference_step = CriticStep(expected_critic, optimizer, penalty=textbook_penalty, backend="eager")
         expected = reference_step(real.double(), fake.double())
@@ -158,6 +162,55 @@ def test_captured_generator_step_on_a_gpu() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@on_a_gpu
+def test_refused_capture_on_a_gpu() -> None:
+    """It leaves the caller's stream, PyTorch's generator, and other captured steps as they were."""
+
+    class Asks(nn.Module):
+        """Asks the device for a number."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.critic = CRITICS["mlp"][0]()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.critic(x if x.sum().item() < 1e9 else -x)
+
+    def step_of(critic: nn.Module) -> CriticStep:
+        return CriticStep(critic, optim.RMSprop(critic.parameters(), lr=1e-3), backend="graph")
+
+    batch = [batch.cuda().float() for batch in samples((12,))]
+    critic, stream = CRITICS["mlp"][0]().cuda(), torch.cuda.current_stream()
+    step, refused = step_of(critic), step_of(Asks().cuda())
+    for _ in range(5):
+        step(*batch)
+    with pytest.raises(RuntimeError, match="^the step cannot be captured in a CUDA graph, take backend='eager'"):
+        for _ in range(5):
+            refused(*batch)
+    assert torch.cuda.current_stream() == stream
+    for going_on in (step, step_of(CRITICS["mlp"][0]().cuda())):
+        torch.cuda.manual_seed(3)
+        expected = torch.rand(4, device="cuda")
+        torch.cuda.manual_seed(3)
+        assert torch.equal(torch.rand(4, device="cuda"), expected)
+        penalties = [float(going_on(*batch).penalty) for _ in range(5)]
+        assert len(set(penalties)) == 5  # fresh interpolates every time
+
+
+@on_a_gpu
+def test_memory_of_replays_on_a_gpu() -> None:
+    """Inputs with a history of their own leave nothing behind."""
+    critic, encoder = CRITICS["mlp"][0]().cuda(), nn.Linear(12, 12).cuda()
+    step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=1e-3), backend="graph")
+    real, fake = (batch.cuda().float() for batch in samples((12,)))
+    sizes = []
+    for _ in range(4):
+        for _ in range(50):
+            step(encoder(real), fake)
+        sizes.append(torch.cuda.memory_allocated())
+    assert sizes[1] == sizes[2] == sizes[3]
+
+
 class HostGraph(TorchDispatchMode):
     """Stands in for a CUDA graph where there is no GPU: what is captured is as if it had not happened, and a replay
     runs each operation again, with its results in the same memory.
@@ -195,7 +248,7 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     untouched: list[Any] = []
 
     @contextmanager
-    def capture(graph: HostGraph, stream: Any, capture_error_mode: str) -> Iterator[None]:
+    def capture(graph: HostGraph, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
         kept = [(thing, copy.deepcopy(thing.state_dict())) for thing in untouched]
         state = torch.get_rng_state(), [(generator, generator.get_state()) for generator in graph.generators]
         HostGraph.capturing = True
@@ -216,8 +269,9 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(backends, "_obstacle_to_graph", lambda update: None)
     monkeypatch.setattr(losses, "is_recorded", lambda: HostGraph.capturing)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", HostGraph)
-    generator = SimpleNamespace(clone_state=torch.get_rng_state, graphsafe_set_state=torch.set_rng_state)
-    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda device, pool: None, raising=False)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     for name in ("Stream", "current_stream"):

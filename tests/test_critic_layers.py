@@ -42,7 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "F.hardtanh_": lambda x: F.hardtanh_(x, 0.1, 0.6),
     "nn.PReLU": nn.PReLU(),
     "nn.PReLU, channels": nn.PReLU(5),
-    "F.prelu": lambda x: F.prelu(x, torch.tensor([0.3], dtype=x.dtype)),
+    "F.prelu": lambda x: F.prelu(x, x.new_tensor([0.3])),
     "nn.RReLU": nn.RReLU().eval(),
     "nn.RReLU, in place": nn.RReLU(inplace=True).eval(),
     "F.rrelu": lambda x: F.rrelu(x, 0.1, 0.2),

@@ -47,7 +47,8 @@ class TestHalf:
         with torch.autocast(device.type, dtype=HALF):
             overflowed = naive(critic, real, fake, t=t)
             penalty = gradient_penalty(critic, real, fake, t=t)
-        assert not overflowed.isfinite()
+        # On a GPU PyTorch accumulates the norm of float16 in float32.
+        assert device.type == "cuda" or not overflowed.isfinite()
         assert penalty.item() == pytest.approx(expected.item(), rel=0.02)
 
     @pytest.mark.parametrize(("gain", "scale"), [(1e4, 2.0**-12), (1e-4, 2.0**15)], ids=["overflow", "underflow"])

@@ -19,10 +19,13 @@ static_assert(sizeof(List<MANY>) + sizeof(double) <= MAX_ARGUMENT_BYTES, "a kern
 
 template <int WIDTH, class T>
 __device__ void clip_dense(T* data, T bound, int64_t begin, int64_t end) {
-  for (int64_t i = begin + threadIdx.x * WIDTH; i < end; i += BLOCK * WIDTH) {
-    auto weights = load<WIDTH>(data, i, end);
-    for (int k = 0; k < WIDTH; ++k) weights.at[k] = clip(weights.at[k], bound);
-    store<WIDTH>(data, i, end, weights);
+  for (int64_t i = begin + threadIdx.x * WIDTH; i < end; i += TILE * WIDTH) {
+    Vector<T, WIDTH> weights[UNROLL];
+    for (int u = 0; u < UNROLL; ++u) weights[u] = load<WIDTH>(data, i + u * BLOCK * WIDTH, end);
+    for (int u = 0; u < UNROLL; ++u) {
+      for (int k = 0; k < WIDTH; ++k) weights[u].at[k] = clip(weights[u].at[k], bound);
+      store<WIDTH>(data, i + u * BLOCK * WIDTH, end, weights[u]);
+    }
   }
 }
 

@@ -19,8 +19,7 @@ constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;        // elements: four 
 constexpr int64_t MAX_ROW_BLOCKS = WGAN_FAST_MAX_ROW_BLOCKS;  // fill any GPU; one block adds up their sums in a moment
 
 template <int WIDTH, class T>
-__device__ Accumulate<T> vector_sum_of_squares(const T* values, int64_t i, int64_t count) {
-  const auto vector = load<WIDTH>(values, i, count);
+__device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
   Accumulate<T> sum = 0;
   for (int k = 0; k < WIDTH; ++k) sum += widen(vector.at[k]) * widen(vector.at[k]);
   return sum;
@@ -29,10 +28,15 @@ __device__ Accumulate<T> vector_sum_of_squares(const T* values, int64_t i, int64
 // Sum over the elements of `values`, LANES threads together; each of them gets it.
 template <int LANES, int WIDTH, class T>
 __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
+  constexpr int64_t STEP = LANES * WIDTH;
   Accumulate<T> sum = 0;
-  for (int64_t i = threadIdx.x % LANES * WIDTH; i < count; i += LANES * WIDTH) {
-    sum += vector_sum_of_squares<WIDTH>(values, i, count);
+  int64_t i = threadIdx.x % LANES * WIDTH;
+  for (; i + (UNROLL - 1) * STEP + WIDTH <= count; i += UNROLL * STEP) {
+    Vector<T, WIDTH> vectors[UNROLL];
+    for (int u = 0; u < UNROLL; ++u) vectors[u] = load_whole<WIDTH>(values, i + u * STEP);
+    for (int u = 0; u < UNROLL; ++u) sum += sum_of_squares(vectors[u]);
   }
+  for (; i < count; i += STEP) sum += sum_of_squares(load<WIDTH>(values, i, count));
   if constexpr (LANES == BLOCK) {
     return block_sum(sum);
   } else {
@@ -44,7 +48,7 @@ __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
 template <int LANES, int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     whole_rows_kernel(const T* gradient, Accumulate<T>* block_penalties, Accumulate<T>* norms, Accumulate<T>* penalty,
-                      int64_t rows, int64_t length, NormPenalty formula) {
+                      int64_t rows, int64_t length, NormPenalty formula, Accumulate<T> scale) {
   using A = Accumulate<T>;
   constexpr int ROWS_PER_BLOCK = BLOCK / LANES;
   A sum = 0;
@@ -61,7 +65,7 @@ __global__ void __launch_bounds__(BLOCK)
   sum = block_sum(sum);
   if (threadIdx.x == 0) {
     if (gridDim.x == 1) {
-      *penalty = static_cast<A>(formula.weight / static_cast<double>(rows)) * sum;
+      *penalty = scale * sum;
     } else {
       block_penalties[blockIdx.x] = sum;
     }
@@ -70,11 +74,11 @@ __global__ void __launch_bounds__(BLOCK)
 
 template <class A>
 __global__ void __launch_bounds__(BLOCK)
-    mean_penalty_kernel(const A* block_penalties, A* penalty, int64_t blocks, int64_t rows, NormPenalty formula) {
+    mean_penalty_kernel(const A* block_penalties, A* penalty, int64_t blocks, A scale) {
   A sum = 0;
   for (int64_t i = threadIdx.x; i < blocks; i += BLOCK) sum += block_penalties[i];
   sum = block_sum(sum);
-  if (threadIdx.x == 0) *penalty = static_cast<A>(formula.weight / static_cast<double>(rows)) * sum;
+  if (threadIdx.x == 0) *penalty = scale * sum;
 }
 
 // Long rows: a block for each segment leaves its sum of squares.
@@ -91,7 +95,7 @@ __global__ void __launch_bounds__(BLOCK) segments_kernel(const T* gradient, Accu
 
 template <class A>
 __global__ void __launch_bounds__(BLOCK)
-    segments_penalty_kernel(const A* sums, A* norms, A* penalty, Segments segments, NormPenalty formula) {
+    segments_penalty_kernel(const A* sums, A* norms, A* penalty, Segments segments, NormPenalty formula, A scale) {
   A sum = 0;
   for (int64_t row = threadIdx.x / WARP; row < segments.rows; row += BLOCK / WARP) {
     A row_sum = 0;
@@ -103,16 +107,16 @@ __global__ void __launch_bounds__(BLOCK)
     }
   }
   sum = block_sum(sum);
-  if (threadIdx.x == 0) *penalty = static_cast<A>(formula.weight / static_cast<double>(segments.rows)) * sum;
+  if (threadIdx.x == 0) *penalty = scale * sum;
 }
 
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
-                    int64_t rows, int64_t length, NormPenalty formula) {
+                    int64_t rows, int64_t length, NormPenalty formula, Accumulate<T> mean_scale) {
   using A = Accumulate<T>;
   const int64_t count = rows * length;
-  const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
+  const A scale = *grad_penalty * mean_scale;
   for (int64_t i = thread_index() * WIDTH; i < count; i += thread_count() * WIDTH) {
     const auto g = load<WIDTH>(gradient, i, count);
     Vector<T, WIDTH> result{};
@@ -120,6 +124,35 @@ __global__ void __launch_bounds__(BLOCK)
     for (int k = 0; k < WIDTH; ++k, factor.advance()) result.at[k] = narrow<T>(factor.value * widen(g.at[k]));
     store<WIDTH>(out, i, count, result);
   }
+}
+
+// Rows of whole vectors, as nearly all are: one slope for each vector.
+template <int WIDTH, class T>
+__global__ void __launch_bounds__(BLOCK)
+    backward_whole_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
+                          uint32_t vectors, uint32_t per_row, NormPenalty formula, Accumulate<T> mean_scale) {
+  using A = Accumulate<T>;
+  const A scale = *grad_penalty * mean_scale;
+  Vector<T, WIDTH> g[UNROLL];
+  A norm[UNROLL];
+  for_each_whole_vector(
+      vectors, per_row,
+      [&](int u, int64_t i, uint32_t row) {
+        g[u] = load_whole<WIDTH>(gradient, i * WIDTH);
+        norm[u] = norms[row];
+      },
+      [&](int u, int64_t i) {
+        const A factor = scale * norm_penalty_slope(norm[u], formula);
+        Vector<T, WIDTH> result{};
+        for (int k = 0; k < WIDTH; ++k) result.at[k] = narrow<T>(factor * widen(g[u].at[k]));
+        store_whole(out, i * WIDTH, result);
+      });
+}
+
+// weight / B: divided here, because a division in float64 is slow on most GPUs.
+template <class A>
+A mean_scale(const NormPenalty& formula, int64_t rows) {
+  return static_cast<A>(formula.weight / static_cast<double>(rows));
 }
 
 template <int LANES>
@@ -140,17 +173,18 @@ auto with_lanes(int64_t rows, int64_t length, F&& f) {
 template <int WIDTH, class T>
 void forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
              const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
+  const auto scale = mean_scale<Accumulate<T>>(formula, segments.rows);
   if (segments.per_row > 1) {
     launch(segments_kernel<WIDTH, T>, segments.count(), stream, gradient, workspace, segments);
-    launch(segments_penalty_kernel<Accumulate<T>>, 1, stream, workspace, norms, penalty, segments, formula);
+    launch(segments_penalty_kernel<Accumulate<T>>, 1, stream, workspace, norms, penalty, segments, formula, scale);
     return;
   }
   with_lanes(segments.rows, segments.length, [&](auto lanes) {
     const int64_t blocks = row_blocks<lanes>(segments.rows);
     launch(whole_rows_kernel<lanes, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
-           segments.length, formula);
+           segments.length, formula, scale);
     if (blocks > 1) {
-      launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, segments.rows, formula);
+      launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, scale);
     }
   });
 }
@@ -194,11 +228,17 @@ void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, cons
                                          NormPenalty formula, cudaStream_t stream) {
   constexpr int WIDTH = FULL_WIDTH<T>;
   const int64_t count = rows * length;
-  if (aligned(gradient) && aligned(out)) {
+  const auto scale = mean_scale<Accumulate<T>>(formula, rows);
+  if (aligned(gradient) && aligned(out) && has_whole_vectors(rows, length, WIDTH)) {
+    const int64_t per_row = length / WIDTH, vectors = rows * per_row;
+    launch(backward_whole_kernel<WIDTH, T>, blocks_for((vectors + UNROLL - 1) / UNROLL), stream, grad_penalty, gradient,
+           norms, out, static_cast<uint32_t>(vectors), static_cast<uint32_t>(per_row), formula, scale);
+  } else if (aligned(gradient) && aligned(out)) {
     launch(backward_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, grad_penalty, gradient, norms,
-           out, rows, length, formula);
+           out, rows, length, formula, scale);
   } else {
-    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, rows, length, formula);
+    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, rows, length, formula,
+           scale);
   }
 }
 

@@ -21,6 +21,28 @@ __global__ void __launch_bounds__(BLOCK)
   }
 }
 
+// Rows of whole vectors, as nearly all are: one t for each vector.
+template <int WIDTH, class T>
+__global__ void __launch_bounds__(BLOCK) interpolate_whole_kernel(const T* real, const T* fake, const Accumulate<T>* t,
+                                                                  T* out, uint32_t vectors, uint32_t per_row) {
+  Vector<T, WIDTH> x[UNROLL], y[UNROLL];
+  Accumulate<T> t_row[UNROLL];
+  for_each_whole_vector(
+      vectors, per_row,
+      [&](int u, int64_t i, uint32_t row) {
+        x[u] = load_whole<WIDTH>(real, i * WIDTH);
+        y[u] = load_whole<WIDTH>(fake, i * WIDTH);
+        t_row[u] = t[row];
+      },
+      [&](int u, int64_t i) {
+        Vector<T, WIDTH> result{};
+        for (int k = 0; k < WIDTH; ++k) {
+          result.at[k] = narrow<T>(interpolate(widen(x[u].at[k]), widen(y[u].at[k]), t_row[u]));
+        }
+        store_whole(out, i * WIDTH, result);
+      });
+}
+
 }  // namespace
 
 template <class T>
@@ -28,7 +50,11 @@ void interpolate_cuda(const T* real, const T* fake, const Accumulate<T>* t, T* o
                       cudaStream_t stream) {
   constexpr int WIDTH = FULL_WIDTH<T>;
   const int64_t count = rows * length;
-  if (aligned(real) && aligned(fake) && aligned(out)) {
+  if (aligned(real) && aligned(fake) && aligned(out) && has_whole_vectors(rows, length, WIDTH)) {
+    const int64_t per_row = length / WIDTH, vectors = rows * per_row;
+    launch(interpolate_whole_kernel<WIDTH, T>, blocks_for((vectors + UNROLL - 1) / UNROLL), stream, real, fake, t, out,
+           static_cast<uint32_t>(vectors), static_cast<uint32_t>(per_row));
+  } else if (aligned(real) && aligned(fake) && aligned(out)) {
     launch(interpolate_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, real, fake, t, out, rows,
            length);
   } else {

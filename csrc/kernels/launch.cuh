@@ -36,6 +36,11 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream, 
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA kernel launch: ") + cudaGetErrorString(error));
 }
 
+// Vectors that a thread of a pass over memory has under way at once, a block apart: it waits for the first of them when
+// all have been asked for.
+constexpr int UNROLL = 4;
+constexpr int64_t TILE = BLOCK * UNROLL;  // vectors that a block does at a time
+
 __device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * BLOCK + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t{gridDim.x} * BLOCK; }
 
@@ -53,11 +58,21 @@ HOST_DEVICE bool aligned(const T* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
+template <int WIDTH, class T>
+__device__ inline Vector<T, WIDTH> load_whole(const T* array, int64_t i) {
+  return *reinterpret_cast<const Vector<T, WIDTH>*>(array + i);
+}
+
+template <int WIDTH, class T>
+__device__ inline void store_whole(T* array, int64_t i, Vector<T, WIDTH> vector) {
+  *reinterpret_cast<Vector<T, WIDTH>*>(array + i) = vector;
+}
+
 // Elements [i, i + WIDTH) of an array of `count`; those past its end are not touched. Loops over a vector have a fixed
 // length and their condition inside, so that they unroll and the vector stays in registers.
 template <int WIDTH, class T>
 __device__ inline Vector<T, WIDTH> load(const T* array, int64_t i, int64_t count) {
-  if (i + WIDTH <= count) return *reinterpret_cast<const Vector<T, WIDTH>*>(array + i);
+  if (i + WIDTH <= count) return load_whole<WIDTH>(array, i);
   Vector<T, WIDTH> vector{};
   for (int k = 0; k < WIDTH; ++k) {
     if (i + k < count) vector.at[k] = array[i + k];
@@ -68,7 +83,7 @@ __device__ inline Vector<T, WIDTH> load(const T* array, int64_t i, int64_t count
 template <int WIDTH, class T>
 __device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH> vector) {
   if (i + WIDTH <= count) {
-    *reinterpret_cast<Vector<T, WIDTH>*>(array + i) = vector;
+    store_whole(array, i, vector);
   } else {
     for (int k = 0; k < WIDTH; ++k) {
       if (i + k < count) array[i + k] = vector.at[k];
@@ -96,6 +111,28 @@ struct RowValue {
     if (++row < rows) value = of_row(row);
   }
 };
+
+// f(i, row) for the vectors of a batch whose rows are whole vectors: of UNROLL at a time first `load(u, i, row)`, then
+// `store(u, i)`. Indices have 32 bits, so that the division is a cheap one.
+template <class Load, class Store>
+__device__ inline void for_each_whole_vector(uint32_t vectors, uint32_t per_row, Load load, Store store) {
+  for (uint32_t first = blockIdx.x * static_cast<uint32_t>(TILE) + threadIdx.x; first < vectors;
+       first += gridDim.x * static_cast<uint32_t>(TILE)) {
+    for (int u = 0; u < UNROLL; ++u) {
+      const uint32_t i = first + u * BLOCK;
+      if (i < vectors) load(u, i, i / per_row);
+    }
+    for (int u = 0; u < UNROLL; ++u) {
+      const uint32_t i = first + u * BLOCK;
+      if (i < vectors) store(u, i);
+    }
+  }
+}
+
+// Whether that serves: the index of a thread's last vector may pass their number by less than a grid.
+inline bool has_whole_vectors(int64_t rows, int64_t length, int width) {
+  return length % width == 0 && rows * (length / width) < int64_t{1} << 31;
+}
 
 // Sum over each group of LANES neighbouring threads (a power of two up to a warp), returned to all of the group.
 template <int LANES, class A>

@@ -4,42 +4,62 @@
 namespace wgan_fast {
 namespace {
 
-// A thread does eight neighbouring elements: their gates are one byte, so no thread waits for another.
+// Neighbouring threads do neighbouring vectors, so that a warp's accesses are whole sectors; those of a group make the
+// byte of their eight elements together.
+template <int WIDTH>
+constexpr int GROUP = 8 / WIDTH;
+
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK) piecewise_linear_kernel(const T* input, T* output, uint8_t* gates,
                                                                  PiecewiseLinear<Accumulate<T>> f, int64_t count) {
-  for (int64_t byte = thread_index(); byte * 8 < count; byte += thread_count()) {
-    unsigned open = 0;
-    for (int first = 0; first < 8; first += WIDTH) {
-      const int64_t i = byte * 8 + first;
-      const auto x = load<WIDTH>(input, i, count);
+  const int shift = static_cast<int>(threadIdx.x % GROUP<WIDTH>) * WIDTH;
+  // The bound is the same for the whole block, because every thread takes part in the exchange of bits.
+  for (int64_t tile = blockIdx.x * TILE * WIDTH; tile < count; tile += gridDim.x * TILE * WIDTH) {
+    Vector<T, WIDTH> x[UNROLL];
+    const int64_t first = tile + threadIdx.x * WIDTH;
+    for (int u = 0; u < UNROLL; ++u) x[u] = load<WIDTH>(input, first + u * BLOCK * WIDTH, count);
+    for (int u = 0; u < UNROLL; ++u) {
+      const int64_t i = first + u * BLOCK * WIDTH;
       Vector<T, WIDTH> y{};
+      unsigned open = 0;
       for (int k = 0; k < WIDTH; ++k) {
-        const Accumulate<T> value = widen(x.at[k]);
+        const Accumulate<T> value = widen(x[u].at[k]);
         y.at[k] = narrow<T>(piecewise_linear(value, f));
-        if (i + k < count && is_open(value, f)) open |= 1u << (first + k);
+        if (i + k < count && is_open(value, f)) open |= 1u << (shift + k);
       }
       store<WIDTH>(output, i, count, y);
+      for (int offset = GROUP<WIDTH> / 2; offset > 0; offset /= 2) open |= __shfl_xor_sync(0xffffffffu, open, offset);
+      if (shift == 0 && i < count) gates[i / 8] = static_cast<uint8_t>(open);
     }
-    gates[byte] = static_cast<uint8_t>(open);
   }
 }
 
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     gate_kernel(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count) {
-  for (int64_t byte = thread_index(); byte * 8 < count; byte += thread_count()) {
-    const unsigned open = gates[byte];
-    for (int first = 0; first < 8; first += WIDTH) {
-      const int64_t i = byte * 8 + first;
-      const auto x = load<WIDTH>(input, i, count);
+  const int shift = static_cast<int>(threadIdx.x % GROUP<WIDTH>) * WIDTH;
+  for (int64_t first = (blockIdx.x * TILE + threadIdx.x) * WIDTH; first < count; first += gridDim.x * TILE * WIDTH) {
+    Vector<T, WIDTH> x[UNROLL];
+    unsigned open[UNROLL];
+    for (int u = 0; u < UNROLL; ++u) {
+      const int64_t i = first + u * BLOCK * WIDTH;
+      x[u] = load<WIDTH>(input, i, count);
+      open[u] = i < count ? gates[i / 8] >> shift : 0;
+    }
+    for (int u = 0; u < UNROLL; ++u) {
       Vector<T, WIDTH> y{};
       for (int k = 0; k < WIDTH; ++k) {
-        y.at[k] = narrow<T>(gate(widen(x.at[k]), (open >> (first + k) & 1u) != 0, closed_slope));
+        y.at[k] = narrow<T>(gate(widen(x[u].at[k]), (open[u] >> k & 1u) != 0, closed_slope));
       }
-      store<WIDTH>(output, i, count, y);
+      store<WIDTH>(output, first + u * BLOCK * WIDTH, count, y);
     }
   }
+}
+
+// Blocks for so many elements.
+template <int WIDTH>
+int64_t tiles(int64_t count) {
+  return blocks_for((count + UNROLL * WIDTH - 1) / (UNROLL * WIDTH));
 }
 
 }  // namespace
@@ -47,17 +67,23 @@ __global__ void __launch_bounds__(BLOCK)
 template <class T>
 void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear<Accumulate<T>> f, int64_t count,
                            cudaStream_t stream) {
-  const bool vectors = aligned(input) && aligned(output);
-  launch(vectors ? piecewise_linear_kernel<FULL_WIDTH<T>, T> : piecewise_linear_kernel<1, T>,
-         blocks_for(gate_bytes(count)), stream, input, output, gates, f, count);
+  if (aligned(input) && aligned(output)) {
+    launch(piecewise_linear_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, output, gates, f,
+           count);
+  } else {
+    launch(piecewise_linear_kernel<1, T>, tiles<1>(count), stream, input, output, gates, f, count);
+  }
 }
 
 template <class T>
 void gate_cuda(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count,
                cudaStream_t stream) {
-  const bool vectors = aligned(input) && aligned(output);
-  launch(vectors ? gate_kernel<FULL_WIDTH<T>, T> : gate_kernel<1, T>, blocks_for(gate_bytes(count)), stream, input,
-         gates, output, closed_slope, count);
+  if (aligned(input) && aligned(output)) {
+    launch(gate_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, gates, output, closed_slope,
+           count);
+  } else {
+    launch(gate_kernel<1, T>, tiles<1>(count), stream, input, gates, output, closed_slope, count);
+  }
 }
 
 #define INSTANTIATE(T)                                                                                    \

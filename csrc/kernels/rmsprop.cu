@@ -17,18 +17,28 @@ static_assert(sizeof(List<MANY>) + sizeof(RmspropStep) <= MAX_ARGUMENT_BYTES, "a
 template <int WIDTH, class T>
 __device__ void rmsprop_chunk(T* weight, const T* gradient, T* square_average, const Rmsprop<T>& formula, int64_t begin,
                               int64_t end) {
-  for (int64_t i = begin + threadIdx.x * WIDTH; i < end; i += BLOCK * WIDTH) {
-    auto weights = load<WIDTH>(weight, i, end);
-    auto square_averages = load<WIDTH>(square_average, i, end);
-    const auto gradients = load<WIDTH>(gradient, i, end);
-    for (int k = 0; k < WIDTH; ++k) rmsprop(weights.at[k], gradients.at[k], square_averages.at[k], formula);
-    store<WIDTH>(weight, i, end, weights);
-    store<WIDTH>(square_average, i, end, square_averages);
+  constexpr int TOGETHER = 2;  // six loads under way
+  for (int64_t first = begin + threadIdx.x * WIDTH; first < end; first += BLOCK * TOGETHER * WIDTH) {
+    Vector<T, WIDTH> weights[TOGETHER], square_averages[TOGETHER], gradients[TOGETHER];
+    for (int u = 0; u < TOGETHER; ++u) {
+      const int64_t i = first + u * BLOCK * WIDTH;
+      weights[u] = load<WIDTH>(weight, i, end);
+      square_averages[u] = load<WIDTH>(square_average, i, end);
+      gradients[u] = load<WIDTH>(gradient, i, end);
+    }
+    for (int u = 0; u < TOGETHER; ++u) {
+      const int64_t i = first + u * BLOCK * WIDTH;
+      for (int k = 0; k < WIDTH; ++k) {
+        rmsprop(weights[u].at[k], gradients[u].at[k], square_averages[u].at[k], formula);
+      }
+      store<WIDTH>(weight, i, end, weights[u]);
+      store<WIDTH>(square_average, i, end, square_averages[u]);
+    }
   }
 }
 
 template <int CAPACITY>
-__global__ void __launch_bounds__(BLOCK, 4)
+__global__ void __launch_bounds__(BLOCK, 3)  // leaves the registers for six loads of any type without a spill
     rmsprop_kernel(const __grid_constant__ List<CAPACITY> list, const __grid_constant__ RmspropStep step) {
   if (step.found_inf.get() != 0) return;
   for_each_chunk(list, [&](auto element, int tensor, int64_t begin, int64_t end) {

@@ -1,6 +1,7 @@
 """Who runs a step: PyTorch call by call, a captured CUDA graph, or the compiler."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -165,7 +166,7 @@ class _GraphedStep:
             self._graph = self._capture(tensors)
         else:
             for held, tensor in zip(self._inputs, tensors, strict=True):
-                held.copy_(tensor)
+                held.copy_(tensor.detach())  # or `held` would collect the history of every input
         self._graph.replay()
         for parameter, gradient in self._gradients:  # another graph's may have taken their place
             parameter.grad = gradient
@@ -173,23 +174,43 @@ class _GraphedStep:
 
     def _capture(self, tensors: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
         self._inputs = [tensor.detach().clone() for tensor in tensors]
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._update.generators:
-            graph.register_generator_state(generator)
-        drawn_from = [torch.cuda.default_generators[self._update.device.index or 0], *self._update.generators]
-        states = [generator.clone_state() for generator in drawn_from]
+        pool = torch.cuda.graph_pool_handle()
         try:
-            # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with self._capturing(pool) as graph:
                 self._statistics = self._update(*self._differentiate(*self._inputs))
             self._gradients = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
         except Exception as error:
-            for generator, state in zip(drawn_from, states, strict=True):  # a capture that broke off holds on to it
-                generator.graphsafe_set_state(state)
-            for parameter in self._update.parameters(frozen=True):
-                parameter.grad = None  # in memory that was never written
+            self._clear_up(pool)
             raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
         return graph
+
+    @contextmanager
+    def _capturing(self, pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
+        """A graph of what is launched inside, on a stream of its own: torch.cuda.graph leaves its stream current where a
+        capture breaks off, and the outer context goes back.
+        """
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._update.generators:
+            graph.register_generator_state(generator)
+        stream = torch.cuda.Stream(self._update.device)
+        with (
+            torch.cuda.stream(stream),
+            # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
+            yield graph
+
+    def _clear_up(self, pool: Any) -> None:
+        """After a capture that broke off: PyTorch ends neither the allocator's private pool nor the generators' capture,
+        and a generator that is thought to be captured fails in every other graph.
+        """
+        for parameter in self._update.parameters(frozen=True):
+            parameter.grad = None  # in memory that was never written
+        device = self._update.device.index or 0
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+        with self._capturing(torch.cuda.graph_pool_handle()):  # its regular end is the generators' end too
+            torch.zeros(1, device=self._update.device)
 
 
 class _CompiledStep:
