@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, reference
-from wgan_fast._critic.layers import CriticMode
+from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
 
 ones = functools.partial(torch.ones, dtype=torch.float64)
 
 
 def graph_of(critic: Callable[[Tensor], Tensor], points: Tensor) -> Any:
-    with CriticMode():
+    with CriticLayers():
         scores = critic(points)
     return extension.CriticGraph(scores, points)
 

@@ -17,7 +17,7 @@ from wgan_fast._checks import (
     check_same_device,
     check_tensor,
 )
-from wgan_fast._critic.gradient import without_autocast
+from wgan_fast._torch import without_autocast
 from wgan_fast.losses import critic_loss
 
 #: How far from one a sum of probabilities may be, and from one another the totals of two sets of masses (as a share).

@@ -14,12 +14,14 @@ from wgan_fast._checks import (
     check_callable,
     check_same_device,
     check_same_shape,
+    check_scalar,
     check_scores,
     module_of,
+    without_partial,
 )
-from wgan_fast._critic.gradient import ordinary
-from wgan_fast._critic.rows import rows_are_independent, training_mode
+from wgan_fast._critic.rows import rows_are_independent
 from wgan_fast._library import is_recorded
+from wgan_fast._torch import ordinary, training_mode
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
 
 Penalty = Callable[..., Tensor]
@@ -176,7 +178,7 @@ class CriticLoss(nn.Module):
         super().__init__()
         check_callable("critic", critic)
         check_callable("loss", loss)
-        check_penalty(penalty)
+        _check_penalty(penalty)
         self.critic = critic
         self.penalty = penalty
         self.loss = loss
@@ -193,7 +195,7 @@ class CriticLoss(nn.Module):
         the next needs memory for the larger graph alone.
         """
         real, fake = _samples(real, fake)
-        if _function(self.penalty) in (gradient_penalty, wgan_div_penalty):
+        if without_partial(self.penalty)[0] in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
@@ -206,14 +208,17 @@ class CriticLoss(nn.Module):
             yield "penalty", self._penalty(real, fake, *args, **kwargs)
 
     def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> list[tuple[str, Tensor]]:
-        loss = scalar("loss", self.loss(real_scores, fake_scores))
+        loss = self.loss(real_scores, fake_scores)
+        check_scalar("loss", loss)
         if self.loss is critic_loss:
             return [("loss", loss)]
         return [("wasserstein", -critic_loss(real_scores.detach(), fake_scores.detach())), ("loss", loss)]
 
     def _penalty(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert self.penalty is not None
-        return scalar("penalty", self.penalty(self.critic, real, fake, *args, **kwargs))
+        penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
+        check_scalar("penalty", penalty)
+        return penalty
 
     def _scores(
         self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
@@ -240,31 +245,18 @@ class CriticLoss(nn.Module):
         return bool(independent)
 
 
-def scalar(name: str, value: Any) -> Tensor:
-    """What the callable ``name`` has returned, which must be one number."""
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: expected a callable that returns a scalar Tensor, got {got}")
-    return value
-
-
-def check_penalty(penalty: Any) -> None:
+def _check_penalty(penalty: Any) -> None:
     """A callable ``(critic, real, fake, *args)``, or None."""
     if penalty is not None and not callable(penalty):
         wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
         raise TypeError(f"penalty: expected {wanted}, got {type(penalty).__name__}")
-    function = _function(penalty)
+    function, _ = without_partial(penalty)
     if function in (r1_penalty, r2_penalty, dragan_penalty):
         samples = "fake" if function is r2_penalty else "real"
         raise ValueError(
             f"penalty: {function.__name__} takes {samples} samples alone, and is called with both; pass "
             f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`"
         )
-
-
-def _function(penalty: Any) -> Any:
-    """Without what a functools.partial adds."""
-    return getattr(penalty, "func", penalty)
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wgan_fast._checks import FLOATING, check_flag, check_number, check_weights
-from wgan_fast._library import operators
-from wgan_fast.ops import local
+from wgan_fast._library import operators, register_fake
+from wgan_fast._torch import local_shard
 
 #: What torch.optim.RMSprop can do beyond the formula here.
 _REFUSED = ("momentum", "centered", "differentiable")
@@ -179,9 +179,9 @@ class RMSprop(torch.optim.RMSprop):
                 continue
             lr, clip = group["lr"], group["clip"]
             operators(*{param.device for param in params}).rmsprop_(
-                [local(param) for param in params],
-                [local(grad) for grad in grads],
-                [local(average) for average in square_averages],
+                [local_shard(param) for param in params],
+                [local_shard(grad) for grad in grads],
+                [local_shard(average) for average in square_averages],
                 lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64),
                 group["alpha"],
                 group["eps"],
@@ -193,6 +193,27 @@ class RMSprop(torch.optim.RMSprop):
             )
             steps[0] += 1 if found_inf is None else (found_inf == 0).to(steps[0].device).view(())
         return loss
+
+
+@register_fake("rmsprop_")
+def _(
+    params: list[Tensor],
+    grads: list[Tensor],
+    square_averages: list[Tensor],
+    lr: Tensor,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    clip: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    on_meta = [param.device.type == "meta" for param in params]
+    torch._check_value(
+        all(on_meta) or not any(on_meta),
+        lambda: "params: some tensors are on meta, which holds no values; materialise them first",
+    )
 
 
 def _check_refused(group: Mapping[str, Any]) -> None:

@@ -7,19 +7,20 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from wgan_fast._checks import check_batch, check_flag, check_number
-from wgan_fast._critic.gradient import grad_mode, input_gradient
+from wgan_fast._checks import check_batch, check_callable, check_flag, check_generator, check_number, check_scaler
+from wgan_fast._critic.gradient import input_gradient
 from wgan_fast._library import operators
-from wgan_fast.ops import check_generator, draw_uniform, interpolate
+from wgan_fast._torch import draw_uniform, grad_mode
+from wgan_fast.ops import interpolate
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
-def _uncompiled(penalty: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def _uncompiled(penalty: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
     """In a function that ``torch.compile`` compiles, the compiler steps aside for a penalty."""
 
     @functools.wraps(penalty)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
         if not torch.compiler.is_compiling():
             return penalty(*args, **kwargs)
         torch._dynamo.graph_break(
@@ -178,7 +179,7 @@ def dragan_penalty(
     if real.numel() < 2:
         raise ValueError("real: expected at least two numbers, whose standard deviation is taken, got one")
     with torch.inference_mode(False), torch.no_grad():
-        check_generator(generator, real)
+        check_generator("generator", generator, "real", real)
         u = draw_uniform(real, real.shape, generator)
         points = (real + 0.5 * real.to(u.dtype).std() * u).to(real.dtype)
     return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight, target=target)
@@ -257,7 +258,5 @@ def _norm_penalty(
 
 
 def _check_critic(critic: Any, scaler: Any) -> None:
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+    check_callable("critic", critic)
+    check_scaler("scaler", scaler)

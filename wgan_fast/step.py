@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from wgan_fast._checks import check_callable, check_scores, module_of
-from wgan_fast._critic.gradient import without_autocast
-from wgan_fast._critic.rows import training_mode
-from wgan_fast._library import warn_user
-from wgan_fast._step.apply import Update, broadcast
-from wgan_fast._step.backends import CaptureError, choose_backend, make_runner
-from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss, scalar
+from wgan_fast._checks import check_callable, check_scalar, check_scores, module_of, without_partial
+from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
+from wgan_fast._step.optimization import Optimization, broadcast
+from wgan_fast._torch import training_mode, warn_user, without_autocast
+from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
 
+__all__ = ["BACKENDS", "CriticStep", "GeneratorStep", "Samples"]
+
+#: A batch, or a function without arguments that makes one.
 Samples = Tensor | Callable[[], Tensor]
 
 
@@ -27,17 +28,17 @@ class _Step:
 
     _batch_size: int  # of the last call
 
-    def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
-        self._networks, self._update = networks, update
+    def __init__(self, networks: tuple[Any, ...], optimization: Optimization, backend: str) -> None:
+        self._networks, self._optimization = networks, optimization
         self._auto = backend == "auto"
-        self._use(*choose_backend(backend, update, networks))
-        if update.process_group is not None:
+        self._use(*choose_backend(backend, optimization, networks))
+        if optimization.process_group is not None:
             tensors = [tensor for module in self._modules() for tensor in _tensors(module)]
-            broadcast([*update.parameters(frozen=True), *tensors], update.process_group)
+            broadcast([*optimization.parameters(frozen=True), *tensors], optimization.process_group)
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
-        self._run = make_runner(backend, self._differentiate, self._update, self._state)
+        self._run = make_runner(backend, self._differentiate, self._optimization, self._state)
 
     def _modules(self) -> list[nn.Module]:
         return [module for network in self._networks if (module := module_of(network)) is not None]
@@ -48,7 +49,7 @@ class _Step:
     @property
     def skipped(self) -> int:
         """How many updates were skipped because a gradient was not finite. Waits for the device."""
-        return self._update.skipped.total()
+        return self._optimization.skipped.total()
 
     def _terms(self, *inputs: Any) -> Iterator[tuple[str, Tensor]]:
         """The terms of the loss, by name, each computed when it is asked for."""
@@ -68,12 +69,12 @@ class _Step:
                 warn_user(f"{error}; it goes on eagerly", RuntimeWarning)
                 self._use("eager", str(error))
                 statistics = self._run(*inputs)
-        self._update.skipped.listen()
+        self._optimization.skipped.listen()
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
         """Statistics, gradients, size of the batch. The graph of one term is freed before the next is computed."""
-        parameters = self._update.parameters()
+        parameters = self._optimization.parameters()
         if not parameters:
             raise ValueError("optimizer: all of its parameters are frozen")
         at_once = any(map(_has_hooks, parameters))  # hooks are for the whole gradient
@@ -96,21 +97,21 @@ class _Step:
         return self._statistics(terms).detach(), gradients, self._batch_size
 
     def _forget_gradients(self) -> None:
-        for parameter in self._update.parameters(frozen=True):
+        for parameter in self._optimization.parameters(frozen=True):
             parameter.grad = None
 
     def _backward(self, term: Tensor, parameters: list[Tensor]) -> Tensor:
         """Adds to the gradients, and lets go of the graph."""
         if term.requires_grad:  # a penalty may be a number, now and then
-            loss = term if self._update.scaler is None else self._update.scaler.scale(term)
+            loss = term if self._optimization.scaler is None else self._optimization.scaler.scale(term)
             with without_autocast(loss.device.type):
                 loss.backward(inputs=parameters)
         return term.detach()
 
     def _state(self) -> Hashable:
         """What a capture or a trace freezes, beside the inputs."""
-        device, modules = self._update.device.type, self._modules()
-        parameters = self._update.parameters(frozen=True)
+        device, modules = self._optimization.device.type, self._modules()
+        parameters = self._optimization.parameters(frozen=True)
         return (
             *(self._frozen_by_a_graph() if self.backend == "graph" else ()),
             *(id(parameter) for parameter in parameters),
@@ -123,14 +124,14 @@ class _Step:
 
     def _frozen_by_a_graph(self) -> Iterator[Hashable]:
         """The optimizer's settings, and where everything lies: a graph knows addresses."""
-        optimizer = self._update.optimizer
+        optimizer = self._optimization.optimizer
         for group in optimizer.param_groups:
             for name, value in group.items():
                 if isinstance(value, Tensor) and value.is_cpu:
                     yield value.item()
                 elif name != "params":
                     yield tuple(value) if isinstance(value, list) else value
-        tensors = self._update.parameters(frozen=True)
+        tensors = self._optimization.parameters(frozen=True)
         for module in self._modules():
             tensors += _tensors(module)
         for state in optimizer.state.values():
@@ -199,12 +200,12 @@ class CriticStep(_Step):
                 "critic: expected the critic itself, got it in DistributedDataParallel; pass it as it is, with "
                 "process_group, or wrap a CriticLoss"
             )
-        update = Update(optimizer, clip=clip, scaler=scaler, process_group=process_group)
-        if penalty is not None and update.scaler is not None and _takes_scaler(penalty):
-            penalty = partial(penalty, scaler=update.scaler)
-        update.generators += _generators(penalty)
+        optimization = Optimization(optimizer, clip=clip, scaler=scaler, process_group=process_group)
+        if penalty is not None and optimization.scaler is not None and _takes_scaler(penalty):
+            penalty = partial(penalty, scaler=optimization.scaler)
+        optimization.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
-        super().__init__((critic,), update, backend)
+        super().__init__((critic,), optimization, backend)
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:
         """Updates the critic, and returns loss, Wasserstein estimate and penalty from before the update."""
@@ -213,7 +214,7 @@ class CriticStep(_Step):
     def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
             fake = _samples("fake", fake)
-        if self._update.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
+        if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
             raise ValueError(
                 f"fake: expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
             )
@@ -258,12 +259,11 @@ class GeneratorStep(_Step):
         for name, function in (("generator", generator), ("critic", critic), ("loss", loss)):
             check_callable(name, function)
         self._generator, self._critic, self._loss = generator, critic, loss
-        update = Update(optimizer, scaler=scaler, process_group=process_group)
-        judge, mine = module_of(critic), module_of(generator)
-        of_critic = set(map(id, judge.parameters() if judge else ())) - set(map(id, mine.parameters() if mine else ()))
-        if any(id(parameter) in of_critic for parameter in update.parameters(frozen=True)):
+        optimization = Optimization(optimizer, scaler=scaler, process_group=process_group)
+        of_critic_alone = _parameter_ids(critic) - _parameter_ids(generator)
+        if any(id(parameter) in of_critic_alone for parameter in optimization.parameters(frozen=True)):
             raise ValueError("optimizer: expected the generator's parameters, got some of the critic's")
-        super().__init__((generator, critic), update, backend)
+        super().__init__((generator, critic), optimization, backend)
 
     def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
         """Updates the generator, and returns its loss from before the update."""
@@ -273,7 +273,9 @@ class GeneratorStep(_Step):
         fake = self._generator(_samples("latent", latent), *args, **kwargs)
         scores = self._critic(fake, *args, **kwargs)
         check_scores("critic", scores)
-        yield "loss", scalar("loss", self._loss(scores))
+        loss = self._loss(scores)
+        check_scalar("loss", loss)
+        yield "loss", loss
         self._batch_size = len(fake)
 
     def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
@@ -301,6 +303,11 @@ def _samples(name: str, samples: Samples) -> Tensor:
     return made
 
 
+def _parameter_ids(network: Any) -> set[int]:
+    module = module_of(network)
+    return set() if module is None else set(map(id, module.parameters()))
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -310,10 +317,9 @@ def _has_hooks(parameter: Tensor) -> bool:
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:
-    keywords = getattr(penalty, "keywords", {})  # of a functools.partial
-    return [value for value in keywords.values() if isinstance(value, torch.Generator)]
+    return [value for value in without_partial(penalty)[1].values() if isinstance(value, torch.Generator)]
 
 
 def _takes_scaler(penalty: Any) -> bool:
-    function = getattr(penalty, "func", penalty)  # of a functools.partial
-    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in getattr(penalty, "keywords", {})
+    function, keywords = without_partial(penalty)
+    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in keywords

@@ -1,7 +1,7 @@
 """The gradient of a critic at points, ready to be differentiated again without dead work."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, check_scores, module_of
-from wgan_fast._critic.layers import CriticMode
-from wgan_fast._library import extension, warn_user
+from wgan_fast._critic.layers import CriticLayers
+from wgan_fast._library import extension
+from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
 
 
 def input_gradient(
@@ -103,10 +104,10 @@ def _scores_and_graph(
 
 
 def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    with CriticMode() as mode:
+    with CriticLayers() as layers:
         scores = critic(points, *args, **kwargs)
     check_scores("critic", scores)
-    if mode.batch_statistics:
+    if layers.batch_statistics:
         _warn_of_batch_statistics(critic)
     return scores
 
@@ -129,28 +130,6 @@ class _PyTorchGraph:
 _CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph
 
 
-def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
-    """Gradients enabled or not, and no inference mode. Nothing, which is what it usually costs, where it is so."""
-    if torch.is_inference_mode_enabled():
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(enabled))
-        return stack
-    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
-
-
-def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of one of inference mode, which cannot be saved for a derivative."""
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor
-
-
-def without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
 _warned_critics: WeakSet[Any] = WeakSet()
 
 
@@ -170,15 +149,6 @@ def _warn_of_batch_statistics(critic: Any) -> None:
         "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or group "
         "normalisation does not have this fault.",
         UserWarning,
-    )
-
-
-def is_compiled(critic: Any) -> bool:
-    attributes = getattr(critic, "__dict__", {})
-    return (
-        "_orig_mod" in attributes.get("_modules", ())  # torch.compile(module)
-        or attributes.get("_compiled_call_impl") is not None  # module.compile()
-        or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
     )
 
 

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast._library import extension, is_traceable
+from wgan_fast._library import extension, is_traceable, register_fake
 
 Layer = Callable[..., Any]
 _C: Any = extension
 
 
-class CriticMode(TorchFunctionMode):
+class CriticLayers(TorchFunctionMode):
     """While it is active, layers and activations are the library's own: the same outputs and gradients, in place where
     the caller asked for it.
 
@@ -58,6 +58,26 @@ class CriticMode(TorchFunctionMode):
 def _is_for_the_compiler(func: Layer) -> bool:
     """The compiler knows PyTorch's functions, and what a trace for it shall hold are activations that it can fuse."""
     return torch.compiler.is_compiling() or (is_traceable() and func not in _LINEAR)
+
+
+@register_fake("piecewise_linear")
+def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _empty_gates(x)
+
+
+@register_fake("piecewise_linear_")
+def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
+    return _empty_gates(x)
+
+
+@register_fake("gate")
+def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
+    torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
+    return x.new_empty_strided(x.shape, stride)
+
+
+def _empty_gates(x: Tensor) -> Tensor:
+    return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
 
 # ruff: noqa: A002  the names are PyTorch's

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wgan_fast._checks import module_of
 
@@ -53,16 +53,6 @@ def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake:
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
-
-
-def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
-    """The mode of each part of a Module, and how much a dropout drops."""
-
-    def drops(part: nn.Module) -> float | None:
-        p = part.__dict__.get("p")
-        return p if isinstance(p, float | int) else None
-
-    return tuple((part.training, drops(part)) for part in module.modules())
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -10,9 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
-from wgan_fast._critic.gradient import is_compiled, without_autocast
-from wgan_fast._library import warn_user
-from wgan_fast._step.apply import Update
+from wgan_fast._step.optimization import Optimization
+from wgan_fast._torch import is_compiled, warn_user, without_autocast
 from wgan_fast.optim import RMSprop
 
 BACKENDS = ("auto", "eager", "graph", "compile")
@@ -21,7 +20,7 @@ Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
 KEPT = 8  # captured or compiled steps that are kept, for inputs of so many kinds
 
 
-def choose_backend(backend: str, update: Update, networks: tuple[Any, ...]) -> tuple[str, str]:
+def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any, ...]) -> tuple[str, str]:
     """The backend that serves, and why.
 
     Raises:
@@ -29,18 +28,18 @@ def choose_backend(backend: str, update: Update, networks: tuple[Any, ...]) -> t
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    obstacle = _obstacle_to_graph(update)
+    obstacle = _obstacle_to_graph(optimization)
     if backend == "graph" and obstacle is not None:
         raise ValueError(f"backend: a CUDA graph cannot be captured: {obstacle}")
     if backend == "compile":
-        _check_compilable(update, networks)
+        _check_compilable(optimization, networks)
     if backend != "auto":
         return backend, "it was asked for"
     return ("eager", obstacle) if obstacle else ("graph", "the parameters are on a GPU")
 
 
-def _check_compilable(update: Update, networks: tuple[Any, ...]) -> None:
-    if update.generators:
+def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> None:
+    if optimization.generators:
         raise ValueError(
             "backend: a penalty that draws from a generator of its own cannot be compiled; let it draw from PyTorch's"
         )
@@ -50,51 +49,54 @@ def _check_compilable(update: Update, networks: tuple[Any, ...]) -> None:
         )
 
 
-def _obstacle_to_graph(update: Update) -> str | None:
-    if update.device.type != "cuda":
-        return f"the parameters are on {update.device}"
-    optimizer = update.optimizer
+def _obstacle_to_graph(optimization: Optimization) -> str | None:
+    if optimization.device.type != "cuda":
+        return f"the parameters are on {optimization.device}"
+    optimizer = optimization.optimizer
     if not isinstance(optimizer, RMSprop) and any(g.get("capturable") is False for g in optimizer.param_groups):
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
-    if not update.skips_on_device:
+    if not optimization.skips_on_device:
         return (
             f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
             "are made with fused=True"
         )
-    if update.process_group is not None and "nccl" not in torch.distributed.get_backend_config(update.process_group):
+    group = optimization.process_group
+    if group is not None and "nccl" not in torch.distributed.get_backend_config(group):
         return "the process group is not one of NCCL"
     return None
 
 
-def make_runner(backend: str, differentiate: Differentiate, update: Update, state: Callable[[], Hashable]) -> Any:
+def make_runner(
+    backend: str, differentiate: Differentiate, optimization: Optimization, state: Callable[[], Hashable]
+) -> Any:
     """A callable from a step's inputs to its statistics.
 
     ``state`` gives what, beside the inputs, a capture or a trace freezes: it is made anew when that changes.
     """
     if backend == "eager":
-        return _EagerStep(differentiate, update)
-    return _ByKind(_GraphedStep if backend == "graph" else _CompiledStep, differentiate, update, state)
+        return _EagerRunner(differentiate, optimization)
+    return _RunnerPerKind(_GraphRunner if backend == "graph" else _CompiledRunner, differentiate, optimization, state)
 
 
-class _EagerStep:
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
+class _EagerRunner:
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
 
     def __call__(self, *inputs: Any) -> Tensor:
-        return self._update(*self._differentiate(*inputs))
+        return self._optimization.apply(*self._differentiate(*inputs))
 
 
-class _ByKind:
+class _RunnerPerKind:
     """Keeps a captured or compiled step for each kind of inputs: shapes, types, what is no tensor, the state around."""
 
     def __init__(
         self,
-        make: type["_GraphedStep | _CompiledStep"],
+        make: type["_GraphRunner | _CompiledRunner"],
         differentiate: Differentiate,
-        update: Update,
+        optimization: Optimization,
         state: Callable[[], Hashable],
     ) -> None:
-        self._make, self._differentiate, self._update, self._state = make, differentiate, update, state
+        self._make, self._differentiate, self._optimization, self._state = make, differentiate, optimization, state
         self._kept: dict[Hashable, Any] = {}
         self._kinds = 0
 
@@ -133,32 +135,32 @@ class _ByKind:
                 *tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
             )
 
-        return self._make(differentiate, self._update)
+        return self._make(differentiate, self._optimization)
 
 
 class CaptureError(RuntimeError):
     """A step does something that a CUDA graph or the compiler cannot hold."""
 
 
-class _GraphedStep:
+class _GraphRunner:
     """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one
     is captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
     """
 
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
 
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
-        self._stream = torch.cuda.Stream(update.device)
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
+        self._stream = torch.cuda.Stream(optimization.device)
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         if self._warm < self.WARM_UP:
-            current = torch.cuda.current_stream(self._update.device)
+            current = torch.cuda.current_stream(self._optimization.device)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
-                statistics = self._update(*self._differentiate(*tensors))
+                statistics = self._optimization.apply(*self._differentiate(*tensors))
             current.wait_stream(self._stream)
             self._warm += 1
             return statistics
@@ -177,8 +179,8 @@ class _GraphedStep:
         pool = torch.cuda.graph_pool_handle()
         try:
             with self._capturing(pool) as graph:
-                self._statistics = self._update(*self._differentiate(*self._inputs))
-            self._gradients = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
+                self._statistics = self._optimization.apply(*self._differentiate(*self._inputs))
+            self._gradients = [(parameter, parameter.grad) for parameter in self._optimization.parameters(frozen=True)]
         except Exception as error:
             self._clear_up(pool)
             raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
@@ -186,13 +188,13 @@ class _GraphedStep:
 
     @contextmanager
     def _capturing(self, pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
-        """A graph of what is launched inside, on a stream of its own: torch.cuda.graph leaves its stream current where a
-        capture breaks off, and the outer context goes back.
+        """Captures what is launched inside, on a new stream. torch.cuda.graph alone would leave its stream
+        current where a capture fails.
         """
         graph = torch.cuda.CUDAGraph()
-        for generator in self._update.generators:
+        for generator in self._optimization.generators:
             graph.register_generator_state(generator)
-        stream = torch.cuda.Stream(self._update.device)
+        stream = torch.cuda.Stream(self._optimization.device)
         with (
             torch.cuda.stream(stream),
             # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
@@ -201,31 +203,31 @@ class _GraphedStep:
             yield graph
 
     def _clear_up(self, pool: Any) -> None:
-        """After a capture that broke off: PyTorch ends neither the allocator's private pool nor the generators' capture,
-        and a generator that is thought to be captured fails in every other graph.
+        """Cleans up after a failed capture. PyTorch then ends neither allocation to the private pool nor the capture of
+        generators, and a generator in that state fails in every other graph.
         """
-        for parameter in self._update.parameters(frozen=True):
+        for parameter in self._optimization.parameters(frozen=True):
             parameter.grad = None  # in memory that was never written
-        device = self._update.device.index or 0
+        device = self._optimization.device.index or 0
         torch._C._cuda_endAllocateToPool(device, pool)
         torch._C._cuda_releasePool(device, pool)
-        with self._capturing(torch.cuda.graph_pool_handle()):  # its regular end is the generators' end too
-            torch.zeros(1, device=self._update.device)
+        with self._capturing(torch.cuda.graph_pool_handle()):  # a complete capture ends that of the generators, too
+            torch.zeros(1, device=self._optimization.device)
 
 
-class _CompiledStep:
+class _CompiledRunner:
     """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call;
     the second is traced, which is a step of the training itself.
     """
 
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
         self._warm = False
         self._compiled: Callable[..., list[Tensor]] | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         if not self._warm:
-            statistics = self._update(*self._differentiate(*tensors))
+            statistics = self._optimization.apply(*self._differentiate(*tensors))
             self._warm = True
             return statistics
         try:
@@ -234,13 +236,14 @@ class _CompiledStep:
                     traced = make_fx(self._trace)(*tensors)
                 self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
             else:
-                with torch.no_grad(), without_autocast(self._update.device.type):  # the trace holds what autocast did
+                # The trace contains the casts that autocast made.
+                with torch.no_grad(), without_autocast(self._optimization.device.type):
                     self._found = self._compiled(*tensors)
         except Exception as error:
             raise CaptureError(f"the step cannot be compiled, take backend='eager': {error}") from error
         statistics, *found = self._found
         gradients = iter(found)
-        return self._update(
+        return self._optimization.apply(
             statistics, [next(gradients) if present else None for present in self._present], self._samples
         )
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from wgan_fast._checks import accumulate_dtype, check_number
-from wgan_fast._library import warn_user
+from wgan_fast._checks import accumulate_dtype, check_number, check_scaler
+from wgan_fast._torch import warn_user
 from wgan_fast.ops import clip_weights_
 
 
-class Update:
+class Optimization:
     """One update of the optimizer's parameters.
 
     Args:
@@ -36,8 +36,7 @@ class Update:
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if clip is not None:
             check_number("clip", clip, minimum=0.0)
-        if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-            raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+        check_scaler("scaler", scaler)
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
             reason = ": this process is no member of it" if process_group is dist.GroupMember.NON_GROUP_MEMBER else ""
             raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}{reason}")
@@ -91,7 +90,7 @@ class Update:
         )
 
     @torch.no_grad()
-    def __call__(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
+    def apply(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
         """Returns the statistics, means over all samples of all processes."""
         parameters = self.parameters()
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -100,12 +99,12 @@ class Update:
             self._fuse()
         if self.process_group is not None:
             statistics = _all_reduce(parameters, statistics, samples, self.process_group)
-        self.skipped.count(self._apply([p.grad for p in parameters if p.grad is not None]))
+        self.skipped.count(self._step_optimizer([p.grad for p in parameters if p.grad is not None]))
         if self.clip is not None:
             clip_weights_(parameters, self.clip)
         return statistics
 
-    def _apply(self, gradients: list[Tensor]) -> Tensor:
+    def _step_optimizer(self, gradients: list[Tensor]) -> Tensor:
         """Updates the parameters, or does not; returns whether a gradient was not finite, as 0 or 1 on the device."""
         if self.scaler is not None:
             try:
