@@ -29,7 +29,7 @@ def on_a_gpu(test: Any) -> Any:
 def test_what_cannot_be_compiled() -> None:
     critic = CRITICS["mlp"][0]()
     penalty = partial(gradient_penalty, generator=torch.Generator())
-    with pytest.raises(ValueError, match="^backend: a penalty that draws from a generator of its own"):
+    with pytest.raises(ValueError, match="^backend: a penalty with a random generator of its own"):
         CriticStep(critic, sgd(critic.parameters()), penalty=penalty, backend="compile")
     with pytest.raises(ValueError, match="^backend: a network that is compiled"):
         CriticStep(torch.compile(critic), sgd(critic.parameters()), backend="compile")

@@ -1,1 +1,1 @@
-"""How a critic is called: its gradient at points, its layers, and whether its rows are independent."""
+"""A critic inside a penalty or a loss: its input gradient, its layers, the independence of its rows."""

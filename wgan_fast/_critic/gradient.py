@@ -1,4 +1,4 @@
-"""The gradient of a critic at points, ready to be differentiated again without dead work."""
+"""The gradient of a critic's scores with respect to its input, differentiable again without dead work."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,14 +23,14 @@ def input_gradient(
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled.
+    """The gradient of the sum of the scores with respect to the points, with a graph if gradients are enabled.
 
-    ``scaler`` scales the backward pass through a critic in float16, whose numbers would otherwise leave its range.
+    ``scaler`` scales the backward pass through a float16 critic, against overflow and underflow.
     """
     if torch._C._are_functorch_transforms_active():
         return _input_gradient_in_transform(critic, points, args, kwargs, scaler)
     create_graph = torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
+    if torch.is_inference_mode_enabled():  # autograd cannot save inference tensors
         args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
     with grad_mode(True):
         points.requires_grad_()
@@ -38,7 +38,7 @@ def input_gradient(
         gradient = None
         if scores.requires_grad:
             graph.let_go_of_inputs()
-            # Autocast is for the forward; the type of each backward operation follows from it.
+            # Autocast is for the forward alone; the dtypes of the backward follow from those of the forward.
             with without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, _scaled_ones(scores, scaler), create_graph=create_graph, allow_unused=True
@@ -59,7 +59,7 @@ def _input_gradient_in_transform(
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
+    """The same inside a ``torch.func`` transform, where ``requires_grad_`` is not allowed."""
     scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
     with without_autocast(points.device.type):
         return _unscaled(pull_back(_scaled_ones(scores, scaler))[0], scaler)
@@ -83,8 +83,8 @@ _compiled_critics: WeakSet[Any] = WeakSet()
 def _scores_and_graph(
     critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Any]:
-    """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is,
-    the graph tells, and the critic runs once more.
+    """Runs the critic uncompiled, because compiled code has no second derivative in PyTorch. A critic of which only a
+    submodule is compiled is recognised by its graph, and runs once more.
     """
     if not is_compiled(critic) and not _is_in(_compiled_critics, critic):
         scores = _scores(critic, points, args, kwargs)
@@ -113,7 +113,7 @@ def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...]
 
 
 class _PyTorchGraph:
-    """In place of the extension's graph, where that is missing."""
+    """Takes the place of ``CriticGraph`` where the extension is missing."""
 
     compiled = False
 
@@ -146,20 +146,20 @@ def _warn_of_batch_statistics(critic: Any) -> None:
     )
     warn_user(
         f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one "
-        "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or group "
-        "normalisation does not have this fault.",
+        "another, so that the penalty is not on the gradient of each sample's own score. Use layer, instance or group "
+        "normalisation instead.",
         UserWarning,
     )
 
 
 def _identity(critic: Any) -> Any:
-    """What stays the same from call to call: the module of a bound method, the code of a function."""
-    if isinstance(critic, nn.Module):  # it is slow to say what it does not have
+    """An object that stays the same between calls: the module of a bound method, the code of a function."""
+    if isinstance(critic, nn.Module):  # a failing getattr() is slow on a Module
         return critic
     return getattr(critic, "__self__", getattr(critic, "__code__", critic))
 
 
-# What has no hash or no weak references is in no set.
+# An object without hash or weak references cannot be in a WeakSet: it is examined anew at each call.
 def _is_in(critics: WeakSet[Any], critic: Any) -> bool:
     try:
         return _identity(critic) in critics

@@ -1,1 +1,1 @@
-"""What a step is made of: the backends that run it, and what applies its gradients."""
+"""The two halves of a step's implementation: its backends, and the optimization that applies the gradients."""

@@ -1,4 +1,4 @@
-"""Who runs a step: PyTorch call by call, a captured CUDA graph, or the compiler."""
+"""The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from wgan_fast.optim import RMSprop
 BACKENDS = ("auto", "eager", "graph", "compile")
 #: From a step's inputs to its statistics, the gradients of the parameters, and the number of samples.
 Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
-KEPT = 8  # captured or compiled steps that are kept, for inputs of so many kinds
+KEPT = 8  # captured or compiled runners that are kept, one for each kind of inputs
 
 
 def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any, ...]) -> tuple[str, str]:
-    """The backend that serves, and why.
+    """The backend to use, and the reason for the choice.
 
     Raises:
-        ValueError: there is none of that name, or it cannot serve; with the reason.
+        ValueError: no backend has that name, or it cannot run this step; the message gives the reason.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -41,12 +41,10 @@ def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any
 def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> None:
     if optimization.generators:
         raise ValueError(
-            "backend: a penalty that draws from a generator of its own cannot be compiled; let it draw from PyTorch's"
+            "backend: a penalty with a random generator of its own cannot be compiled; leave `generator` out"
         )
     if any(map(is_compiled, networks)):
-        raise ValueError(
-            "backend: a network that is compiled cannot be compiled once more; pass the one that it was compiled from"
-        )
+        raise ValueError("backend: a network is compiled already; pass the network that it was compiled from")
 
 
 def _obstacle_to_graph(optimization: Optimization) -> str | None:
@@ -57,8 +55,8 @@ def _obstacle_to_graph(optimization: Optimization) -> str | None:
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
     if not optimization.skips_on_device:
         return (
-            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
-            "are made with fused=True"
+            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's optimizers "
+            "with fused=True can"
         )
     group = optimization.process_group
     if group is not None and "nccl" not in torch.distributed.get_backend_config(group):
@@ -69,9 +67,9 @@ def _obstacle_to_graph(optimization: Optimization) -> str | None:
 def make_runner(
     backend: str, differentiate: Differentiate, optimization: Optimization, state: Callable[[], Hashable]
 ) -> Any:
-    """A callable from a step's inputs to its statistics.
+    """A runner: a callable from a step's inputs to its statistics.
 
-    ``state`` gives what, beside the inputs, a capture or a trace freezes: it is made anew when that changes.
+    ``state`` returns what a capture or a trace freezes beside the inputs; a new value makes a new capture or trace.
     """
     if backend == "eager":
         return _EagerRunner(differentiate, optimization)
@@ -87,7 +85,7 @@ class _EagerRunner:
 
 
 class _RunnerPerKind:
-    """Keeps a captured or compiled step for each kind of inputs: shapes, types, what is no tensor, the state around."""
+    """Keeps a runner for each kind of inputs: their shapes and dtypes, the values that are not tensors, the state."""
 
     def __init__(
         self,
@@ -116,18 +114,18 @@ class _RunnerPerKind:
         return step(*tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}  # a copy captures its own
+        return {**self.__dict__, "_kept": {}}  # a copied step captures anew
 
     def _new(self, leaves: list[Any], structure: Any) -> Any:
         self._kinds += 1
         if self._kinds == KEPT + 1:
             warn_user(
-                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which takes its time: pass "
-                "samples of one shape, the same function every time, and a learning rate that changes as a tensor",
+                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which is slow: pass samples of "
+                "one shape, the same function every time, and a changing learning rate as a tensor",
                 RuntimeWarning,
             )
         if len(self._kept) == KEPT:
-            del self._kept[next(iter(self._kept))]  # the one that was used longest ago
+            del self._kept[next(iter(self._kept))]  # the least recently used
 
         def differentiate(*tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
             remaining = iter(tensors)
@@ -139,12 +137,12 @@ class _RunnerPerKind:
 
 
 class CaptureError(RuntimeError):
-    """A step does something that a CUDA graph or the compiler cannot hold."""
+    """A step cannot be captured in a CUDA graph, or the compiler refuses it."""
 
 
 class _GraphRunner:
-    """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one
-    is captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
+    """Runs the first steps eagerly on a side stream, which warms up libraries and caches. Captures the next step, and
+    replays it from then on. Each of these steps is an update of the training; none is run for the capture alone.
     """
 
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
@@ -170,7 +168,7 @@ class _GraphRunner:
             for held, tensor in zip(self._inputs, tensors, strict=True):
                 held.copy_(tensor.detach())  # or `held` would collect the history of every input
         self._graph.replay()
-        for parameter, gradient in self._gradients:  # another graph's may have taken their place
+        for parameter, gradient in self._gradients:  # the graph of other inputs may have set its own
             parameter.grad = gradient
         return self._statistics.clone()
 
@@ -197,7 +195,7 @@ class _GraphRunner:
         stream = torch.cuda.Stream(self._optimization.device)
         with (
             torch.cuda.stream(stream),
-            # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
+            # Other threads may use CUDA meanwhile, such as a loader's that pins memory.
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
         ):
             yield graph
@@ -207,7 +205,7 @@ class _GraphRunner:
         generators, and a generator in that state fails in every other graph.
         """
         for parameter in self._optimization.parameters(frozen=True):
-            parameter.grad = None  # in memory that was never written
+            parameter.grad = None  # the memory of the capture was never written
         device = self._optimization.device.index or 0
         torch._C._cuda_endAllocateToPool(device, pool)
         torch._C._cuda_releasePool(device, pool)
@@ -216,8 +214,8 @@ class _GraphRunner:
 
 
 class _CompiledRunner:
-    """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call;
-    the second is traced, which is a step of the training itself.
+    """Compiles loss and gradients, traced as one graph of plain PyTorch operations. The first step runs eagerly, the
+    second while it is traced, the others compiled. Each is an update of the training.
     """
 
     def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
