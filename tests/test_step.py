@@ -546,5 +546,5 @@ def test_optimizer_of_another_network() -> None:
     with pytest.raises(ValueError, match="optimizer: all of its parameters are frozen"):
         step(torch.randn(4, 2), torch.randn(4, 2))
     step = CriticStep(nn.Linear(2, 1), adam(nn.Linear(2, 1).parameters()))
-    with pytest.raises(ValueError, match="optimizer: none of its parameters has a part in the loss"):
+    with pytest.raises(ValueError, match="optimizer: the loss depends on none of its parameters"):
         step(torch.randn(4, 2), torch.randn(4, 2))
