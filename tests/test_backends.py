@@ -31,7 +31,7 @@ def test_what_cannot_be_compiled() -> None:
     penalty = partial(gradient_penalty, generator=torch.Generator())
     with pytest.raises(ValueError, match="^backend: a penalty with a random generator of its own"):
         CriticStep(critic, sgd(critic.parameters()), penalty=penalty, backend="compile")
-    with pytest.raises(ValueError, match="^backend: a network that is compiled"):
+    with pytest.raises(ValueError, match="^backend: a network is compiled already"):
         CriticStep(torch.compile(critic), sgd(critic.parameters()), backend="compile")
 
     def decides(x: Tensor) -> Tensor:
