@@ -1,4 +1,4 @@
-"""Captured and compiled steps: the numbers of the textbook, and what makes them anew."""
+"""Captured and compiled steps: the numbers of the textbook, and when a capture is made anew."""
 
 import copy
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_compiled_step(name: str) -> None:
 @compiled
 @pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
 def test_compiled_step_of_other_kinds() -> None:
-    """Buffers that change, labels, a frozen layer, another size of batch, another rate, another mode."""
+    """Changing buffers, labels, a frozen layer, another batch size, learning rate and training mode."""
     critic = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
     compare_with_textbook(critic.double(), [samples((12,)) for _ in range(4)], "compile")
 
@@ -114,7 +114,7 @@ def test_on_a_gpu(name: str, backend: str) -> None:
 
 
 def listen_twice(step: CriticStep) -> None:
-    """The first message may have been sent before the update that was skipped."""
+    """The first copy of the counter may have been made before the skipped update."""
     for _ in range(2):
         torch.cuda.synchronize()
         step._optimization.skipped.listen()
@@ -124,7 +124,7 @@ def listen_twice(step: CriticStep) -> None:
 @pytest.mark.parametrize("backend", ["eager", "graph"])
 @pytest.mark.parametrize("scaler", [False, True])
 def test_skipped_update_on_a_gpu(backend: str, scaler: bool) -> None:
-    """Nobody waits for the device; the warning comes with a later step."""
+    """The step does not wait for the device, so a later step warns."""
     critic = CRITICS["mlp"][0]().cuda()
     step = CriticStep(
         critic,
@@ -164,10 +164,10 @@ def test_captured_generator_step_on_a_gpu() -> None:
 
 @on_a_gpu
 def test_refused_capture_on_a_gpu() -> None:
-    """It leaves the caller's stream, PyTorch's generator, and other captured steps as they were."""
+    """The caller's stream, PyTorch's generator and other captured steps work as before."""
 
     class Asks(nn.Module):
-        """Asks the device for a number."""
+        """Reads a value on the host, which a capture forbids."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -200,7 +200,7 @@ def test_refused_capture_on_a_gpu() -> None:
 
 @on_a_gpu
 def test_memory_of_replays_on_a_gpu() -> None:
-    """Inputs with a history of their own leave nothing behind."""
+    """Replays with inputs that have a graph do not keep that graph."""
     critic, encoder = CRITICS["mlp"][0]().cuda(), nn.Linear(12, 12).cuda()
     step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=1e-3), backend="graph")
     real, fake = (batch.cuda().float() for batch in samples((12,)))
@@ -245,7 +245,7 @@ class HostGraph(TorchDispatchMode):
 
 @pytest.fixture
 def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Returns the list to which a test appends what a capture leaves as it was: modules, optimizers, tensors."""
+    """Returns a list; a test appends the modules, optimizers and tensors whose state a capture must not change."""
     untouched: list[Any] = []
 
     @contextmanager
@@ -281,7 +281,7 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def _restore(thing: nn.Module | torch.optim.Optimizer, before: Any) -> None:
-    """In place: load_state_dict would give an optimizer other tensors than the captured ones."""
+    """Restores in place, because load_state_dict would replace the captured tensors of an optimizer."""
     if isinstance(thing, nn.Module):
         thing.load_state_dict(before)
         return
@@ -293,7 +293,7 @@ def _restore(thing: nn.Module | torch.optim.Optimizer, before: Any) -> None:
 
 @pytest.mark.parametrize("make", [adam, partial(optim.RMSprop, lr=1e-3, clip=0.5)])
 def test_captured_step(capture_on_the_host: list[Any], make: Optimizer) -> None:
-    """Eager, captured and replayed steps are those of the textbook, on the same random numbers."""
+    """Eager, captured and replayed steps equal the textbook's, with the same random numbers."""
     critic = CRITICS["dcgan"][0]().double()
     other = copy.deepcopy(critic)
     batches = [samples(CRITICS["dcgan"][1]) for _ in range(7)]
@@ -365,7 +365,7 @@ def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
 
 
 def test_loaded_state_is_captured_anew(capture_on_the_host: list[Any]) -> None:
-    """A graph knows addresses, and numbers on the CPU."""
+    """A graph holds addresses of tensors and the values of those on the CPU."""
     critic = CRITICS["mlp"][0]().double()
     other = copy.deepcopy(critic)
     optimizers = [optim.RMSprop(c.parameters(), lr=1e-3) for c in (critic, other)]
@@ -406,7 +406,7 @@ def test_gradients_after_a_replay(capture_on_the_host: list[Any]) -> None:
 
 
 def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph says so; auto goes on eagerly, and no update is lost or made twice."""
+    """backend="graph" raises; "auto" warns and continues eagerly, without a lost or doubled update."""
 
     def critic(x: Tensor) -> Tensor:
         return x @ weight if weight.sum().item() < 1e9 else x

@@ -1,4 +1,4 @@
-"""A critic's layers inside a penalty: nobody sees a difference."""
+"""The library's layers against PyTorch's: same outputs, gradients, errors and hooks."""
 
 import copy
 import threading
@@ -133,7 +133,7 @@ class TestActivations:
 
 
 class Tagged(Tensor):
-    """A subclass with an idea of its own."""
+    """A subclass of Tensor, which overrides functions itself."""
 
 
 class TestLayers:
@@ -164,7 +164,7 @@ class TestLayers:
         "options", [{}, {"stride": 2, "padding": 1}, {"stride": 3, "dilation": 2, "padding": (2, 0)}]
     )
     def test_back_to_few_channels(self, device: torch.device, channels: int, options: dict) -> None:
-        """The gradient at an image, whose transposed convolution is another one on the CPU."""
+        """The input gradient for images of few channels, a special case on the CPU."""
         layer = nn.Conv2d(channels, 6, (3, 2), **options).to(device, torch.float64)
         critic = nn.Sequential(layer, nn.LeakyReLU(0.2), nn.Flatten(), nn.LazyLinear(1)).to(device, torch.float64)
         points = torch.randn(2, 3, channels, 10, 11, dtype=torch.float64).to(device)
@@ -248,7 +248,7 @@ def transformer() -> nn.Module:
 
 
 class TestTwiceDifferentiable:
-    """What PyTorch fuses it cannot differentiate twice; inside a penalty it takes the way that it can."""
+    """Layers whose fused implementation in PyTorch has no second derivative."""
 
     @pytest.mark.parametrize("make", [Fused, transformer])
     def test_attention(self, device: torch.device, make: Callable[[], nn.Module]) -> None:
@@ -303,7 +303,7 @@ class TestTwiceDifferentiable:
         seen: dict[str, bool] = {}
 
         class Spy(torch.overrides.TorchFunctionMode):
-            """Below the critic's mode: sees the call that it makes."""
+            """Lies below CriticLayers, and so receives the calls that it makes."""
 
             def __torch_function__(self, func, types, args=(), kwargs=None):
                 seen[getattr(func, "__name__", str(func))] = torch.backends.cudnn.enabled

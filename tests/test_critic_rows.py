@@ -40,7 +40,7 @@ def test_scored_in_one_batch_only_where_that_is_the_same(name: str) -> None:
 
 
 def test_coupling_that_shows_later() -> None:
-    """A last layer of zeros hides it at first; a part of the critic changes its mode."""
+    """Zeros in the last layer hide the coupling at first; then a submodule changes its training mode."""
     critic = MinibatchStandardDeviation().double()
     nn.init.zeros_(critic.head.weight)
     nn.init.zeros_(critic.head.bias)
@@ -58,9 +58,9 @@ def test_coupling_that_shows_later() -> None:
 
 
 def test_a_dropout_that_begins_later() -> None:
-    """Its numbers are drawn for the real samples first, then for the fakes."""
+    """Dropout draws for the real samples first, then for the fake ones, as in the textbook."""
     critic = nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.0), nn.ReLU(), nn.Linear(8, 1)).double()
-    critic.p = nn.Parameter(torch.zeros(2))  # no dropout's
+    critic.p = nn.Parameter(torch.zeros(2))  # an attribute p that is not a dropout probability
     other = copy.deepcopy(critic)
     optimizer = sgd(other.parameters())
     step = CriticStep(critic, sgd(critic.parameters()))

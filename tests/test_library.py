@@ -1,4 +1,4 @@
-"""Who computes: the extension, or the reference, which is announced."""
+"""The choice between the extension and the reference; the warning; public modules."""
 
 import subprocess
 import sys

@@ -157,7 +157,7 @@ def test_fused_where_the_user_left_it_open(optimizer: Optimizer) -> None:
 
 
 def test_fused_goes_on_from_the_state_of_another() -> None:
-    """A checkpoint of the plain implementation, whose steps the fused one continues."""
+    """Fused Adam continues from a checkpoint of the plain implementation."""
     critic = CRITICS["mlp"][0]().double()
     other = copy.deepcopy(critic)
     plain, resumed = (torch.optim.Adam(c.parameters(), lr=1e-2, eps=1e-3, foreach=False) for c in (critic, other))

@@ -73,7 +73,7 @@ def test_bfloat16() -> None:
 
 
 def test_autocast_around_the_whole_training() -> None:
-    """Autocast's copies of the weights do not outlive an update."""
+    """Autocast's cached casts of the weights are dropped by an update."""
     critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
     other = copy.deepcopy(critic)
     steps = [CriticStep(c, adam(c.parameters()), penalty=None) for c in (critic, other)]
@@ -165,7 +165,7 @@ def test_generator_step_with_another_loss(loss: Any) -> None:
 
 
 def test_plain_loop_learns() -> None:
-    """The loop of the README: the generator's mean goes to that of the data."""
+    """The loop of the README: the generator's mean approaches that of the data."""
     torch.manual_seed(0)
     generator = nn.Linear(2, 2)
     critic = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
