@@ -9,7 +9,7 @@ import rivals
 from conftest import Comparison
 from costs import peak_bytes_of
 from wgan_fast import CriticStep, clip_weights_
-from wgan_fast.benchmark import mlp
+from wgan_fast.bench import mlp
 
 #: An MLP with 64 inputs, where one size grows. A CPU takes about a second for the largest.
 SIZE, BATCH, WIDTH, DEPTH = 64, 128, 256, 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wgan_fast.benchmark import quartiles
+from wgan_fast.bench import quartiles
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from results import commit
-from wgan_fast.benchmark import chill, clock, interleaved, quartiles, rounds_within
+from wgan_fast.bench import chill, clock, interleaved, quartiles, rounds_within
 
 SECONDS = 3.0  # for one comparison, after its warm-up
 WARM_UP = 3

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from wgan_fast.benchmark import MNIST, TOY, Workload, convolutional, mlp
+from wgan_fast.bench import MNIST, TOY, Workload, convolutional, mlp
 
 Penalty = Callable[..., Tensor]
 

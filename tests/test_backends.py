@@ -1,4 +1,4 @@
-"""Captured and compiled steps: the numbers of the textbook, and what makes them anew."""
+"""Captured and compiled steps: the numbers of the textbook, and when a capture is made anew."""
 
 import copy
 import gc
@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from critics import CRITICS, Projection
 from updates import BATCH, Optimizer, adam, compare_with_textbook, samples, sgd, updated
-from wgan_fast import CriticStep, GeneratorStep, backends, gradient_penalty, losses, optim, reference
+from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, losses, optim, reference
+from wgan_fast._step import backends
 
 compiled = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's
 
@@ -29,9 +30,9 @@ def on_a_gpu(test: Any) -> Any:
 def test_what_cannot_be_compiled() -> None:
     critic = CRITICS["mlp"][0]()
     penalty = partial(gradient_penalty, generator=torch.Generator())
-    with pytest.raises(ValueError, match="^backend: a penalty that draws from a generator of its own"):
+    with pytest.raises(ValueError, match="^backend: a penalty with a random generator of its own"):
         CriticStep(critic, sgd(critic.parameters()), penalty=penalty, backend="compile")
-    with pytest.raises(ValueError, match="^backend: a network that is compiled"):
+    with pytest.raises(ValueError, match="^backend: a network is compiled already"):
         CriticStep(torch.compile(critic), sgd(critic.parameters()), backend="compile")
 
     def decides(x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def test_compiled_step(name: str) -> None:
 @compiled
 @pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
 def test_compiled_step_of_other_kinds() -> None:
-    """Buffers that change, labels, a frozen layer, another size of batch, another rate, another mode."""
+    """Changing buffers, labels, a frozen layer, another batch size, learning rate and training mode."""
     critic = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
     compare_with_textbook(critic.double(), [samples((12,)) for _ in range(4)], "compile")
 
@@ -76,7 +77,7 @@ def test_compiled_step_of_other_kinds() -> None:
         outputs.append([])
         for i in range(8):
             if i == 4:
-                step._update.optimizer.param_groups[0]["lr"] = 1e-3
+                step._optimization.optimizer.param_groups[0]["lr"] = 1e-3
             outputs[-1].append(torch.stack(step(*samples((12,), BATCH + i % 2))))
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-10, atol=1e-10)
     assert torch.equal(trained[0].weight, expected_weight)
@@ -114,17 +115,17 @@ def test_on_a_gpu(name: str, backend: str) -> None:
 
 
 def listen_twice(step: CriticStep) -> None:
-    """The first message may have been sent before the update that was skipped."""
+    """The first copy of the counter may have been made before the skipped update."""
     for _ in range(2):
         torch.cuda.synchronize()
-        step._update.skipped.listen()
+        step._optimization.skipped.listen()
 
 
 @on_a_gpu
 @pytest.mark.parametrize("backend", ["eager", "graph"])
 @pytest.mark.parametrize("scaler", [False, True])
 def test_skipped_update_on_a_gpu(backend: str, scaler: bool) -> None:
-    """Nobody waits for the device; the warning comes with a later step."""
+    """The step does not wait for the device, so a later step warns."""
     critic = CRITICS["mlp"][0]().cuda()
     step = CriticStep(
         critic,
@@ -164,10 +165,10 @@ def test_captured_generator_step_on_a_gpu() -> None:
 
 @on_a_gpu
 def test_refused_capture_on_a_gpu() -> None:
-    """It leaves the caller's stream, PyTorch's generator, and other captured steps as they were."""
+    """The caller's stream, PyTorch's generator and other captured steps work as before."""
 
     class Asks(nn.Module):
-        """Asks the device for a number."""
+        """Reads a value on the host, which a capture forbids."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -200,7 +201,7 @@ def test_refused_capture_on_a_gpu() -> None:
 
 @on_a_gpu
 def test_memory_of_replays_on_a_gpu() -> None:
-    """Inputs with a history of their own leave nothing behind."""
+    """Replays with inputs that have a graph do not keep that graph."""
     critic, encoder = CRITICS["mlp"][0]().cuda(), nn.Linear(12, 12).cuda()
     step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=1e-3), backend="graph")
     real, fake = (batch.cuda().float() for batch in samples((12,)))
@@ -246,7 +247,7 @@ class HostGraph(TorchDispatchMode):
 
 @pytest.fixture
 def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Returns the list to which a test appends what a capture leaves as it was: modules, optimizers, tensors."""
+    """Returns a list; a test appends the modules, optimizers and tensors whose state a capture must not change."""
     untouched: list[Any] = []
 
     @contextmanager
@@ -282,7 +283,7 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def _restore(thing: nn.Module | torch.optim.Optimizer, before: Any) -> None:
-    """In place: load_state_dict would give an optimizer other tensors than the captured ones."""
+    """Restores in place, because load_state_dict would replace the captured tensors of an optimizer."""
     if isinstance(thing, nn.Module):
         thing.load_state_dict(before)
         return
@@ -294,7 +295,7 @@ def _restore(thing: nn.Module | torch.optim.Optimizer, before: Any) -> None:
 
 @pytest.mark.parametrize("make", [adam, partial(optim.RMSprop, lr=1e-3, clip=0.5)])
 def test_captured_step(capture_on_the_host: list[Any], make: Optimizer) -> None:
-    """Eager, captured and replayed steps are those of the textbook, on the same random numbers."""
+    """Eager, captured and replayed steps equal the textbook's, with the same random numbers."""
     critic = CRITICS["dcgan"][0]().double()
     other = copy.deepcopy(critic)
     batches = [samples(CRITICS["dcgan"][1]) for _ in range(7)]
@@ -339,7 +340,7 @@ def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
         CriticStep(c, o, penalty=None, backend=backend)
         for c, o, backend in zip((critic, other), optimizers, ("graph", "eager"), strict=True)
     ]
-    per_kind = backends._GraphedStep.WARM_UP + 2
+    per_kind = backends._GraphRunner.WARM_UP + 2
 
     def expect(captures: int, count: int = BATCH) -> None:
         for _ in range(per_kind):
@@ -366,7 +367,7 @@ def test_what_is_captured_anew(capture_on_the_host: list[Any]) -> None:
 
 
 def test_loaded_state_is_captured_anew(capture_on_the_host: list[Any]) -> None:
-    """A graph knows addresses, and numbers on the CPU."""
+    """A graph holds addresses of tensors and the values of those on the CPU."""
     critic = CRITICS["mlp"][0]().double()
     other = copy.deepcopy(critic)
     optimizers = [optim.RMSprop(c.parameters(), lr=1e-3) for c in (critic, other)]
@@ -381,7 +382,7 @@ def test_loaded_state_is_captured_anew(capture_on_the_host: list[Any]) -> None:
     ]
     for captures, change in enumerate([lambda: None, *changes], start=1):
         change()
-        for _ in range(backends._GraphedStep.WARM_UP + 2):
+        for _ in range(backends._GraphRunner.WARM_UP + 2):
             batch = samples((12,))
             for step in steps:
                 step(*batch)
@@ -407,7 +408,7 @@ def test_gradients_after_a_replay(capture_on_the_host: list[Any]) -> None:
 
 
 def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph says so; auto goes on eagerly, and no update is lost or made twice."""
+    """backend="graph" raises; "auto" warns and continues eagerly, without a lost or doubled update."""
 
     def critic(x: Tensor) -> Tensor:
         return x @ weight if weight.sum().item() < 1e9 else x

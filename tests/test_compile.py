@@ -1,4 +1,4 @@
-"""A penalty and the compiler: the right numbers, or an error that says what to do."""
+"""A penalty in compiled code: right numbers, or an error with a remedy."""
 
 from collections.abc import Callable, Iterator
 
@@ -59,7 +59,7 @@ class TestCompiledFunction:
             assert_textbook(loss(*batches), critic, batches)
 
     def test_whole_update(self, backend: str, batches: tuple[Tensor, Tensor, Tensor]) -> None:
-        """The penalty's derivative, taken inside of the compiled function too."""
+        """The backward pass of the penalty is inside the compiled function, too."""
         real, fake, t = batches
         critic = make_critic()
         textbook = make_critic()
@@ -113,7 +113,7 @@ def test_compiled_critic(
     backend: str,
     batches: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    """Before the penalty, after other calls, and for other calls after it."""
+    """The penalty comes first, comes after other calls, and is followed by other calls."""
     real, fake, t = batches
     critic = make_critic(activation)
     compiled = compile_critic(critic, backend)
@@ -127,7 +127,7 @@ def test_compiled_critic(
 
 
 class TestTracing:
-    """make_fx over a whole update: the graph computes the right numbers for other points too."""
+    """make_fx over a whole update: the graph is right for other inputs than the traced ones."""
 
     @staticmethod
     def update(critic: nn.Module) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
@@ -160,7 +160,7 @@ class TestTracing:
 
 
 class TestTransforms:
-    """Inside torch.func transforms PyTorch's own operators serve."""
+    """torch.func transforms use plain PyTorch operations."""
 
     @pytest.mark.parametrize("penalty", [gradient_penalty, wgan_div_penalty])
     def test_grad_of_a_functional_call(
@@ -241,7 +241,7 @@ def test_dragan_inside_a_compiled_function() -> None:
 
 
 def test_partly_compiled_critic_in_a_new_function_each_time() -> None:
-    """It is found out once."""
+    """The compiled part is found once, not in every call."""
     critic, calls = make_critic(), []
     body = torch.compile(lambda x: critic[1](critic[0](x)), backend="aot_eager")
 

@@ -22,7 +22,7 @@ from costs import (
     peak_memory,
 )
 from wgan_fast import CriticStep, clip_weights_, gradient_penalty, interpolate, reference
-from wgan_fast.benchmark import mlp
+from wgan_fast.bench import mlp
 from wgan_fast.optim import RMSprop
 
 IMAGES = 32  # a smaller batch, which is counted faster

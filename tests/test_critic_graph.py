@@ -1,4 +1,4 @@
-"""What the graph of a critic knows: what is curved, and whose input nobody will ask for."""
+"""CriticGraph: which critics are curved, and which saved inputs can be freed."""
 
 import functools
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, reference
+from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
-from wgan_fast.critic_mode import CriticMode
 
 ones = functools.partial(torch.ones, dtype=torch.float64)
 
 
 def graph_of(critic: Callable[[Tensor], Tensor], points: Tensor) -> Any:
-    with CriticMode():
+    with CriticLayers():
         scores = critic(points)
     return extension.CriticGraph(scores, points)
 
@@ -65,7 +65,7 @@ LINEAR: dict[str, Callable[[Tensor], Tensor]] = {
 class TestInputsAreLetGo:
     @pytest.mark.parametrize("name", LINEAR)
     def test_linear_operators_are_known(self, name: str) -> None:
-        """Between two layers each leaves the critic piecewise linear, and nothing asks for an input that is gone."""
+        """Between two layers each operator keeps the critic piecewise linear, and no freed input is needed."""
         torch.manual_seed(0)
         first, operator = nn.Conv2d(3, 8, 1, dtype=torch.float64), LINEAR[name]
         points = torch.randn(4, 3, 6, 6, dtype=torch.float64)
@@ -110,7 +110,7 @@ class TestInputsAreLetGo:
         assert graph_of(lambda x: function(2 * x).sum(1), torch.randn(4, 4, requires_grad=True)).curved
 
     def test_what_a_critic_kept_from_a_penalty(self) -> None:
-        """It cannot be differentiated any more, and says what to do instead."""
+        """A graph whose inputs were freed cannot be differentiated; the error gives the remedy."""
         kept: list[Tensor] = []
         critic = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
         critic[1].register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -232,7 +232,7 @@ class TestUnusualGraphs:
         assert_textbook(lambda x: head(torch.tanh(F.linear(x, first.weight, bias))), [first.weight, bias])
 
     def test_changes_of_views(self, layers: tuple[nn.Module, ...]) -> None:
-        """Zeros only where PyTorch has them: below an activation in place on a view, not below a product."""
+        """Gradients are zero instead of None exactly where PyTorch's are: below an in-place activation on a view."""
         first, _, head = layers
 
         def product(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two processes, each with a share of the batch, against one process with the whole of it."""
+"""Two processes with a part of the batch each, against one process with the whole batch."""
 
 import copy
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def _run(rank: int, check: Callable[[int], None], folder: Path) -> None:
 
 
 def penalty(critic: nn.Module, real: Tensor, fake: Tensor, *args: Any) -> Tensor:
-    """Draws nothing, so that each sample has the same point in whichever process it is."""
+    """Without random numbers, so that each sample has the same interpolate in any process."""
     t = real.flatten(1).sum(1).sigmoid()
     return gradient_penalty(critic, real, fake, *args, t=t)
 
@@ -69,7 +69,7 @@ def gradients(module: nn.Module) -> list[Tensor]:
 
 
 def check_step(rank: int) -> None:
-    """CriticStep over a process group; also where the shares are unequal."""
+    """CriticStep over a process group, also with batches of unequal size."""
     for name in ("mlp", "dcgan", "projection", "no bias"):
         critic, shape = make(name)
         expected_critic = copy.deepcopy(critic)

@@ -41,7 +41,7 @@ CPU_BUILD = {**BUILD, "cuda": None, "cuda_architectures": []}
 
 def test_doctor_is_content() -> None:
     assert doctor.diagnose(FINE) == []
-    assert "Nothing needs mending." in doctor.report(FINE)
+    assert "No problems found." in doctor.report(FINE)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Who computes: the extension, or the reference, which is announced."""
+"""The choice between the extension and the reference; the warning; public modules."""
 
 import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from wgan_fast import _library, clip_weights_, gradient_penalty, interpolate, ops, reference
+from wgan_fast import CriticStep, _library, clip_weights_, gradient_penalty, interpolate, ops, reference
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +76,47 @@ def test_device_without_kernels() -> None:
         warnings.simplefilter("error")
         assert _library.operators(torch.device("xpu")) is reference
         assert _library.operators(torch.device("cpu")) is torch.ops.wgan_fast
+
+
+def test_tracing_in_one_thread_leaves_other_threads_alone() -> None:
+    """One thread traces a step for the compiler; another computes a penalty during the critic's forward."""
+    points, other = torch.randn(6, 3), nn.Linear(3, 1)
+    seen: list[object] = []
+
+    def compute() -> float:
+        seen.append(_library.operators(points.device))
+        return gradient_penalty(other, points, -points).item()
+
+    class Critic(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if _library.is_traceable():
+                seen.append(_library.operators(x.device))
+                assert isfinite(pool.submit(compute).result())
+            return super().forward(x)
+
+    critic = Critic(3, 1)
+    step = CriticStep(critic, torch.optim.Adam(critic.parameters()), backend="compile")
+    with ThreadPoolExecutor(1) as pool:
+        step(points, -points)
+        assert seen == []
+        step(points, -points)  # the second step is traced
+    assert set(seen[::2]) == {reference} and set(seen[1::2]) == {torch.ops.wgan_fast}
+    assert _library.operators(points.device) is torch.ops.wgan_fast
+
+
+def test_public_modules() -> None:
+    """Each module of the core without an underscore is public: `__all__` names it, and it can be used at once."""
+    result = run("""
+        import pkgutil, sys, wgan_fast
+        needs_extras = {"train", "experiments", "cli"}
+        modules = {module.name for module in pkgutil.iter_modules(wgan_fast.__path__)}
+        public = {name for name in modules - needs_extras if not name.startswith("_")}
+        assert public <= set(wgan_fast.__all__), public - set(wgan_fast.__all__)
+        assert all(hasattr(wgan_fast, name) for name in wgan_fast.__all__)
+        assert not hasattr(wgan_fast, "nothing")
+        print(*{"wgan_fast.train", "matplotlib", "rich", "typer", "ot", "yaml"} & sys.modules.keys())
+    """)
+    assert (result.returncode, result.stdout) == (0, "\n"), result.stderr
 
 
 def test_function_transforms_use_the_reference() -> None:

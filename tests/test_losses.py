@@ -1,4 +1,4 @@
-"""The losses: formulas, gradients, types, errors."""
+"""The losses: formulas, gradients, dtypes, errors."""
 
 import pytest
 import torch

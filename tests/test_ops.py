@@ -1,4 +1,4 @@
-"""The operators against their reference, in float64 and on drawn inputs; their gradients; their errors."""
+"""The operators against their reference in float64 on random inputs; gradients; errors."""
 
 from collections.abc import Iterator
 
@@ -80,7 +80,7 @@ class TestInterpolate:
 
     @pytest.mark.parametrize("flush", [False, True])
     def test_every_half(self, flush: bool) -> None:
-        """All of them survive the way to float32 and back, also where float32's subnormals are flushed to zero."""
+        """Each float16 value survives conversion to float32 and back, also with subnormals flushed to zero."""
         halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
         halves = halves[halves.isfinite()].reshape(2, -1)
         torch.set_flush_denormal(flush)
@@ -355,7 +355,7 @@ class TestClipWeights:
 
     @pytest.mark.parametrize("layout", ["contiguous", "unaligned", "permuted", "gaps", "row_gaps"])
     def test_large(self, device: torch.device, dtype: torch.dtype, layout: str) -> None:
-        """Work that is cut into chunks, for threads or blocks."""
+        """Tensors that are split into chunks for threads or blocks."""
         weights = batch((3, 40_000), dtype, layout, 0, device)
         expected = weights.clone().clamp_(-0.5, 0.5)
         clip_weights_([weights, torch.ones(3, device=device)], 0.5)
@@ -438,7 +438,7 @@ class TestClipWeights:
 
 
 def test_reference_types() -> None:
-    """The fallback returns what the operators return."""
+    """The reference returns the dtypes of the operators."""
     for dtype in FLOATING:
         gradient = torch.randn(3, 4).to(dtype)
         compiled = native.gradient_norm_penalty(gradient, 10.0, 1.0, 2.0, False)

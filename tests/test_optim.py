@@ -1,4 +1,4 @@
-"""The optimizer RMSprop against torch.optim.RMSprop followed by clamp: its numbers, its state, what it refuses."""
+"""RMSprop against torch.optim.RMSprop followed by clamp: numbers, state, errors."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ Groups = list[dict[str, Any]]
 
 
 def make_params(device: torch.device, dtype: torch.dtype, seed: int = 0) -> list[nn.Parameter]:
-    """Weights of a small critic, one of them channels last, one larger than a thread's chunk."""
+    """Weights of a small critic; one is channels last, one is larger than a thread's chunk."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [(3, 4), (), (2, 3, 2, 2), (70_000,), (5, 1, 3, 3), (0, 2)]
     params = [torch.randn(size, generator=generator).to(device, dtype) for size in sizes]
@@ -30,7 +30,7 @@ def make_params(device: torch.device, dtype: torch.dtype, seed: int = 0) -> list
 
 
 def set_gradients(*lists: list[nn.Parameter], step: int) -> None:
-    """The same gradients for each list; a parameter has none in every third step."""
+    """Equal gradients for each list; in every third step one parameter has none."""
     for params in lists:
         generator = torch.Generator().manual_seed(step)
         for i, param in enumerate(params):
@@ -39,7 +39,7 @@ def set_gradients(*lists: list[nn.Parameter], step: int) -> None:
 
 
 def torch_step(optimizer: torch.optim.Optimizer, *clips: float | None) -> None:
-    """PyTorch's step, then each group's weights that had a gradient are clipped."""
+    """PyTorch's step, then clipping of those weights of each group that have a gradient."""
     optimizer.step()
     with torch.no_grad():
         for group, clip in zip(optimizer.param_groups, clips, strict=True):
@@ -55,7 +55,7 @@ def assert_same(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> None:
 
 
 def pair(device: torch.device, dtype: torch.dtype, clip: float | None = CLIP, **arguments: Any) -> tuple[Any, ...]:
-    """Ours, PyTorch's, and their parameters."""
+    """Our optimizer, PyTorch's, and the parameters of both."""
     ours, theirs = make_params(device, dtype), make_params(device, dtype)
     arguments = {"lr": 0.05, **arguments}
     return RMSprop(ours, clip=clip, **arguments), torch.optim.RMSprop(theirs, **arguments), ours, theirs

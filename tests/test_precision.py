@@ -1,4 +1,4 @@
-"""Mixed precision: a penalty that is right where the usual way overflows."""
+"""Mixed precision: the penalty is right where the textbook's overflows."""
 
 import copy
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def batches() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def naive(critic: nn.Module, real: Tensor, fake: Tensor, *, t: Tensor) -> Tensor:
-    """The textbook with everything under autocast: the norm's squares are added in the critic's precision."""
+    """The textbook under autocast, which sums the squares of the norm in the critic's precision."""
     points = reference.interpolate(real, fake, t).to(HALF).requires_grad_()
     scores = critic(points)
     (gradient,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=True)
@@ -55,7 +55,7 @@ class TestHalf:
     def test_signals_beyond_its_range(
         self, device: torch.device, batches: tuple[Tensor, Tensor, Tensor], gain: float, scale: float
     ) -> None:
-        """The gradient of the scores leaves the range of float16 on its way back through two layers."""
+        """The gradient of the scores overflows float16 within two layers."""
         critic = make_critic(gain).to(device)
         with torch.no_grad():
             critic[2].weight.mul_(gain)
@@ -82,7 +82,7 @@ class TestHalf:
             assert (gradient.double() / 256 - wanted).norm() <= 0.02 * wanted.norm()
 
     def test_training_step(self, device: torch.device, batches: tuple[Tensor, Tensor, Tensor]) -> None:
-        """PyTorch's recipe: an overflow is skipped and the scale is halved; then the step is taken."""
+        """PyTorch's recipe: an overflow halves the scale and skips the step; the next step succeeds."""
         critic = make_critic().to(device)
         real, fake, t = (value.to(device) for value in batches)
         optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)

@@ -1,6 +1,9 @@
 """Wasserstein GAN training, right and fast."""
 
-from wgan_fast import distances, optim
+import importlib
+from types import ModuleType
+
+from wgan_fast import distances, losses, ops, optim, penalties, reference, step
 from wgan_fast.losses import (
     CriticLoss,
     CriticOutput,
@@ -19,19 +22,33 @@ __all__ = [
     "CriticOutput",
     "CriticStep",
     "GeneratorStep",
+    "bench",
     "clip_weights_",
     "critic_loss",
     "discriminator_loss",
     "distances",
+    "doctor",
     "dragan_penalty",
     "generator_loss",
     "gradient_penalty",
     "interpolate",
+    "losses",
     "minimax_generator_loss",
     "non_saturating_generator_loss",
+    "ops",
     "optim",
+    "penalties",
     "r1_penalty",
     "r2_penalty",
+    "reference",
+    "step",
     "wgan_div_penalty",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports ``bench`` and ``doctor`` when they are first used: both also run as commands."""
+    if name in ("bench", "doctor"):
+        return importlib.import_module(f"wgan_fast.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

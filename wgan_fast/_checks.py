@@ -19,10 +19,17 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def module_of(network: Any) -> nn.Module | None:
     """The Module behind a callable: itself, or that of a bound method or of a functools.partial."""
-    if isinstance(network, partial):
-        return module_of(network.func)
-    network = getattr(network, "__self__", network)
-    return network if isinstance(network, nn.Module) else None
+    function, _ = without_partial(network)
+    function = getattr(function, "__self__", function)
+    return function if isinstance(function, nn.Module) else None
+
+
+def without_partial(function: Any) -> tuple[Any, dict[str, Any]]:
+    """The function inside a functools.partial, and the keyword arguments that the partial binds."""
+    keywords: dict[str, Any] = {}
+    while isinstance(function, partial):
+        function, keywords = function.func, function.keywords | keywords
+    return function, keywords
 
 
 def check_tensor(name: str, value: Any) -> None:
@@ -105,3 +112,26 @@ def check_callable(name: str, value: Any) -> None:
     """Something that can be called."""
     if not callable(value):
         raise TypeError(f"{name}: expected a callable, got {type(value).__name__}")
+
+
+def check_scaler(name: str, value: Any) -> None:
+    """A GradScaler, or None."""
+    if value is not None and not isinstance(value, torch.amp.GradScaler):
+        raise TypeError(f"{name}: expected a torch.amp.GradScaler, got {type(value).__name__}")
+
+
+def check_generator(name: str, value: Any, other_name: str, other: Tensor) -> None:
+    """None, or a generator of random numbers that can draw on the other's type of device."""
+    if value is None:
+        return
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"{name}: expected a torch.Generator, got {type(value).__name__}")
+    if value.device.type != other.device.type:
+        raise ValueError(f"{name}: expected one of device {other.device} as of {other_name}, got {value.device}")
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """What the callable ``name`` returned: a tensor of one number, without dimensions."""
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name}: expected a callable that returns a scalar Tensor, got {got}")

@@ -1,22 +1,22 @@
-"""Loads the compiled extension ``_C``, which registers the operators ``torch.ops.wgan_fast``, and picks who computes:
-they or the reference.
+"""Loads the compiled extension ``_C``, which registers the operators ``torch.ops.wgan_fast``, and chooses between them
+and the reference.
 """
 
 import importlib
-import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from wgan_fast import reference
-from wgan_fast._checks import accumulate_dtype
+from wgan_fast._torch import warn_user
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
@@ -37,19 +37,11 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, f"{folder} holds no compiled extension for this Python"
 
 
-#: The module ``_C``, or None; and then why.
+#: The module ``_C``; or None, and the reason.
 extension, failure = _load()
 _device_types = {"cpu", "meta"}
 if extension is not None and extension.build_info()["cuda"] is not None:
     _device_types.add("cuda")
-
-
-def warn_user(message: str, category: type[Warning]) -> None:
-    """Warns about the user's line, however deep inside the package this is called."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("wgan_fast.", "torch.")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 @cache
@@ -61,38 +53,38 @@ def _announce(reason: str) -> None:
     )
 
 
-_traceable = False
+_traceable = ContextVar("_traceable", default=False)
 
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """While a step is traced for the compiler: plain PyTorch, which it can see through and fuse, serves in place of the
-    operators.
+    """While this thread traces a step for the compiler, the plain-PyTorch reference serves in place of the operators,
+    because the compiler can fuse it.
     """
-    global _traceable
-    _traceable = True
+    token = _traceable.set(True)
     try:
         yield
     finally:
-        _traceable = False
+        _traceable.reset(token)
 
 
 def is_traceable() -> bool:
-    return _traceable
+    """Whether :func:`traceable` is active in this thread."""
+    return not torch.compiler.is_compiling() and _traceable.get()  # Dynamo cannot trace a ContextVar
 
 
 def is_recorded() -> bool:
-    """Whether a CUDA graph or a trace records what happens now, so that nobody may look at values."""
-    return _traceable or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    """Whether a CUDA graph capture or a trace is under way, during which values cannot be read on the host."""
+    return is_traceable() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 def operators(*devices: torch.device) -> Any:
-    """Who computes for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`.
+    """The implementation for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`.
 
-    That the reference must serve is announced once, with the reason. Inside ``torch.func`` transforms it serves too,
-    since they refuse C++ autograd functions.
+    The reference also serves inside ``torch.func`` transforms, which refuse C++ autograd functions, and while
+    :func:`traceable` is active. Where it serves because kernels are missing, one warning gives the reason.
     """
-    if _traceable:
+    if is_traceable():
         return reference
     if extension is None:
         _announce(f"its extension is missing, {failure}")
@@ -104,68 +96,6 @@ def operators(*devices: torch.device) -> Any:
     return reference if torch._C._are_functorch_transforms_active() else torch.ops.wgan_fast
 
 
-if extension is not None:
-
-    def _empty_rows(batch: Tensor) -> Tensor:
-        return torch.empty_like(batch, memory_format=torch._prims_common.suggest_memory_format(batch))
-
-    @torch.library.register_fake("wgan_fast::interpolate")
-    def _(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-        return _empty_rows(real)
-
-    @torch.library.register_fake("wgan_fast::gradient_norm_penalty")
-    def _(gradient: Tensor, weight: float, target: float, power: float, one_sided: bool) -> tuple[Tensor, Tensor]:
-        dtype = accumulate_dtype(gradient.dtype)
-        return gradient.new_empty((), dtype=dtype), gradient.new_empty(gradient.shape[0], dtype=dtype)
-
-    @torch.library.register_fake("wgan_fast::gradient_norm_penalty_backward")
-    def _(
-        grad_penalty: Tensor,
-        gradient: Tensor,
-        norms: Tensor,
-        weight: float,
-        target: float,
-        power: float,
-        one_sided: bool,
-    ) -> Tensor:
-        return _empty_rows(gradient)
-
-    @torch.library.register_fake("wgan_fast::piecewise_linear")
-    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-        return torch.empty_like(x), _gates(x)
-
-    @torch.library.register_fake("wgan_fast::piecewise_linear_")
-    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
-        return _gates(x)
-
-    @torch.library.register_fake("wgan_fast::gate")
-    def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
-        torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
-        return x.new_empty_strided(x.shape, stride)
-
-    def _gates(x: Tensor) -> Tensor:
-        return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
-
-    @torch.library.register_fake("wgan_fast::clip_weights_")
-    def _(tensors: list[Tensor], bound: float) -> None:
-        pass
-
-    @torch.library.register_fake("wgan_fast::rmsprop_")
-    def _(
-        params: list[Tensor],
-        grads: list[Tensor],
-        square_averages: list[Tensor],
-        lr: Tensor,
-        alpha: float,
-        eps: float,
-        weight_decay: float,
-        maximize: bool,
-        clip: float,
-        grad_scale: Tensor | None,
-        found_inf: Tensor | None,
-    ) -> None:
-        on_meta = [param.device.type == "meta" for param in params]
-        torch._check_value(
-            all(on_meta) or not any(on_meta),
-            lambda: "params: some tensors are on meta, which holds no values; materialise them first",
-        )
+def register_fake(name: str) -> Callable[[F], F]:
+    """Registers the decorated function as the operator's fake (meta) implementation; a no-op without the extension."""
+    return (lambda fake: fake) if extension is None else torch.library.register_fake(f"wgan_fast::{name}")

@@ -15,7 +15,7 @@ from wgan_fast._checks import (
     check_same_device,
     check_tensor,
 )
-from wgan_fast.input_gradient import without_autocast
+from wgan_fast._torch import without_autocast
 from wgan_fast.losses import dual_estimate
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""What is installed, what was built, and how to mend what does not match: ``wgan-fast doctor``.
+"""Diagnosis of an installation, and remedies: ``wgan-fast doctor``.
 
-:func:`diagnose` decides from :class:`Facts` alone, so that it can be tested on machines that no test runs on.
+:func:`diagnose` is a function of :class:`Facts` alone, so that tests cover machines that they do not run on.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ __all__ = ["Facts", "Finding", "collect", "diagnose", "main", "report"]
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that :func:`diagnose` looks at."""
+    """The input of :func:`diagnose`."""
 
     torch: str  #: its version, such as 2.13.0+cpu
     torch_cuda: str | None  #: the CUDA version that torch was built with
-    gpus: tuple[tuple[str, str], ...]  #: name and compute capability of each that is visible
+    gpus: tuple[tuple[str, str], ...]  #: name and compute capability of each visible GPU
     package: str  #: the folder that wgan_fast was imported from
-    build: dict[str, Any] | None  #: what ``_C.build_info()`` says, or None without the extension
+    build: dict[str, Any] | None  #: ``_C.build_info()``; None without the extension
     failure: str | None = None  #: why the extension could not be loaded
-    build_failure: str | None = None  #: why it could not be compiled, kept by setup.py
-    cuda_left_out: str | None = None  #: why the CUDA kernels were not compiled, kept by setup.py
-    elsewhere: str | None = None  #: another folder on the path where wgan_fast has its extension
+    build_failure: str | None = None  #: why it could not be compiled, as recorded by setup.py
+    cuda_left_out: str | None = None  #: why the CUDA kernels were not compiled, as recorded by setup.py
+    elsewhere: str | None = None  #: another wgan_fast on sys.path, which has an extension
     driver: str | None = None  #: the version of the GPU driver
-    reinstall: str = "pip install --force-reinstall --no-deps wgan_fast"  #: the command that builds it anew
+    reinstall: str = "pip install --force-reinstall --no-deps wgan_fast"  #: the command that rebuilds it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth saying; ``remedy`` is None where nothing needs mending."""
+    """A fact worth reporting; ``remedy`` is None where it is not a problem."""
 
     problem: str
     remedy: str | None = None
@@ -55,20 +55,20 @@ def _minor(version: str) -> tuple[int, ...]:
 
 
 def _runs_on(architectures: list[str], capability: str) -> bool:
-    """Machine code serves later minors of its major version, intermediate code (PTX) every later GPU."""
+    """Machine code runs on later minor versions of its architecture; PTX runs on every later GPU."""
     gpu = _minor(capability)
     for name in architectures:
         if re.fullmatch(r"\d+\.\d+(\+PTX)?", name):
             built = _minor(name)
             if built <= gpu and (built[0] == gpu[0] or name.endswith("+PTX")):
                 return True
-        elif re.fullmatch(r"\d+\.\d+[af]", name) and _minor(name) == gpu:  # 9.0a runs on 9.0 and nothing else
+        elif re.fullmatch(r"\d+\.\d+[af]", name) and _minor(name) == gpu:  # 9.0a runs on 9.0 alone
             return True
     return False
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """What does not match, and what to do about it."""
+    """What does not fit together, and the remedies."""
     build = facts.build
     rebuild = f"build it for this PyTorch: {facts.reinstall}"
     if build is None:
@@ -84,7 +84,7 @@ def diagnose(facts: Facts) -> list[Finding]:
             return [
                 Finding(
                     f"the extension was not compiled: {facts.build_failure}",
-                    f"mend that (a C++ compiler such as g++ must be installed), then {facts.reinstall}",
+                    f"fix that (a C++ compiler such as g++ must be installed), then {facts.reinstall}",
                 )
             ]
         return [Finding(f"the extension could not be loaded: {facts.failure}", rebuild)]
@@ -99,7 +99,7 @@ def diagnose(facts: Facts) -> list[Finding]:
             remedy = (
                 f"install a CUDA toolkit with nvcc for CUDA {facts.torch_cuda}, then WGAN_FAST_CUDA=1 {facts.reinstall}"
             )
-            findings.append(Finding(f"a GPU is here, but only the CPU kernels are: {why}", remedy))
+            findings.append(Finding(f"there is a GPU, but only CPU kernels: {why}", remedy))
         elif facts.torch_cuda:
             findings.append(Finding(f"CPU kernels only: {why}"))
         return findings
@@ -112,12 +112,12 @@ def diagnose(facts: Facts) -> list[Finding]:
             remedy = f'TORCH_CUDA_ARCH_LIST="{capability}" {facts.reinstall}'
             findings.append(Finding(f"the kernels were built for {built_for}, and {name} is {capability}", remedy))
     if not facts.gpus and not findings:
-        findings.append(Finding("the CUDA kernels are built, and no GPU is visible"))
+        findings.append(Finding("the CUDA kernels are built, but no GPU is visible"))
     return findings
 
 
 def _reinstall_command() -> str:
-    """The command that repeats this installation, from the place that the installer noted (PEP 610)."""
+    """The command that repeats this installation, from the source that the installer recorded (PEP 610)."""
     has_pip = any(importlib.metadata.distributions(name="pip"))
     install = f"{sys.executable} -m pip install" if has_pip else f"uv pip install --python {sys.executable}"
     source = "wgan_fast"
@@ -160,7 +160,7 @@ def collect() -> Facts:
         build_failure=note("_build_failure"),
         cuda_left_out=note("_cuda_left_out"),
         elsewhere=None
-        if any(package.glob("_C.*"))  # it is there, and did not load
+        if any(package.glob("_C.*"))  # it exists, but did not load
         else next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
         driver=_driver(),
         reinstall=_reinstall_command(),
@@ -168,7 +168,7 @@ def collect() -> Facts:
 
 
 def report(facts: Facts) -> str:
-    """The facts and what :func:`diagnose` finds in them, to read."""
+    """The facts and the findings of :func:`diagnose` as text."""
     build = facts.build or {}
     threads = "on torch's threads" if build.get("threads") else "on one thread"
     rows = {
@@ -182,7 +182,7 @@ def report(facts: Facts) -> str:
         else "none",
         "CPU kernels": f"chose {build['instruction_set']}, {threads}"
         if build
-        else "the plain-PyTorch reference serves instead",
+        else "none; the plain-PyTorch reference is used",
         "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}"
         if build.get("cuda")
         else "none",
@@ -192,12 +192,12 @@ def report(facts: Facts) -> str:
         lines += ["", f"{'! ' if finding.remedy else ''}{finding.problem}"]
         lines += [f"  -> {finding.remedy}"] if finding.remedy else []
     if not any(finding.remedy for finding in diagnose(facts)):
-        lines += ["", "Nothing needs mending."]
+        lines += ["", "No problems found."]
     return "\n".join(lines)
 
 
 def main() -> int:
-    """Print the report; 1 where something needs mending, else 0."""
+    """Prints the report. Returns 1 if there is a problem, else 0."""
     facts = collect()
     print(report(facts))
     return int(any(finding.remedy for finding in diagnose(facts)))

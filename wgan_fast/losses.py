@@ -1,4 +1,4 @@
-"""The losses of the Wasserstein GAN, and of the GANs that it is compared with."""
+"""Losses of the Wasserstein GAN, and of the minimax and the non-saturating GAN."""
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
@@ -14,16 +14,18 @@ from wgan_fast._checks import (
     check_callable,
     check_same_device,
     check_same_shape,
+    check_scalar,
     check_scores,
     module_of,
+    without_partial,
 )
+from wgan_fast._critic.rows import rows_are_independent
 from wgan_fast._library import is_recorded
-from wgan_fast.input_gradient import ordinary
+from wgan_fast._torch import ordinary, training_mode
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
-from wgan_fast.row_coupling import rows_are_independent, training_mode
 
 Penalty = Callable[..., Tensor]
-#: From the scores of real samples and those of generated ones to a scalar.
+#: ``(real_scores, fake_scores) -> scalar``
 ScoreLoss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -37,11 +39,11 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         fake_scores: :math:`f(\tilde{x})`, of any shape, on the same device.
 
     Returns:
-        A scalar; float32 for 16-bit scores, so that the difference of two close means is not lost. Differentiable any
-        number of times.
+        A scalar; float32 for 16-bit scores, to keep the difference of two close means. Differentiable any number of
+        times.
 
     Raises:
-        TypeError: scores are no tensor of float16, bfloat16, float32 or float64.
+        TypeError: scores are not a tensor of float16, bfloat16, float32 or float64.
         ValueError: scores are empty, or on different devices.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2 and algorithm 1.
@@ -64,7 +66,7 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
         A scalar; float32 for 16-bit scores. Differentiable any number of times.
 
     Raises:
-        TypeError: the scores are no tensor of float16, bfloat16, float32 or float64.
+        TypeError: the scores are not a tensor of float16, bfloat16, float32 or float64.
         ValueError: the scores are empty.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, line 10.
@@ -74,11 +76,11 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
 
 
 def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    r"""The loss of a discriminator :math:`D = \sigma(f)`, of the minimax and of the non-saturating GAN.
+    r"""The loss of the discriminator :math:`D = \sigma(f)` in the minimax and in the non-saturating GAN.
 
     .. math:: -\frac{1}{B} \sum_i \log D(x_i) - \frac{1}{B'} \sum_i \log(1 - D(\tilde{x}_i))
 
-    For the best discriminator it is :math:`2 \log 2 - 2\,\mathrm{JS}`.
+    Its minimum over all discriminators is :math:`2 \log 2 - 2\,\mathrm{JS}`.
 
     Args, returns and raises as :func:`critic_loss`; the scores are logits, :math:`f`.
 
@@ -91,11 +93,12 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
 
 def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
-    r"""The loss of a generator that minimises what the discriminator maximises ("solution 1").
+    r"""The generator's loss in the minimax GAN ("solution 1").
 
     .. math:: \frac{1}{B} \sum_i \log(1 - \sigma(f(G(z_i))))
 
-    Its gradient vanishes where the discriminator is sure. Args, returns and raises as :func:`generator_loss`.
+    Its gradient vanishes where the discriminator rejects samples with certainty. Args, returns and raises as
+    :func:`generator_loss`.
 
     Source: Goodfellow et al., "Generative Adversarial Nets", 2014, equation 1.
     """
@@ -104,7 +107,7 @@ def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
 
 
 def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
-    r"""The loss of a generator that maximises the discriminator's belief ("solution 2").
+    r"""The generator's loss in the non-saturating GAN ("solution 2").
 
     .. math:: -\frac{1}{B} \sum_i \log \sigma(f(G(z_i)))
 
@@ -150,13 +153,13 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
 class CriticOutput(NamedTuple):
     """What :class:`CriticLoss` returns: scalars."""
 
-    loss: Tensor  #: what the critic minimises, the penalty included; by default ``penalty - wasserstein``
-    wasserstein: Tensor  #: mean f(real) - mean f(fake), a critic's estimate of the Wasserstein distance; detached
+    loss: Tensor  #: minimised by the critic, with the penalty; by default ``penalty - wasserstein``
+    wasserstein: Tensor  #: mean f(real) - mean f(fake), the estimate of the Wasserstein distance; detached
     penalty: Tensor  #: detached; 0 without one
 
     @classmethod
     def of(cls, terms: dict[str, Tensor]) -> "CriticOutput":
-        """Of what :meth:`CriticLoss.terms` gives."""
+        """The output for the terms of :meth:`CriticLoss.terms`."""
         loss = terms["loss"]
         penalty = terms.get("penalty", torch.zeros_like(loss))
         return cls(loss + penalty, terms.get("wasserstein", -loss.detach()), penalty.detach())
@@ -167,28 +170,27 @@ class CriticLoss(nn.Module):
 
     .. math:: \frac{1}{B} \sum_i f(\tilde{x}_i) - \frac{1}{B} \sum_i f(x_i) + \mathrm{penalty}(f, x, \tilde{x})
 
-    A penalty outside of the module that is wrapped would reach parameters whose gradients nobody reduces.
+    A penalty computed outside the wrapped module can bypass the all-reduce of gradients.
 
     Args:
-        critic: :math:`f`, any callable from a batch of samples to scores; a Module becomes part of this one.
+        critic: :math:`f`, any callable from a batch of samples to scores; a Module becomes a submodule.
         penalty: any callable ``(critic, real, fake, *args) -> scalar``, for example
-            ``functools.partial(gradient_penalty, weight=0.1)``; None is no penalty.
-        loss: any callable ``(real_scores, fake_scores) -> scalar`` in the place of :func:`critic_loss`, for example
-            :func:`discriminator_loss`.
+            ``functools.partial(gradient_penalty, weight=0.1)``; None: no penalty.
+        loss: any callable ``(real_scores, fake_scores) -> scalar``, for example :func:`discriminator_loss`.
 
-    Call it with ``real`` and ``fake``, of shape (B, ...), and whatever else goes to the critic. Both are constants:
-    nothing reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
+    Call it with ``real`` and ``fake``, of shape (B, ...), and further arguments of the critic. Both are detached: no
+    gradient reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
 
-    Where the critic takes samples alone, real and fake ones are scored in one batch, unless that is not the same as one
-    after the other: rows of a batch influence one another (batch normalisation, the standard deviation of a minibatch),
-    or scoring changes buffers or takes random numbers (spectral normalisation, dropout). The first call in each mode of
-    training, and ever fewer later ones (the 2nd, 4th, 8th, ...), try that out with four forwards on the samples, and
-    put buffers and PyTorch's random state back, though not what else a critic may count. A critic that is no Module,
-    nor the method of one, is not asked.
+    A critic that is called with samples alone scores real and fake ones in one batch, if that equals scoring one after
+    the other. It does not where rows of a batch influence one another (batch normalisation, minibatch standard
+    deviation), or where scoring changes buffers or draws random numbers (spectral normalisation, dropout). A probe of
+    four forwards decides, at calls 1, 2, 4, 8, ... in each training mode. It restores buffers and PyTorch's random
+    state, though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor
+    a method of one is not probed: it scores real and fake samples one after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: shapes, types or devices differ, or the penalty is no scalar.
+        ValueError: shapes, dtypes or devices differ, or the penalty is not a scalar.
 
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1.
 
@@ -207,28 +209,28 @@ class CriticLoss(nn.Module):
         super().__init__()
         check_callable("critic", critic)
         check_callable("loss", loss)
-        check_penalty(penalty)
+        _check_penalty(penalty)
         self.critic = critic
         self.penalty = penalty
         self.loss = loss
-        # For each mode: calls, and the last answer.
-        self._asked: dict[Hashable, tuple[int, bool | None]] = {}
+        # training mode -> (number of calls, whether rows are independent)
+        self._probed: dict[Hashable, tuple[int, bool | None]] = {}
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
-        """The loss at real and generated samples; the other arguments go to the critic untouched."""
+        """The loss at real and generated samples; further arguments go to the critic untouched."""
         return CriticOutput.of(dict(self.terms(real, fake, *args, **kwargs)))
 
     def terms(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        """The ``penalty`` and the ``loss`` of the scores, by name, whose sum is to be minimised, and ``wasserstein``
-        where that is not the loss's negative. Each is computed when it is asked for: whoever differentiates one before
-        the next needs memory for the larger graph alone.
+        """Yields ``(name, term)``: the ``penalty`` and the ``loss`` of the scores, whose sum is minimised; and
+        ``wasserstein`` where that is not the negative loss. Each term is computed when the iterator reaches it, so that
+        a caller who differentiates one before the next holds one graph at a time.
         """
         real, fake = _samples(real, fake)
-        if _function(self.penalty) in (gradient_penalty, wgan_div_penalty):
+        if without_partial(self.penalty)[0] in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
-        # The scores come first, as in the textbook, where scoring has effects that the order decides.
+        # Otherwise the scores come first, as in the textbook: scoring has side effects, which depend on the order.
         in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
         if in_one_batch and self.penalty is not None:
             yield "penalty", self._penalty(real, fake)
@@ -237,14 +239,17 @@ class CriticLoss(nn.Module):
             yield "penalty", self._penalty(real, fake, *args, **kwargs)
 
     def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> list[tuple[str, Tensor]]:
-        loss = scalar("loss", self.loss(real_scores, fake_scores))
+        loss = self.loss(real_scores, fake_scores)
+        check_scalar("loss", loss)
         if self.loss is critic_loss:
             return [("loss", loss)]
         return [("wasserstein", -critic_loss(real_scores.detach(), fake_scores.detach())), ("loss", loss)]
 
     def _penalty(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert self.penalty is not None
-        return scalar("penalty", self.penalty(self.critic, real, fake, *args, **kwargs))
+        penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
+        check_scalar("penalty", penalty)
+        return penalty
 
     def _scores(
         self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
@@ -261,41 +266,28 @@ class CriticLoss(nn.Module):
         if module is None or torch.compiler.is_compiling():
             return False
         mode = training_mode(module)
-        calls, independent = self._asked.get(mode, (0, None))
+        calls, independent = self._probed.get(mode, (0, None))
         calls += 1
-        # Once more at every power of two: a gate that was zero may have let another row through since.
-        ask = independent is None or (independent and calls.bit_count() == 1)
-        if ask and not is_recorded():
+        # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
+        probe = independent is None or (independent and calls.bit_count() == 1)
+        if probe and not is_recorded():
             independent = rows_are_independent(self.critic, real, fake)
-        self._asked[mode] = calls, independent
+        self._probed[mode] = calls, independent
         return bool(independent)
 
 
-def scalar(name: str, value: Any) -> Tensor:
-    """What the callable ``name`` has returned, which must be one number."""
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: expected a callable that returns a scalar Tensor, got {got}")
-    return value
-
-
-def check_penalty(penalty: Any) -> None:
+def _check_penalty(penalty: Any) -> None:
     """A callable ``(critic, real, fake, *args)``, or None."""
     if penalty is not None and not callable(penalty):
         wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
         raise TypeError(f"penalty: expected {wanted}, got {type(penalty).__name__}")
-    function = _function(penalty)
+    function, _ = without_partial(penalty)
     if function in (r1_penalty, r2_penalty, dragan_penalty):
         samples = "fake" if function is r2_penalty else "real"
         raise ValueError(
             f"penalty: {function.__name__} takes {samples} samples alone, and is called with both; pass "
             f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`"
         )
-
-
-def _function(penalty: Any) -> Any:
-    """Without what a functools.partial adds."""
-    return getattr(penalty, "func", penalty)
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -314,7 +306,7 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _softplus(scores: Tensor) -> Tensor:
-    """``log(1 + exp(scores))``, without the overflow of 16 bits."""
+    """``log(1 + exp(scores))``; float32 for 16-bit scores, against overflow."""
     return F.softplus(scores.to(accumulate_dtype(scores.dtype)))
 
 

@@ -1,6 +1,6 @@
-"""The operators. Each computes on the CPU and on CUDA in one pass over memory."""
+"""The operators: interpolation, the penalty on gradient norms, weight clipping. Each takes one pass over memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +11,15 @@ from wgan_fast._checks import (
     accumulate_dtype,
     check_batch,
     check_flag,
+    check_generator,
     check_number,
     check_same_device,
     check_same_shape,
     check_tensor,
     check_weights,
 )
-from wgan_fast._library import operators
+from wgan_fast._library import operators, register_fake
+from wgan_fast._torch import draw_uniform, local_shard
 
 
 class NormPenalty(NamedTuple):
@@ -36,18 +38,18 @@ def interpolate(
 
     Args:
         real: the samples :math:`x`, of shape (B, ...).
-        fake: the samples :math:`\tilde{x}`, of the same shape, type and device. Under autocast its type may differ; it
-            is converted to that of ``real``.
-        t: None, or B numbers of shape (B,) or (B, 1, ..., 1). None draws them on the device of ``real``.
-        generator: draws ``t``, where that is None; PyTorch's default generator of the device if None.
+        fake: the samples :math:`\tilde{x}`, of the same shape, dtype and device. Under autocast another dtype is
+            converted to that of ``real``.
+        t: B numbers of shape (B,) or (B, 1, ..., 1); None draws them from U(0, 1) on the device of ``real``.
+        generator: draws ``t`` where that is None; by default PyTorch's generator of the device.
 
     Returns:
-        The points, of the shape, type and memory format of ``real``. 16-bit types are computed in float32.
+        The points, of the shape, dtype and memory format of ``real``. 16-bit dtypes are computed in float32.
 
     Differentiable any number of times with respect to ``real``, ``fake`` and ``t``.
 
     Raises:
-        TypeError: an argument is no tensor, or not of float16, bfloat16, float32 or float64, or the types differ.
+        TypeError: an argument is not a tensor of float16, bfloat16, float32 or float64, or the dtypes differ.
         ValueError: shapes or devices differ, a batch is empty, or ``t`` does not hold one number per sample.
 
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1, line 6. There :math:`t` weighs
@@ -61,22 +63,18 @@ def interpolate(
         if not torch.is_autocast_enabled(real.device.type):
             raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
         fake = fake.to(real.dtype)
-    check_generator(generator, real)
+    check_generator("generator", generator, "real", real)
     t = draw_uniform(real, real.shape[:1], generator) if t is None else _one_per_sample(t, real)
     return operators(real.device).interpolate(real, fake, t)
 
 
-def draw_uniform(like: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-    """Numbers from U(0, 1) on the device of ``like``, of the type of its arithmetic."""
-    return torch.rand(shape, dtype=accumulate_dtype(like.dtype), device=like.device, generator=generator)
+@register_fake("interpolate")
+def _(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    return _empty_like_batch(real)
 
 
-def check_generator(generator: Any, real: Tensor) -> None:
-    if generator is not None:
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
-        if generator.device.type != real.device.type:
-            raise ValueError(f"generator: expected one of device {real.device} as of real, got {generator.device}")
+def _empty_like_batch(batch: Tensor) -> Tensor:
+    return torch.empty_like(batch, memory_format=torch._prims_common.suggest_memory_format(batch))
 
 
 def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
@@ -105,19 +103,19 @@ def gradient_norm_penalty(
     Args:
         gradient: of shape (B, ...).
         weight: factor of the mean, at least 0.
-        target: the norm that costs nothing, at least 0.
-        power: of the distance to the target, at least 2.
-        one_sided: whether norms below the target cost nothing either.
+        target: the norm that is not penalised, at least 0.
+        power: exponent of the distance to the target, at least 2.
+        one_sided: penalise only norms above the target.
 
     Returns:
-        The scalar penalty, and the norms of shape (B,), for watching. Both are float32 for 16-bit gradients, whose
-        squares are summed in float32 too, else of the gradient's type.
+        The scalar penalty, and the norms of shape (B,), for monitoring. Both have the gradient's dtype, and float32 for
+        16-bit gradients, whose squares are summed in float32.
 
     The penalty is differentiable any number of times with respect to ``gradient``; where a norm is 0 its derivative is
-    the subgradient 0. Sums have a fixed order: the same input gives the same bits.
+    the subgradient 0. The order of summation is fixed, so that equal inputs give bitwise equal results.
 
     Raises:
-        TypeError: ``gradient`` is no tensor of float16, bfloat16, float32 or float64, or a number is none.
+        TypeError: ``gradient`` is not a tensor of float16, bfloat16, float32 or float64, or a number is not one.
         ValueError: ``gradient`` is empty or a scalar, or a number is negative, infinite or NaN.
 
     Source: Gulrajani et al. 2017, equation 3; one-sided: Petzka et al., "On the regularization of Wasserstein GANs",
@@ -131,6 +129,25 @@ def gradient_norm_penalty(
     return NormPenalty(*operators(gradient.device).gradient_norm_penalty(gradient, weight, target, power, one_sided))
 
 
+@register_fake("gradient_norm_penalty")
+def _(gradient: Tensor, weight: float, target: float, power: float, one_sided: bool) -> tuple[Tensor, Tensor]:
+    dtype = accumulate_dtype(gradient.dtype)
+    return gradient.new_empty((), dtype=dtype), gradient.new_empty(gradient.shape[0], dtype=dtype)
+
+
+@register_fake("gradient_norm_penalty_backward")
+def _(
+    grad_penalty: Tensor,
+    gradient: Tensor,
+    norms: Tensor,
+    weight: float,
+    target: float,
+    power: float,
+    one_sided: bool,
+) -> Tensor:
+    return _empty_like_batch(gradient)
+
+
 def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float = 0.01) -> None:
     r"""Clips weights in place, all of them in one pass.
 
@@ -138,22 +155,22 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
 
     Args:
         module_or_tensors: a Module, all of whose parameters are clipped, or an iterable of tensors, of any mix of
-            shapes, strides, types (float16, bfloat16, float32, float64) and devices. On a GPU one launch clips up to
-            1,024 of them, among them 32 that have gaps in memory.
-        bound: at least 0; rounded to the type of each tensor.
+            shapes, strides, dtypes (float16, bfloat16, float32, float64) and devices. On a GPU one launch clips up to
+            1,024 tensors, of which up to 32 may be non-contiguous with gaps.
+        bound: at least 0; rounded to the dtype of each tensor.
 
-    NaN stays NaN. Not recorded by autograd; version counters are bumped, so that a backward which still needs the old
-    values raises an error instead of using the new ones.
+    NaN stays NaN. Autograd does not record the change. Version counters are incremented, so that a backward pass which
+    saved the old values raises an error.
 
     Raises:
-        TypeError: it is neither Module nor iterable, or an element is no floating-point dense tensor.
-        ValueError: there is nothing to clip (an iterator that is used up, say), ``bound`` is negative or not finite, or
-            the elements of a tensor share memory. Nothing has been changed then.
+        TypeError: the argument is neither a Module nor an iterable, or an element is not a dense floating-point tensor.
+        ValueError: there is no tensor to clip (an exhausted iterator, say), ``bound`` is negative or not finite, or
+            the elements of a tensor share memory. No tensor has been changed then.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, line 7.
     """
     check_number("bound", bound, minimum=0.0)
-    tensors = [local(tensor) for tensor in _tensors(module_or_tensors)]
+    tensors = [local_shard(tensor) for tensor in _tensors(module_or_tensors)]
     if not tensors:
         raise ValueError("module_or_tensors: expected at least one tensor, got none")
     devices = {tensor.device for tensor in tensors}
@@ -165,11 +182,9 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     compute.clip_weights_(tensors, bound)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The tensor, or of one that is shared out over processes the part that is here."""
-    if type(tensor) in (nn.Parameter, Tensor):  # it is slow to say what it does not have
-        return tensor
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+@register_fake("clip_weights_")
+def _(tensors: list[Tensor], bound: float) -> None:
+    pass
 
 
 def _tensors(module_or_tensors: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Optimizers of Wasserstein GANs."""
+"""Optimizers for Wasserstein GANs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -8,44 +8,45 @@ import torch
 from torch import Tensor
 
 from wgan_fast._checks import FLOATING, check_flag, check_number, check_weights
-from wgan_fast._library import operators
-from wgan_fast.ops import local
+from wgan_fast._library import operators, register_fake
+from wgan_fast._torch import local_shard
 
-#: What torch.optim.RMSprop can do beyond the formula here.
+#: Options of torch.optim.RMSprop that are not implemented here.
 _REFUSED = ("momentum", "centered", "differentiable")
 
 
 class RMSprop(torch.optim.RMSprop):
-    r"""RMSprop with the clipping of weights behind it: one pass over memory, and on a GPU one launch for each group.
+    r"""RMSprop followed by weight clipping: one pass over memory, and on a GPU one launch for each group.
 
     .. math::
         g &\leftarrow g + \mathrm{weight\_decay} \cdot w \\
         v &\leftarrow \mathrm{alpha} \cdot v + (1 - \mathrm{alpha}) \, g^2 \\
         w &\leftarrow \min(\max(w - \mathrm{lr} \cdot g / (\sqrt{v} + \mathrm{eps}), -\mathrm{clip}), \mathrm{clip})
 
-    What :class:`torch.optim.RMSprop` and :func:`wgan_fast.clip_weights_` do one after the other, with the same state:
-    either optimizer loads the other's ``state_dict``. 16-bit types are computed in float32 and rounded once.
+    The result is that of :class:`torch.optim.RMSprop` followed by :func:`wgan_fast.clip_weights_`. The state is the
+    same: either optimizer loads the other's ``state_dict``. 16-bit dtypes are computed in float32 and rounded once.
 
     Args:
-        params: as of any optimizer: tensors, named tensors, or groups with arguments of their own. Tensors of float16,
+        params: tensors, named tensors, or groups with arguments of their own, as for any optimizer. Tensors of float16,
             bfloat16, float32 and float64, of any memory format and on any devices.
-        lr: the learning rate, at least 0; or a tensor of one number. On the device of the parameters it is read by the
-            kernel, so that a captured CUDA graph follows its changes.
-        alpha: how much of the average of squares is kept, from 0 to 1.
+        lr: the learning rate, at least 0; a number, or a tensor of one element. The kernel reads a tensor on the device
+            of the parameters, so that a captured CUDA graph follows its changes.
+        alpha: decay of the running average of squared gradients, from 0 to 1.
         eps: added to the root, at least 0.
-        clip: None, or the bound of the weights, at least 0, rounded to the type of each parameter. Only parameters
-            that have a gradient are clipped.
+        clip: bound of the weights, at least 0, rounded to the dtype of each parameter; None: no clipping. Parameters
+            without a gradient are not clipped.
         weight_decay: at least 0.
-        maximize: whether to ascend.
+        maximize: ascend instead of descend.
 
-    NaN stays NaN. :meth:`step` can be captured in a CUDA graph, whatever ``capturable`` says, and does not wait for the
-    GPU. :class:`torch.amp.GradScaler` leaves to it the division of the gradients by the scale and the skipping of
-    steps: ``.grad`` keeps the scaled gradients. All parameters of a group share one count of steps.
+    NaN stays NaN. :meth:`step` can be captured in a CUDA graph, whatever the value of ``capturable``, and does not wait
+    for the GPU. With :class:`torch.amp.GradScaler`, the kernel divides the gradients by the scale and skips steps:
+    ``.grad`` keeps the scaled gradients. All parameters of a group share one step counter.
 
     Raises:
-        TypeError: a parameter or its gradient is complex, sparse or not of floating point, or an argument is no number.
-        ValueError: an argument is out of its range, or ``momentum``, ``centered`` or ``differentiable`` are set, in a
-            group or in a state that is loaded. Nothing has been changed then.
+        TypeError: a parameter or its gradient is complex, sparse or not of floating point, or an argument is not a
+            number.
+        ValueError: an argument is out of range, or ``momentum``, ``centered`` or ``differentiable`` is set, in a group
+            or in a loaded state. Nothing has been changed then.
 
     Source: Tieleman and Hinton, "Lecture 6.5 - rmsprop", COURSERA: Neural Networks for Machine Learning, 2012; with
     clipping: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1.
@@ -78,11 +79,11 @@ class RMSprop(torch.optim.RMSprop):
             "clip": clip,
         }
         _check_group(defaults)
-        # RMSprop's own would leave `clip` out of the defaults, which a group without it takes.
+        # RMSprop.__init__ would leave `clip` out of the defaults.
         torch.optim.Optimizer.__init__(self, params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters with arguments of their own; what a group lacks, it takes from the optimizer."""
+        """Adds parameters with arguments of their own; missing ones are the optimizer's defaults."""
         if isinstance(param_group, dict):
             _check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
@@ -93,7 +94,7 @@ class RMSprop(torch.optim.RMSprop):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """As of any optimizer. Each parameter has a count of its steps of its own, as torch.optim.RMSprop needs it."""
+        """As for any optimizer. Each parameter has a step counter of its own, which torch.optim.RMSprop requires."""
         packed = super().state_dict()
         packed["state"] = {
             key: {**state, "step": state["step"].clone()} if "step" in state else state
@@ -102,7 +103,7 @@ class RMSprop(torch.optim.RMSprop):
         return packed
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes over what was loaded, copied or unpickled. A group without ``clip`` keeps that of its predecessor."""
+        """Restores a loaded, copied or pickled state. A group without ``clip`` keeps the current one."""
         groups = state["param_groups"]
         own = self.__dict__.get("param_groups", [])
         for i, group in enumerate(groups):
@@ -147,7 +148,7 @@ class RMSprop(torch.optim.RMSprop):
         return False
 
     def _step_of(self, group: dict[str, Any], param: Tensor) -> Tensor:
-        """The group's count of steps: on the device, where a GradScaler's verdict is too."""
+        """The group's step counter, on the device, as is ``found_inf`` of a GradScaler."""
         for other in group["params"]:
             if state := self.state.get(other):
                 return state["step"]
@@ -155,7 +156,7 @@ class RMSprop(torch.optim.RMSprop):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One step.
+        """Updates the parameters.
 
         Args:
             closure: evaluates the model again and returns the loss.
@@ -165,7 +166,7 @@ class RMSprop(torch.optim.RMSprop):
             with torch.enable_grad():
                 loss = closure()
         lists = []
-        for group in self.param_groups:  # all of them are looked at before anything is written
+        for group in self.param_groups:  # check all groups before anything is written
             _check_group(group)
             params: list[Tensor] = []
             grads: list[Tensor] = []
@@ -179,9 +180,9 @@ class RMSprop(torch.optim.RMSprop):
                 continue
             lr, clip = group["lr"], group["clip"]
             operators(*{param.device for param in params}).rmsprop_(
-                [local(param) for param in params],
-                [local(grad) for grad in grads],
-                [local(average) for average in square_averages],
+                [local_shard(param) for param in params],
+                [local_shard(grad) for grad in grads],
+                [local_shard(average) for average in square_averages],
                 lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64),
                 group["alpha"],
                 group["eps"],
@@ -195,9 +196,30 @@ class RMSprop(torch.optim.RMSprop):
         return loss
 
 
+@register_fake("rmsprop_")
+def _(
+    params: list[Tensor],
+    grads: list[Tensor],
+    square_averages: list[Tensor],
+    lr: Tensor,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    clip: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    on_meta = [param.device.type == "meta" for param in params]
+    torch._check_value(
+        all(on_meta) or not any(on_meta),
+        lambda: "params: some tensors are on meta, which holds no values; materialise them first",
+    )
+
+
 def _check_refused(group: Mapping[str, Any]) -> None:
     for name in _REFUSED:
-        if group.get(name):  # states of older versions lack some
+        if group.get(name):  # states of older PyTorch versions lack some
             raise ValueError(
                 f"{name}: not offered here, got {group[name]}; torch.optim.RMSprop has it (a scheduler that cycles "
                 "momentum takes cycle_momentum=False)"
@@ -211,7 +233,7 @@ def _check_group(group: Mapping[str, Any]) -> None:
         check_number("lr", lr, minimum=0.0)
     elif lr.numel() != 1 or lr.dtype not in FLOATING:
         raise ValueError(f"lr: expected one floating-point number, got {lr.dtype} of shape {tuple(lr.shape)}")
-    elif lr.is_cpu and not lr >= 0:  # a GPU's would have to be waited for
+    elif lr.is_cpu and not lr >= 0:  # reading it from a GPU would wait for the device
         raise ValueError(f"lr: expected a number >= 0, got {lr}")
     for name in ("alpha", "eps", "weight_decay"):
         check_number(name, group[name], minimum=0.0)

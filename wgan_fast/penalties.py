@@ -1,4 +1,4 @@
-"""Penalties on the gradient of the critic."""
+"""Gradient penalties: on the norm of the critic's gradient with respect to its input."""
 
 import functools
 from collections.abc import Callable
@@ -7,24 +7,25 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from wgan_fast._checks import check_batch, check_flag, check_number
+from wgan_fast._checks import check_batch, check_callable, check_flag, check_generator, check_number, check_scaler
+from wgan_fast._critic.gradient import input_gradient
 from wgan_fast._library import operators
-from wgan_fast.input_gradient import grad_mode, input_gradient
-from wgan_fast.ops import check_generator, draw_uniform, interpolate
+from wgan_fast._torch import draw_uniform, grad_mode
+from wgan_fast.ops import interpolate
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
-def _uncompiled(penalty: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """In a function that ``torch.compile`` compiles, the compiler steps aside for a penalty."""
+def _uncompiled(penalty: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """Runs the penalty outside the compiler where a function that calls it is compiled."""
 
     @functools.wraps(penalty)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
         if not torch.compiler.is_compiling():
             return penalty(*args, **kwargs)
         torch._dynamo.graph_break(
             msg="wgan_fast: a compiled function has no second derivative, so a gradient penalty runs outside of the "
-            "compiler, which fullgraph=True forbids: leave that out, or take the penalty outside of this function."
+            "compiler, which fullgraph=True forbids: leave that out, or call the penalty outside of this function."
         )
         return torch.compiler.disable(penalty)(*args, **kwargs)
 
@@ -52,27 +53,26 @@ def gradient_penalty(
 
     Args:
         critic: :math:`f`, any callable from a batch of samples to scores. Scores of any shape are summed. The rows of a
-            batch must not influence one another, so batch normalisation, which makes them, is warned about. It must not
-            change its input in place. A compiled critic runs uncompiled here. docs/critics.md says what else happens
-            to it.
+            batch must not influence one another; batch normalisation, which couples them, causes a warning. The critic
+            must not change its input in place. A compiled critic runs uncompiled here. See docs/critics.md.
         real: the real samples :math:`x`, of shape (B, ...), in float16, bfloat16, float32 or float64.
-        fake: the generated samples :math:`\tilde{x}`, of the same shape, type and device.
-        args, kwargs: go to the critic untouched, after the points (labels, masks, ...). The names below are the
-            penalty's own and do not.
+        fake: the generated samples :math:`\tilde{x}`, of the same shape, dtype and device.
+        args, kwargs: further arguments of the critic (labels, masks, ...), passed on unchanged after the points. The
+            keyword arguments below belong to the penalty, and are not passed on.
         weight: factor of the penalty, at least 0.
-        target: the norm that costs nothing, at least 0.
+        target: the norm that is not penalised, at least 0.
         one_sided: penalise only norms above the target (WGAN-LP).
-        t: None, or the B numbers :math:`t_i`, of shape (B,) or (B, 1, ..., 1). None draws them from U(0, 1).
-        generator: draws ``t``, where that is None.
-        scaler: for a critic in float16, the GradScaler of the training: the gradient's backward pass is scaled too,
-            against overflow and underflow, and the gradient is unscaled in float32.
+        t: the B numbers :math:`t_i`, of shape (B,) or (B, 1, ..., 1); None draws them from U(0, 1).
+        generator: draws ``t`` where that is None.
+        scaler: the GradScaler that the loss is scaled with, for a float16 critic: the backward pass to the points is
+            scaled too, against overflow and underflow, and the gradient is unscaled in float32.
 
     Returns:
-        A scalar, already times ``weight``; float32 for 16-bit samples, else of their type. Its gradient reaches the
-        critic's parameters and is what the textbook's would be, None and zeros included; where the critic is piecewise
-        linear it takes two thirds of the operations. It can be differentiated again. ``real`` and ``fake`` are
-        constants: nothing reaches the generator.
-        Inside ``torch.no_grad()`` and ``torch.inference_mode()`` it is the value alone.
+        A scalar, multiplied by ``weight``, in the samples' dtype; float32 for 16-bit samples. Its gradient with respect
+        to the critic's parameters equals the textbook's, also where that is None or zero. For a piecewise-linear critic
+        it takes two thirds of the textbook's operations. It can be differentiated again. ``real`` and ``fake`` are
+        detached: no gradient reaches the generator. Inside ``torch.no_grad()`` and ``torch.inference_mode()`` the
+        penalty has no graph.
 
     Raises:
         TypeError: an argument is of the wrong type, or the critic returned no floating-point tensor.
@@ -117,7 +117,7 @@ def r1_penalty(
         weight: twice the factor of the mean, at least 0.
         scaler: as for :func:`gradient_penalty`.
 
-    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+    Return value, errors, autocast and grad modes: as :func:`gradient_penalty`.
 
     Source: Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.1.
     """
@@ -160,14 +160,14 @@ def dragan_penalty(
 
     Args:
         critic: as for :func:`gradient_penalty`.
-        real: the real samples :math:`x`, of shape (B, ...), at least two numbers.
+        real: the real samples :math:`x`, of shape (B, ...), with at least two elements.
         args, kwargs: go to the critic untouched.
         weight: factor of the mean, at least 0.
-        target: the norm that costs nothing, at least 0.
-        generator: draws :math:`u`, on the device of ``real``; PyTorch's default generator of the device if None.
+        target: the norm that is not penalised, at least 0.
+        generator: draws :math:`u` on the device of ``real``; by default PyTorch's generator of the device.
         scaler: as for :func:`gradient_penalty`.
 
-    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+    Return value, errors, autocast and grad modes: as :func:`gradient_penalty`.
 
     Source: Kodali et al., "On Convergence and Stability of GANs", 2017, algorithm 1.
     """
@@ -176,9 +176,9 @@ def dragan_penalty(
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
     if real.numel() < 2:
-        raise ValueError("real: expected at least two numbers, whose standard deviation is taken, got one")
+        raise ValueError("real: expected at least two elements, for a standard deviation, got one")
     with torch.inference_mode(False), torch.no_grad():
-        check_generator(generator, real)
+        check_generator("generator", generator, "real", real)
         u = draw_uniform(real, real.shape, generator)
         points = (real + 0.5 * real.to(u.dtype).std() * u).to(real.dtype)
     return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight, target=target)
@@ -206,7 +206,7 @@ def wgan_div_penalty(
         k: factor of the mean, at least 0.
         p: power of the norm, at least 2.
 
-    Returns, raises, and works under autocast and without gradients as :func:`gradient_penalty`.
+    Return value, errors, autocast and grad modes: as :func:`gradient_penalty`.
 
     Source: Wu et al., "Wasserstein Divergence for GANs", 2018.
     """
@@ -257,7 +257,5 @@ def _norm_penalty(
 
 
 def _check_critic(critic: Any, scaler: Any) -> None:
-    if not callable(critic):
-        raise TypeError(f"critic: expected a callable, got {type(critic).__name__}")
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+    check_callable("critic", critic)
+    check_scaler("scaler", scaler)

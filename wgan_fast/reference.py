@@ -1,4 +1,4 @@
-"""Every operator in plain PyTorch: specification, fallback, oracle of the tests and baseline of the benchmarks.
+"""Every operator in plain PyTorch: the specification, the fallback, and the baseline of tests and benchmarks.
 
 The signatures are those of ``torch.ops.wgan_fast``; arguments are checked in :mod:`wgan_fast.ops`.
 """
@@ -27,7 +27,7 @@ def gradient_norm_penalty(
     rows = gradient.reshape(gradient.shape[0], -1).to(accumulate_dtype(gradient.dtype))
     squares = (rows * rows).sum(dim=1)
     zero = squares == 0
-    # At a zero norm the subgradient is 0: the root is kept away from its pole, then the norm is put back.
+    # The subgradient at a zero norm is 0: the square root is taken of 1 there, then replaced by 0.
     norms = squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
     excess = norms - target
     if one_sided:
@@ -78,7 +78,7 @@ def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
     """``w <- min(max(w, -bound), bound)`` in place."""
     with torch.no_grad():
         for tensor in tensors:
-            if bound <= torch.finfo(tensor.dtype).max:  # beyond it there is nothing to clip, and clamp_ refuses
+            if bound <= torch.finfo(tensor.dtype).max:  # a larger bound clips nothing, and clamp_ refuses it
                 tensor.clamp_(-bound, bound)
 
 
@@ -95,8 +95,8 @@ def rmsprop_(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. Nothing happens
-    where ``found_inf`` is not 0; an infinite ``clip`` is none.
+    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. If ``found_inf`` is
+    not 0, nothing is changed. An infinite ``clip`` means no clipping.
     """
     with torch.no_grad():
         for weight, gradient, square_average in zip(params, grads, square_averages, strict=True):
@@ -129,7 +129,7 @@ def gradient_penalty(
     t: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """The textbook gradient penalty, as it is copied from repository to repository, without its usual mistakes."""
+    """The textbook gradient penalty of WGAN-GP, by two nested calls of autograd."""
     real, fake = real.detach(), fake.detach()
     if t is None:
         t = torch.rand(real.shape[0], device=real.device, dtype=accumulate_dtype(real.dtype))
@@ -149,8 +149,8 @@ def critic_step(
     *args: Any,
     penalty: Callable[..., Tensor] = gradient_penalty,
 ) -> Tensor:
-    """The textbook update of a critic: real and fake samples scored one after the other, one backward. Returns loss,
-    estimate of the Wasserstein distance and penalty, from before the update.
+    """The textbook update of a critic: real and fake samples scored one after the other, one backward pass. Returns
+    loss, Wasserstein estimate and penalty, computed before the update.
     """
     optimizer.zero_grad()
     wasserstein = critic(real, *args).mean() - critic(fake, *args).mean()

@@ -1,4 +1,4 @@
-"""One update of the critic, and one of the generator, each as one call."""
+"""One update of the critic, and one of the generator, each in one call."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -10,34 +10,35 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from wgan_fast._checks import check_callable, check_scores, module_of
-from wgan_fast._library import warn_user
-from wgan_fast.backends import CaptureError, choose_backend, make_runner
-from wgan_fast.input_gradient import without_autocast
-from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss, scalar
+from wgan_fast._checks import check_callable, check_scalar, check_scores, module_of, without_partial
+from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
+from wgan_fast._step.optimization import Optimization, broadcast
+from wgan_fast._torch import training_mode, warn_user, without_autocast
+from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
-from wgan_fast.row_coupling import training_mode
-from wgan_fast.update import Update, broadcast
 
+__all__ = ["BACKENDS", "CriticStep", "GeneratorStep", "Samples"]
+
+#: A batch, or a function without arguments that makes one.
 Samples = Tensor | Callable[[], Tensor]
 
 
 class _Step:
-    """What both steps do: take a loss, differentiate it with respect to the optimizer's parameters, update them."""
+    """Common to both steps: a loss, its gradients with respect to the optimizer's parameters, an update of these."""
 
-    _batch_size: int  # of the last call
+    _batch_size: int  # in the last call
 
-    def __init__(self, networks: tuple[Any, ...], update: Update, backend: str) -> None:
-        self._networks, self._update = networks, update
+    def __init__(self, networks: tuple[Any, ...], optimization: Optimization, backend: str) -> None:
+        self._networks, self._optimization = networks, optimization
         self._auto = backend == "auto"
-        self._use(*choose_backend(backend, update, networks))
-        if update.process_group is not None:
+        self._use(*choose_backend(backend, optimization, networks))
+        if optimization.process_group is not None:
             tensors = [tensor for module in self._modules() for tensor in _tensors(module)]
-            broadcast([*update.parameters(frozen=True), *tensors], update.process_group)
+            broadcast([*optimization.parameters(frozen=True), *tensors], optimization.process_group)
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
-        self._run = make_runner(backend, self._differentiate, self._update, self._state)
+        self._run = make_runner(backend, self._differentiate, self._optimization, self._state)
 
     def _modules(self) -> list[nn.Module]:
         return [module for network in self._networks if (module := module_of(network)) is not None]
@@ -47,15 +48,15 @@ class _Step:
 
     @property
     def skipped(self) -> int:
-        """How many updates were skipped because a gradient was not finite. Waits for the device."""
-        return self._update.skipped.total()
+        """The number of updates that were skipped because a gradient was not finite. Waits for the device."""
+        return self._optimization.skipped.total()
 
     def _terms(self, *inputs: Any) -> Iterator[tuple[str, Tensor]]:
-        """The terms of the loss, by name, each computed when it is asked for."""
+        """Yields the names and terms of the loss; each term is computed when the iterator reaches it."""
         raise NotImplementedError
 
     def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
-        """What the step returns, of the terms."""
+        """The statistics that the step returns, computed from the terms."""
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
@@ -68,49 +69,49 @@ class _Step:
                 warn_user(f"{error}; it goes on eagerly", RuntimeWarning)
                 self._use("eager", str(error))
                 statistics = self._run(*inputs)
-        self._update.skipped.listen()
+        self._optimization.skipped.listen()
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
-        """Statistics, gradients, size of the batch. The graph of one term is freed before the next is computed."""
-        parameters = self._update.parameters()
+        """Statistics, gradients, batch size. The graph of each term is freed before the next term is computed."""
+        parameters = self._optimization.parameters()
         if not parameters:
             raise ValueError("optimizer: all of its parameters are frozen")
-        at_once = any(map(_has_hooks, parameters))  # hooks are for the whole gradient
+        at_once = any(map(_has_hooks, parameters))  # hooks must see the whole gradient
         terms: dict[str, Tensor] = {}
         try:
             for name, term in self._terms(*inputs):
-                if not terms:  # the first forward has found nothing wrong; the new gradients take the old ones' memory
+                if not terms:  # after the first forward, which checks arguments; frees memory for the new gradients
                     self._forget_gradients()
                 terms[name] = term if at_once else self._backward(term, parameters)
             if at_once:
                 minimised = [term for term in terms.values() if term.requires_grad]
                 self._backward(torch.stack(minimised).sum(), parameters)
         except BaseException:
-            if terms:  # half a gradient is worse than none
+            if terms:  # leave no gradient of some terms alone
                 self._forget_gradients()
             raise
         gradients = [parameter.grad for parameter in parameters]
         if all(gradient is None for gradient in gradients):
-            raise ValueError("optimizer: none of its parameters has a part in the loss")
+            raise ValueError("optimizer: the loss depends on none of its parameters")
         return self._statistics(terms).detach(), gradients, self._batch_size
 
     def _forget_gradients(self) -> None:
-        for parameter in self._update.parameters(frozen=True):
+        for parameter in self._optimization.parameters(frozen=True):
             parameter.grad = None
 
     def _backward(self, term: Tensor, parameters: list[Tensor]) -> Tensor:
-        """Adds to the gradients, and lets go of the graph."""
-        if term.requires_grad:  # a penalty may be a number, now and then
-            loss = term if self._update.scaler is None else self._update.scaler.scale(term)
+        """Accumulates the term's gradients and frees its graph. Returns the detached term."""
+        if term.requires_grad:  # a lazy penalty is a constant in some steps
+            loss = term if self._optimization.scaler is None else self._optimization.scaler.scale(term)
             with without_autocast(loss.device.type):
                 loss.backward(inputs=parameters)
         return term.detach()
 
     def _state(self) -> Hashable:
-        """What a capture or a trace freezes, beside the inputs."""
-        device, modules = self._update.device.type, self._modules()
-        parameters = self._update.parameters(frozen=True)
+        """What a capture or a trace freezes beside the inputs; a change requires a new one."""
+        device, modules = self._optimization.device.type, self._modules()
+        parameters = self._optimization.parameters(frozen=True)
         return (
             *(self._frozen_by_a_graph() if self.backend == "graph" else ()),
             *(id(parameter) for parameter in parameters),
@@ -122,15 +123,15 @@ class _Step:
         )
 
     def _frozen_by_a_graph(self) -> Iterator[Hashable]:
-        """The optimizer's settings, and where everything lies: a graph knows addresses."""
-        optimizer = self._update.optimizer
+        """The optimizer's settings, and the addresses of all tensors, which a CUDA graph records."""
+        optimizer = self._optimization.optimizer
         for group in optimizer.param_groups:
             for name, value in group.items():
                 if isinstance(value, Tensor) and value.is_cpu:
                     yield value.item()
                 elif name != "params":
                     yield tuple(value) if isinstance(value, list) else value
-        tensors = self._update.parameters(frozen=True)
+        tensors = self._optimization.parameters(frozen=True)
         for module in self._modules():
             tensors += _tensors(module)
         for state in optimizer.state.values():
@@ -145,33 +146,33 @@ class CriticStep(_Step):
     Args:
         critic: any callable from a batch of samples to scores.
         optimizer: holds the critic's parameters. Adam and AdamW are fastest with ``fused=True``, which is set for them
-            on the CPU where neither ``fused`` nor ``foreach`` was chosen; a GPU's wants ``capturable=True``, too. With
-            clipping there is :class:`wgan_fast.optim.RMSprop`, which clips in the same pass.
+            on the CPU where neither ``fused`` nor ``foreach`` is set; on a GPU, set ``capturable=True`` too. For weight
+            clipping, :class:`wgan_fast.optim.RMSprop` clips in the same pass.
         penalty, loss: as for :class:`~wgan_fast.losses.CriticLoss`.
-        clip: None, or the bound that the weights are clipped to after each update.
-        backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced
-            whole and compiled; or ``"auto"``, which takes the graph where it can, and says so where it finds that it
-            cannot. The attribute ``backend`` says which it is, and ``reason`` why.
-        scaler: None, or a GradScaler for float16 under autocast. It also scales inside :func:`gradient_penalty` and
-            :func:`wgan_div_penalty`; give other penalties theirs.
-        process_group: None, or the processes that train together, each with samples of its own. They begin with the
-            parameters of the first. Gradients and statistics are those of all samples together, in one all-reduce, also
-            where the numbers of samples differ.
+        clip: bound that the weights are clipped to after each update; None: no clipping.
+        backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced as
+            one graph and compiled; or ``"auto"``, a CUDA graph where possible, else eager, with a warning if a capture
+            fails. The attribute ``backend`` holds the choice, and ``reason`` the reason for it.
+        scaler: None, or a GradScaler for float16 under autocast. The step passes it on to :func:`gradient_penalty` and
+            :func:`wgan_div_penalty`; bind it to other penalties yourself.
+        process_group: None, or the processes that train together, each with samples of its own. Parameters are copied
+            from the first process at construction. Gradients and statistics are averaged over all samples in one
+            all-reduce, also where the processes have different numbers of samples.
 
-    Call it with ``real``, ``fake``, and whatever else goes to the critic. ``fake`` is a tensor, or a function without
-    arguments that makes one; it is called without a graph through the generator, as a part of the step, random numbers
-    and all. Pass the same function every time. Returns a :class:`~wgan_fast.losses.CriticOutput`, detached. Nothing
-    waits for the device.
+    Call it with ``real``, ``fake``, and further arguments of the critic. ``fake`` is a tensor, or a function without
+    arguments that makes one. The step calls the function without gradients, and captures it too, random numbers
+    included; pass the same function every time. Returns a detached :class:`~wgan_fast.losses.CriticOutput`, without
+    waiting for the device.
 
-    A gradient that is not finite skips the update; ``skipped`` counts, and a warning says so. An optimizer of PyTorch's
-    on a GPU that cannot skip by itself (it can with ``fused=True``) makes the step wait for the device.
+    An update with a gradient that is not finite is skipped; ``skipped`` counts these, and a warning reports them. On a
+    GPU, the step waits for the device if the optimizer cannot skip on the device, as PyTorch's with ``fused=True`` can.
 
-    With the graph or the compiler, the first steps of inputs of a new kind (other shapes, another learning rate that is
-    a number and no tensor, another mode of training) capture or compile anew.
+    A CUDA graph or compiled code is made anew for new shapes, for a learning rate that is a changed number rather than
+    a tensor, and for another training mode.
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: the backend cannot serve, or shapes, types or devices differ. Nothing has been changed then.
+        ValueError: the backend cannot be used, or shapes, dtypes or devices differ. Nothing has been changed then.
 
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1, lines 4 to 9; with ``clip``:
     Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, lines 3 to 7.
@@ -196,24 +197,24 @@ class CriticStep(_Step):
     ) -> None:
         if isinstance(critic, DistributedDataParallel):
             raise TypeError(
-                "critic: expected the critic itself, got it in DistributedDataParallel; pass it as it is, with "
+                "critic: expected a critic that is not in DistributedDataParallel; pass its module, with "
                 "process_group, or wrap a CriticLoss"
             )
-        update = Update(optimizer, clip=clip, scaler=scaler, process_group=process_group)
-        if penalty is not None and update.scaler is not None and _takes_scaler(penalty):
-            penalty = partial(penalty, scaler=update.scaler)
-        update.generators += _generators(penalty)
+        optimization = Optimization(optimizer, clip=clip, scaler=scaler, process_group=process_group)
+        if penalty is not None and optimization.scaler is not None and _takes_scaler(penalty):
+            penalty = partial(penalty, scaler=optimization.scaler)
+        optimization.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
-        super().__init__((critic,), update, backend)
+        super().__init__((critic,), optimization, backend)
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:
-        """Updates the critic, and returns loss, Wasserstein estimate and penalty from before the update."""
+        """Updates the critic. Returns loss, Wasserstein estimate and penalty, computed before the update."""
         return CriticOutput(*self._step(real, fake, args, kwargs).unbind())
 
     def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
             fake = _samples("fake", fake)
-        if self._update.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
+        if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
             raise ValueError(
                 f"fake: expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
             )
@@ -236,10 +237,10 @@ class GeneratorStep(_Step):
             :func:`~wgan_fast.losses.non_saturating_generator_loss`.
         backend, scaler, process_group: as for :class:`CriticStep`.
 
-    Call it with ``latent``, a tensor or a function without arguments that draws one, and whatever else goes to both the
-    generator and the critic (labels, say). Returns the loss, detached. Nothing waits for the device.
+    Call it with ``latent``, a tensor or a function without arguments that draws one, and further arguments of both
+    generator and critic (labels, say). Returns the detached loss, without waiting for the device.
 
-    Raises, skips, and captures as :class:`CriticStep`.
+    Errors, skipped updates and captures are as for :class:`CriticStep`.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, lines 9 to 11.
     """
@@ -258,22 +259,23 @@ class GeneratorStep(_Step):
         for name, function in (("generator", generator), ("critic", critic), ("loss", loss)):
             check_callable(name, function)
         self._generator, self._critic, self._loss = generator, critic, loss
-        update = Update(optimizer, scaler=scaler, process_group=process_group)
-        judge, mine = module_of(critic), module_of(generator)
-        of_critic = set(map(id, judge.parameters() if judge else ())) - set(map(id, mine.parameters() if mine else ()))
-        if any(id(parameter) in of_critic for parameter in update.parameters(frozen=True)):
+        optimization = Optimization(optimizer, scaler=scaler, process_group=process_group)
+        of_critic_alone = _parameter_ids(critic) - _parameter_ids(generator)
+        if any(id(parameter) in of_critic_alone for parameter in optimization.parameters(frozen=True)):
             raise ValueError("optimizer: expected the generator's parameters, got some of the critic's")
-        super().__init__((generator, critic), update, backend)
+        super().__init__((generator, critic), optimization, backend)
 
     def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
-        """Updates the generator, and returns its loss from before the update."""
+        """Updates the generator. Returns its loss, computed before the update."""
         return self._step(latent, args, kwargs).squeeze(0)
 
     def _terms(self, latent: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
         fake = self._generator(_samples("latent", latent), *args, **kwargs)
         scores = self._critic(fake, *args, **kwargs)
         check_scores("critic", scores)
-        yield "loss", scalar("loss", self._loss(scores))
+        loss = self._loss(scores)
+        check_scalar("loss", loss)
+        yield "loss", loss
         self._batch_size = len(fake)
 
     def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
@@ -282,8 +284,8 @@ class GeneratorStep(_Step):
 
 @contextmanager
 def _without_cached_casts() -> Iterator[None]:
-    """Autocast keeps copies of weights until its block ends. They end here: a step changes the weights, and a captured
-    graph must make its own.
+    """Clears autocast's cache of cast weights before and after a step: a step changes the weights, and a captured graph
+    must contain the casts.
     """
     torch.clear_autocast_cache()
     try:
@@ -301,6 +303,11 @@ def _samples(name: str, samples: Samples) -> Tensor:
     return made
 
 
+def _parameter_ids(network: Any) -> set[int]:
+    module = module_of(network)
+    return set() if module is None else set(map(id, module.parameters()))
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -310,10 +317,9 @@ def _has_hooks(parameter: Tensor) -> bool:
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:
-    keywords = getattr(penalty, "keywords", {})  # of a functools.partial
-    return [value for value in keywords.values() if isinstance(value, torch.Generator)]
+    return [value for value in without_partial(penalty)[1].values() if isinstance(value, torch.Generator)]
 
 
 def _takes_scaler(penalty: Any) -> bool:
-    function = getattr(penalty, "func", penalty)  # of a functools.partial
-    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in getattr(penalty, "keywords", {})
+    function, keywords = without_partial(penalty)
+    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in keywords

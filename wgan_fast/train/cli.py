@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn, get_args
 import torch
 import typer
 
-from wgan_fast import benchmark
+from wgan_fast import bench as benchmark
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train import checkpoint
 from wgan_fast.train.codec import save_samples

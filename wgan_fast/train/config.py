@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from wgan_fast._checks import check_integer
-from wgan_fast.backends import BACKENDS
+from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data import DATASETS
 from wgan_fast.train.models import MODELS

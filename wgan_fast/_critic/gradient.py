@@ -1,7 +1,7 @@
-"""The gradient of a critic at points, ready to be differentiated again without dead work."""
+"""The gradient of a critic's scores with respect to its input, differentiable again without dead work."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, check_scores, module_of
-from wgan_fast._library import extension, warn_user
-from wgan_fast.critic_mode import CriticMode
+from wgan_fast._critic.layers import CriticLayers
+from wgan_fast._library import extension
+from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
 
 
 def input_gradient(
@@ -22,14 +23,14 @@ def input_gradient(
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """The gradient of the sum of the scores with respect to the points, with a graph where gradients are enabled.
+    """The gradient of the sum of the scores with respect to the points, with a graph if gradients are enabled.
 
-    ``scaler`` scales the backward pass through a critic in float16, whose numbers would otherwise leave its range.
+    ``scaler`` scales the backward pass through a float16 critic, against overflow and underflow.
     """
     if torch._C._are_functorch_transforms_active():
         return _input_gradient_in_transform(critic, points, args, kwargs, scaler)
     create_graph = torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled():  # its tensors cannot be saved for a derivative
+    if torch.is_inference_mode_enabled():  # autograd cannot save inference tensors
         args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
     with grad_mode(True):
         points.requires_grad_()
@@ -37,7 +38,7 @@ def input_gradient(
         gradient = None
         if scores.requires_grad:
             graph.let_go_of_inputs()
-            # Autocast is for the forward; the type of each backward operation follows from it.
+            # Autocast is for the forward alone; the dtypes of the backward follow from those of the forward.
             with without_autocast(points.device.type):
                 (gradient,) = torch.autograd.grad(
                     scores, points, _scaled_ones(scores, scaler), create_graph=create_graph, allow_unused=True
@@ -58,7 +59,7 @@ def _input_gradient_in_transform(
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """The same inside a ``torch.func`` transform, which knows no ``requires_grad_``."""
+    """The same inside a ``torch.func`` transform, where ``requires_grad_`` is not allowed."""
     scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
     with without_autocast(points.device.type):
         return _unscaled(pull_back(_scaled_ones(scores, scaler))[0], scaler)
@@ -82,8 +83,8 @@ _compiled_critics: WeakSet[Any] = WeakSet()
 def _scores_and_graph(
     critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Any]:
-    """The critic runs uncompiled, for what is compiled has no second derivative in PyTorch. Where only a part of it is,
-    the graph tells, and the critic runs once more.
+    """Runs the critic uncompiled, because compiled code has no second derivative in PyTorch. A critic of which only a
+    submodule is compiled is recognised by its graph, and runs once more.
     """
     if not is_compiled(critic) and not _is_in(_compiled_critics, critic):
         scores = _scores(critic, points, args, kwargs)
@@ -103,16 +104,16 @@ def _scores_and_graph(
 
 
 def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    with CriticMode() as mode:
+    with CriticLayers() as layers:
         scores = critic(points, *args, **kwargs)
     check_scores("critic", scores)
-    if mode.batch_statistics:
+    if layers.batch_statistics:
         _warn_of_batch_statistics(critic)
     return scores
 
 
 class _PyTorchGraph:
-    """In place of the extension's graph, where that is missing."""
+    """Takes the place of ``CriticGraph`` where the extension is missing."""
 
     compiled = False
 
@@ -127,28 +128,6 @@ class _PyTorchGraph:
 
 
 _CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph
-
-
-def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
-    """Gradients enabled or not, and no inference mode. Nothing, which is what it usually costs, where it is so."""
-    if torch.is_inference_mode_enabled():
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(enabled))
-        return stack
-    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
-
-
-def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of one of inference mode, which cannot be saved for a derivative."""
-    with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor
-
-
-def without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 _warned_critics: WeakSet[Any] = WeakSet()
@@ -167,29 +146,20 @@ def _warn_of_batch_statistics(critic: Any) -> None:
     )
     warn_user(
         f"critic: {next(names, 'it uses batch normalisation')}, which lets the samples of a batch influence one "
-        "another; the norm of each sample's gradient is then not what the penalty means. Layer, instance or group "
-        "normalisation does not have this fault.",
+        "another, so that the penalty is not on the gradient of each sample's own score. Use layer, instance or group "
+        "normalisation instead.",
         UserWarning,
     )
 
 
-def is_compiled(critic: Any) -> bool:
-    attributes = getattr(critic, "__dict__", {})
-    return (
-        "_orig_mod" in attributes.get("_modules", ())  # torch.compile(module)
-        or attributes.get("_compiled_call_impl") is not None  # module.compile()
-        or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
-    )
-
-
 def _identity(critic: Any) -> Any:
-    """What stays the same from call to call: the module of a bound method, the code of a function."""
-    if isinstance(critic, nn.Module):  # it is slow to say what it does not have
+    """An object that stays the same between calls: the module of a bound method, the code of a function."""
+    if isinstance(critic, nn.Module):  # a failing getattr() is slow on a Module
         return critic
     return getattr(critic, "__self__", getattr(critic, "__code__", critic))
 
 
-# What has no hash or no weak references is in no set.
+# An object without hash or weak references cannot be in a WeakSet: it is examined anew at each call.
 def _is_in(critics: WeakSet[Any], critic: Any) -> bool:
     try:
         return _identity(critic) in critics

@@ -1,22 +1,25 @@
-"""Whether real and fake samples may be scored in one batch."""
+"""Whether the rows of a critic's batch are independent, so that real and fake samples can be scored in one batch."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wgan_fast._checks import module_of
 
 
 @torch.no_grad()
 def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> bool | None:
-    """Whether scoring both in one batch is the same as scoring one after the other: each row has scores of its own,
-    which do not change in any bit when the other half of the batch does, nor beyond rounding when there is none, and
-    scoring leaves the critic's buffers and the random state alone.
+    """Whether scoring real and fake samples in one batch equals scoring one after the other. A probe of four forwards
+    checks that
 
-    None where these samples cannot tell: the scores are all alike, or not finite. A critic that cannot be asked may not
-    (it is no Module, whose buffers are known; it takes one size of batch alone; it runs inside a transform). Buffers
-    and random state are put back.
+    - the scores of one half of a batch stay bitwise the same when the other half changes;
+    - the scores of fake samples alone equal those in the common batch, up to rounding;
+    - scoring changes neither the critic's buffers nor PyTorch's random state.
+
+    False: rows are coupled, or the critic is not a Module, or the probe raised (a critic for one batch size, say, or
+    inside a transform). None: the scores are constant or not finite, so that these samples do not decide. Buffers and
+    random state are restored.
     """
     module = module_of(critic)
     if module is None:
@@ -48,21 +51,11 @@ def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake:
                     for (part, name, buffer), value in zip(owners, values, strict=True)
                 )
             )
-        except Exception:  # an error of the critic's own is met again when it is called with each half
+        except Exception:  # an error of the critic itself is raised again when each half is scored
             return False
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
-
-
-def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
-    """The mode of each part of a Module, and how much a dropout drops."""
-
-    def drops(part: nn.Module) -> float | None:
-        p = part.__dict__.get("p")
-        return p if isinstance(p, float | int) else None
-
-    return tuple((part.training, drops(part)) for part in module.modules())
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What becomes of gradients: reduced over processes, checked, applied by the optimizer; then weights are clipped."""
+"""The application of gradients: all-reduce, check for non-finite numbers, the optimizer's step, clipping of weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from wgan_fast._checks import accumulate_dtype, check_number
-from wgan_fast._library import warn_user
+from wgan_fast._checks import accumulate_dtype, check_number, check_scaler
+from wgan_fast._torch import warn_user
 from wgan_fast.ops import clip_weights_
 
 
-class Update:
-    """One update of the optimizer's parameters.
+class Optimization:
+    """Applies gradients to the optimizer's parameters.
 
     Args:
-        optimizer: any optimizer of PyTorch's kind.
-        clip: None, or the bound that the weights are clipped to after each update.
-        scaler: None, or the GradScaler that the loss was scaled with.
-        process_group: None, or the processes whose gradients are averaged, weighted by their numbers of samples.
+        optimizer: any ``torch.optim.Optimizer`` but LBFGS.
+        clip: bound that the weights are clipped to after each update; None: no clipping.
+        scaler: the GradScaler that the loss was scaled with, or None.
+        process_group: the processes whose gradients are averaged, weighted by their numbers of samples; or None.
 
-    A gradient that is not finite skips the update, in all processes alike.
+    An update with a non-finite gradient is skipped, in all processes of the group.
     """
 
     def __init__(
@@ -36,8 +36,7 @@ class Update:
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if clip is not None:
             check_number("clip", clip, minimum=0.0)
-        if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-            raise TypeError(f"scaler: expected a torch.amp.GradScaler, got {type(scaler).__name__}")
+        check_scaler("scaler", scaler)
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
             reason = ": this process is no member of it" if process_group is dist.GroupMember.NON_GROUP_MEMBER else ""
             raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}{reason}")
@@ -60,17 +59,17 @@ class Update:
             self._fuse()
         self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
-        #: Generators of random numbers that the loss draws from, beside PyTorch's default ones.
+        #: Random generators that the loss draws from, other than PyTorch's default ones.
         self.generators: list[torch.Generator] = []
 
     def parameters(self, *, frozen: bool = False) -> list[Tensor]:
-        """The optimizer's; with those that are frozen or without."""
+        """The optimizer's parameters, without those that are frozen unless ``frozen``."""
         parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         return [parameter for parameter in parameters if frozen or parameter.requires_grad]
 
     def _fuse(self) -> None:
-        """Takes PyTorch's fused implementation, whose own choice on a CPU is a loop of a dozen passes over each
-        parameter: the same numbers up to rounding, and the same state. What is loaded later may have undone it.
+        """Selects PyTorch's fused Adam: the same numbers up to rounding, and the same state. PyTorch's default on a CPU
+        takes a dozen passes over each parameter. Called before each update, as ``load_state_dict`` resets the choice.
         """
         for setting in (self.optimizer.defaults, *self.optimizer.param_groups):
             setting["fused"] = True
@@ -78,11 +77,11 @@ class Update:
 
     @property
     def skips_on_device(self) -> bool:
-        """Whether the optimizer can skip an update without the host's knowing."""
+        """Whether the optimizer can skip an update on the device, without a synchronisation with the host."""
         return getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
     def _has_momentum(self) -> bool:
-        """A first step that PyTorch's fused SGD skips would leave it a momentum that nobody has written."""
+        """False for SGD before its first step: fused SGD would keep uninitialised momentum where it skips that step."""
         return not isinstance(self.optimizer, torch.optim.SGD) or all(
             group["momentum"] == 0 or "momentum_buffer" in self.optimizer.state.get(parameter, ())
             for group in self.optimizer.param_groups
@@ -91,8 +90,8 @@ class Update:
         )
 
     @torch.no_grad()
-    def __call__(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
-        """Returns the statistics, means over all samples of all processes."""
+    def apply(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
+        """One update. Returns the statistics, averaged over the samples of all processes."""
         parameters = self.parameters()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -100,13 +99,13 @@ class Update:
             self._fuse()
         if self.process_group is not None:
             statistics = _all_reduce(parameters, statistics, samples, self.process_group)
-        self.skipped.count(self._apply([p.grad for p in parameters if p.grad is not None]))
+        self.skipped.count(self._step_optimizer([p.grad for p in parameters if p.grad is not None]))
         if self.clip is not None:
             clip_weights_(parameters, self.clip)
         return statistics
 
-    def _apply(self, gradients: list[Tensor]) -> Tensor:
-        """Updates the parameters, or does not; returns whether a gradient was not finite, as 0 or 1 on the device."""
+    def _step_optimizer(self, gradients: list[Tensor]) -> Tensor:
+        """Steps the optimizer unless a gradient is not finite; returns whether one is, as 0 or 1 on the device."""
         if self.scaler is not None:
             try:
                 self.scaler.unscale_(self.optimizer)
@@ -118,7 +117,9 @@ class Update:
                 self.scaler.update()
                 return found_inf
             except BaseException:
-                self.scaler._per_optimizer_states.pop(id(self.optimizer), None)  # or it would take no other step
+                self.scaler._per_optimizer_states.pop(
+                    id(self.optimizer), None
+                )  # a GradScaler refuses the next step otherwise
                 raise
         found_inf = torch.zeros_like(self._one)
         for dtype in {gradient.dtype for gradient in gradients}:
@@ -141,7 +142,7 @@ class Update:
 
 
 def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it is an Adam whose user has left the choice of its implementation to PyTorch."""
+    """Whether it is an Adam or AdamW with neither ``foreach`` nor ``fused`` set, which fused Adam can replace."""
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and not any(
         any(setting[name] is not None for name in ("foreach", "fused"))
         or setting["differentiable"]
@@ -153,9 +154,9 @@ def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
 def _all_reduce(
     parameters: list[Tensor], statistics: Tensor, samples: int, process_group: "dist.ProcessGroup"
 ) -> Tensor:
-    """Averages gradients and statistics over the processes, in one flat buffer that ends with the number of samples."""
+    """Averages gradients and statistics over the processes, in one flat buffer whose last element counts samples."""
     for parameter in parameters:
-        if parameter.grad is None:  # the buffer has one layout in all processes
+        if parameter.grad is None:  # the buffer must have the same layout in all processes
             parameter.grad = torch.zeros_like(parameter)
         elif parameter.grad.is_sparse:
             parameter.grad = parameter.grad.to_dense()
@@ -171,16 +172,18 @@ def _all_reduce(
 
 
 def broadcast(tensors: Sequence[Tensor], process_group: "dist.ProcessGroup") -> None:
-    """All processes get the tensors of the first."""
+    """Copies the tensors of the first process into those of the others."""
     with torch.no_grad():
         for tensor in {id(tensor): tensor for tensor in tensors}.values():
             numbers = tensor.detach().flatten().clone()
-            dist.broadcast(numbers.view(torch.uint8), group=process_group, group_src=0)  # of any type
+            dist.broadcast(
+                numbers.view(torch.uint8), group=process_group, group_src=0
+            )  # as bytes, which every backend supports
             tensor.copy_(numbers.view_as(tensor))
 
 
 class SkippedUpdates:
-    """Counts skipped updates on the device. The host hears of them, and warns, without waiting for the device."""
+    """Counts skipped updates on the device. The host copies the count asynchronously, and warns when it has grown."""
 
     def __init__(self, device: torch.device) -> None:
         self._counter = torch.zeros((), device=device, dtype=torch.float32)
@@ -192,7 +195,7 @@ class SkippedUpdates:
         self._counter += found_inf
 
     def listen(self) -> None:
-        """Warns of what was skipped since; on a GPU, of what it has told by now."""
+        """Warns of updates skipped since the last call; on a GPU, as far as the copy of the count has arrived."""
         if self._counter.device.type != "cuda":
             self._hear(int(self._counter))
             return
@@ -206,7 +209,7 @@ class SkippedUpdates:
             self._sent.record(torch.cuda.current_stream(self._counter.device))
 
     def total(self) -> int:
-        """How many there were. Waits for the device."""
+        """The number of skipped updates. Waits for the device."""
         return int(self._counter)
 
     def _hear(self, total: int) -> None:

@@ -1,5 +1,5 @@
-"""Functions timed in turn, round by round, so that a machine whose speed drifts cannot favour one of them; and the
-short comparison with the textbook that ``wgan-fast bench`` prints.
+"""Timing of functions in interleaved rounds, so that drift of the machine's speed affects all alike; and the short
+comparison with the textbook that ``wgan-fast bench`` prints.
 """
 
 import copy
@@ -18,17 +18,17 @@ from wgan_fast.penalties import gradient_penalty
 from wgan_fast.step import CriticStep
 
 Function = Callable[[], object]
-L2_BYTES = 2**28  # more than any GPU's second-level cache holds
+L2_BYTES = 2**28  # larger than the L2 cache of any GPU
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; on a GPU the device's own, at the moment when it has done what it was given so far."""
+    """A clock in seconds; on a GPU, the device's own, read when all work launched so far is done."""
     return time.perf_counter if device.type != "cuda" else _device_clock(device)
 
 
 @functools.cache
 def _device_clock(device: torch.device) -> Callable[[], float]:
-    """Between two readings it counts what the device did, and its waiting for launches: what a user waits for, too."""
+    """Measures the device's time between two readings, including its idle time between launches."""
     last, total = None, 0.0
 
     def read() -> float:
@@ -36,7 +36,7 @@ def _device_clock(device: torch.device) -> Callable[[], float]:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
         event.synchronize()
-        if last is not None:  # events give float32, which is exact for a short span and coarse for a long one
+        if last is not None:  # elapsed_time is float32: precise for short spans alone
             total += last.elapsed_time(event) / 1e3
         last = event
         return total
@@ -45,7 +45,7 @@ def _device_clock(device: torch.device) -> Callable[[], float]:
 
 
 def chill(device: torch.device) -> None:
-    """Empties the second-level cache of a GPU, which would hide what a kernel reads. A CPU's caches are as they are."""
+    """Flushes the L2 cache of a GPU, so that kernels read from memory. Does nothing on a CPU."""
     if device.type == "cuda":
         _l2_filler(device).zero_()
 
@@ -56,7 +56,7 @@ def _l2_filler(device: torch.device) -> Tensor:
 
 
 def rounds_within(functions: Mapping[str, Function], device: torch.device, seconds: float) -> int:
-    """How often all of them can be called in that time: 7 to 60 times. Each has run before."""
+    """The number of rounds that fit in ``seconds``, from 7 to 60. Each function must have run before."""
     now = clock(device)
     start = now()
     for function in functions.values():
@@ -65,7 +65,7 @@ def rounds_within(functions: Mapping[str, Function], device: torch.device, secon
 
 
 def interleaved(functions: Mapping[str, Function], device: torch.device, seconds: float) -> dict[str, list[float]]:
-    """The seconds that each function took, in rounds of one call of each, after a warm-up."""
+    """The seconds of each call, in rounds that call each function once, after a warm-up."""
     now = clock(device)
     for _ in range(3):
         for function in functions.values():
@@ -81,7 +81,7 @@ def interleaved(functions: Mapping[str, Function], device: torch.device, seconds
 
 
 def quartiles(times: list[float]) -> tuple[float, float, float]:
-    """The first, the median and the third."""
+    """First quartile, median, third quartile."""
     first, median, third = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
     return first.item(), median.item(), third.item()
 
@@ -109,15 +109,15 @@ MNIST: Workload = (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1,
 
 
 def title(device: torch.device) -> str:
-    """Over the rows."""
+    """The heading of the table."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     head = f"wgan_fast against the textbook on {name}, PyTorch {torch.__version__}, float32, medians in turn"
-    how = "~: the quartiles overlap, so that this run cannot tell the two apart; nothing else should run meanwhile"
+    how = "~: the quartiles overlap, so the difference is not significant; nothing else should run meanwhile"
     return f"{head}\n{how}\n{'':<46}{'ours':>12}{'textbook':>12}{'times as fast':>16}"
 
 
 def rows(device: torch.device, seconds: float) -> Iterator[str]:
-    """A line for each comparison, when it is done."""
+    """Yields the line of each comparison once it is measured."""
     for name, make in _COMPARISONS.items():
         times = interleaved(make(device), device, seconds)
         (low, ours, high), (their_low, textbook, their_high) = (quartiles(times[who]) for who in ("ours", "textbook"))

@@ -1,4 +1,4 @@
-"""Who runs a step: PyTorch call by call, a captured CUDA graph, or the compiler."""
+"""The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -10,91 +10,91 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
-from wgan_fast._library import warn_user
-from wgan_fast.input_gradient import is_compiled, without_autocast
+from wgan_fast._step.optimization import Optimization
+from wgan_fast._torch import is_compiled, warn_user, without_autocast
 from wgan_fast.optim import RMSprop
-from wgan_fast.update import Update
 
 BACKENDS = ("auto", "eager", "graph", "compile")
 #: From a step's inputs to its statistics, the gradients of the parameters, and the number of samples.
 Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
-KEPT = 8  # captured or compiled steps that are kept, for inputs of so many kinds
+KEPT = 8  # captured or compiled runners that are kept, one for each kind of inputs
 
 
-def choose_backend(backend: str, update: Update, networks: tuple[Any, ...]) -> tuple[str, str]:
-    """The backend that serves, and why.
+def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any, ...]) -> tuple[str, str]:
+    """The backend to use, and the reason for the choice.
 
     Raises:
-        ValueError: there is none of that name, or it cannot serve; with the reason.
+        ValueError: no backend has that name, or it cannot run this step; the message gives the reason.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    obstacle = _obstacle_to_graph(update)
+    obstacle = _obstacle_to_graph(optimization)
     if backend == "graph" and obstacle is not None:
         raise ValueError(f"backend: a CUDA graph cannot be captured: {obstacle}")
     if backend == "compile":
-        _check_compilable(update, networks)
+        _check_compilable(optimization, networks)
     if backend != "auto":
         return backend, "it was asked for"
     return ("eager", obstacle) if obstacle else ("graph", "the parameters are on a GPU")
 
 
-def _check_compilable(update: Update, networks: tuple[Any, ...]) -> None:
-    if update.generators:
+def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> None:
+    if optimization.generators:
         raise ValueError(
-            "backend: a penalty that draws from a generator of its own cannot be compiled; let it draw from PyTorch's"
+            "backend: a penalty with a random generator of its own cannot be compiled; leave `generator` out"
         )
     if any(map(is_compiled, networks)):
-        raise ValueError(
-            "backend: a network that is compiled cannot be compiled once more; pass the one that it was compiled from"
-        )
+        raise ValueError("backend: a network is compiled already; pass the network that it was compiled from")
 
 
-def _obstacle_to_graph(update: Update) -> str | None:
-    if update.device.type != "cuda":
-        return f"the parameters are on {update.device}"
-    optimizer = update.optimizer
+def _obstacle_to_graph(optimization: Optimization) -> str | None:
+    if optimization.device.type != "cuda":
+        return f"the parameters are on {optimization.device}"
+    optimizer = optimization.optimizer
     if not isinstance(optimizer, RMSprop) and any(g.get("capturable") is False for g in optimizer.param_groups):
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
-    if not update.skips_on_device:
+    if not optimization.skips_on_device:
         return (
-            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's can that "
-            "are made with fused=True"
+            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's optimizers "
+            "with fused=True can"
         )
-    if update.process_group is not None and "nccl" not in torch.distributed.get_backend_config(update.process_group):
+    group = optimization.process_group
+    if group is not None and "nccl" not in torch.distributed.get_backend_config(group):
         return "the process group is not one of NCCL"
     return None
 
 
-def make_runner(backend: str, differentiate: Differentiate, update: Update, state: Callable[[], Hashable]) -> Any:
-    """A callable from a step's inputs to its statistics.
+def make_runner(
+    backend: str, differentiate: Differentiate, optimization: Optimization, state: Callable[[], Hashable]
+) -> Any:
+    """A runner: a callable from a step's inputs to its statistics.
 
-    ``state`` gives what, beside the inputs, a capture or a trace freezes: it is made anew when that changes.
+    ``state`` returns what a capture or a trace freezes beside the inputs; a new value makes a new capture or trace.
     """
     if backend == "eager":
-        return _EagerStep(differentiate, update)
-    return _ByKind(_GraphedStep if backend == "graph" else _CompiledStep, differentiate, update, state)
+        return _EagerRunner(differentiate, optimization)
+    return _RunnerPerKind(_GraphRunner if backend == "graph" else _CompiledRunner, differentiate, optimization, state)
 
 
-class _EagerStep:
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
+class _EagerRunner:
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
 
     def __call__(self, *inputs: Any) -> Tensor:
-        return self._update(*self._differentiate(*inputs))
+        return self._optimization.apply(*self._differentiate(*inputs))
 
 
-class _ByKind:
-    """Keeps a captured or compiled step for each kind of inputs: shapes, types, what is no tensor, the state around."""
+class _RunnerPerKind:
+    """Keeps a runner for each kind of inputs: their shapes and dtypes, the values that are not tensors, the state."""
 
     def __init__(
         self,
-        make: type["_GraphedStep | _CompiledStep"],
+        make: type["_GraphRunner | _CompiledRunner"],
         differentiate: Differentiate,
-        update: Update,
+        optimization: Optimization,
         state: Callable[[], Hashable],
     ) -> None:
-        self._make, self._differentiate, self._update, self._state = make, differentiate, update, state
+        self._make, self._differentiate, self._optimization, self._state = make, differentiate, optimization, state
         self._kept: dict[Hashable, Any] = {}
         self._kinds = 0
 
@@ -114,18 +114,18 @@ class _ByKind:
         return step(*tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}  # a copy captures its own
+        return {**self.__dict__, "_kept": {}}  # a copied step captures anew
 
     def _new(self, leaves: list[Any], structure: Any) -> Any:
         self._kinds += 1
         if self._kinds == KEPT + 1:
             warn_user(
-                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which takes its time: pass "
-                "samples of one shape, the same function every time, and a learning rate that changes as a tensor",
+                f"a step was captured or compiled for more than {KEPT} kinds of inputs, which is slow: pass samples of "
+                "one shape, the same function every time, and a changing learning rate as a tensor",
                 RuntimeWarning,
             )
         if len(self._kept) == KEPT:
-            del self._kept[next(iter(self._kept))]  # the one that was used longest ago
+            del self._kept[next(iter(self._kept))]  # the least recently used
 
         def differentiate(*tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
             remaining = iter(tensors)
@@ -133,32 +133,32 @@ class _ByKind:
                 *tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
             )
 
-        return self._make(differentiate, self._update)
+        return self._make(differentiate, self._optimization)
 
 
 class CaptureError(RuntimeError):
-    """A step does something that a CUDA graph or the compiler cannot hold."""
+    """A step cannot be captured in a CUDA graph, or the compiler refuses it."""
 
 
-class _GraphedStep:
-    """The first steps run call by call, on a side stream, which warms up what a capture must find ready. The next one
-    is captured, and replayed from then on. Every step is one of the training, none is run for the capture's sake.
+class _GraphRunner:
+    """Runs the first steps eagerly on a side stream, which warms up libraries and caches. Captures the next step, and
+    replays it from then on. Each of these steps is an update of the training; none is run for the capture alone.
     """
 
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
 
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
-        self._stream = torch.cuda.Stream(update.device)
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
+        self._stream = torch.cuda.Stream(optimization.device)
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         if self._warm < self.WARM_UP:
-            current = torch.cuda.current_stream(self._update.device)
+            current = torch.cuda.current_stream(self._optimization.device)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
-                statistics = self._update(*self._differentiate(*tensors))
+                statistics = self._optimization.apply(*self._differentiate(*tensors))
             current.wait_stream(self._stream)
             self._warm += 1
             return statistics
@@ -168,7 +168,7 @@ class _GraphedStep:
             for held, tensor in zip(self._inputs, tensors, strict=True):
                 held.copy_(tensor.detach())  # or `held` would collect the history of every input
         self._graph.replay()
-        for parameter, gradient in self._gradients:  # another graph's may have taken their place
+        for parameter, gradient in self._gradients:  # the graph of other inputs may have set its own
             parameter.grad = gradient
         return self._statistics.clone()
 
@@ -177,8 +177,8 @@ class _GraphedStep:
         pool = torch.cuda.graph_pool_handle()
         try:
             with self._capturing(pool) as graph:
-                self._statistics = self._update(*self._differentiate(*self._inputs))
-            self._gradients = [(parameter, parameter.grad) for parameter in self._update.parameters(frozen=True)]
+                self._statistics = self._optimization.apply(*self._differentiate(*self._inputs))
+            self._gradients = [(parameter, parameter.grad) for parameter in self._optimization.parameters(frozen=True)]
         except Exception as error:
             self._clear_up(pool)
             raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
@@ -186,46 +186,46 @@ class _GraphedStep:
 
     @contextmanager
     def _capturing(self, pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
-        """A graph of what is launched inside, on a stream of its own. Where a capture breaks off, torch.cuda.graph
-        leaves that stream current; the context around it restores the caller's.
+        """Captures what is launched inside, on a new stream. torch.cuda.graph alone would leave its stream
+        current where a capture fails.
         """
         graph = torch.cuda.CUDAGraph()
-        for generator in self._update.generators:
+        for generator in self._optimization.generators:
             graph.register_generator_state(generator)
-        stream = torch.cuda.Stream(self._update.device)
+        stream = torch.cuda.Stream(self._optimization.device)
         with (
             torch.cuda.stream(stream),
-            # Other threads (a loader's, that pins memory) may go on with CUDA meanwhile.
+            # Other threads may use CUDA meanwhile, such as a loader's that pins memory.
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
         ):
             yield graph
 
     def _clear_up(self, pool: Any) -> None:
-        """After a capture that broke off. PyTorch then ends neither the allocation to the private pool nor the capture
-        of the generators, which would fail in every other graph.
+        """Cleans up after a failed capture. PyTorch then ends neither allocation to the private pool nor the capture of
+        generators, and a generator in that state fails in every other graph.
         """
-        for parameter in self._update.parameters(frozen=True):
-            parameter.grad = None  # in memory that was never written
-        device = self._update.device.index or 0
+        for parameter in self._optimization.parameters(frozen=True):
+            parameter.grad = None  # the memory of the capture was never written
+        device = self._optimization.device.index or 0
         torch._C._cuda_endAllocateToPool(device, pool)
         torch._C._cuda_releasePool(device, pool)
-        with self._capturing(torch.cuda.graph_pool_handle()):  # its regular end is the generators' end too
-            torch.zeros(1, device=self._update.device)
+        with self._capturing(torch.cuda.graph_pool_handle()):  # a complete capture ends that of the generators, too
+            torch.zeros(1, device=self._optimization.device)
 
 
-class _CompiledStep:
-    """Loss and gradients, traced whole in PyTorch's plain operations, and compiled. The first step runs call by call;
-    the second is traced, which is a step of the training itself.
+class _CompiledRunner:
+    """Compiles loss and gradients, traced as one graph of plain PyTorch operations. The first step runs eagerly, the
+    second while it is traced, the others compiled. Each is an update of the training.
     """
 
-    def __init__(self, differentiate: Differentiate, update: Update) -> None:
-        self._differentiate, self._update = differentiate, update
+    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
+        self._differentiate, self._optimization = differentiate, optimization
         self._warm = False
         self._compiled: Callable[..., list[Tensor]] | None = None
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         if not self._warm:
-            statistics = self._update(*self._differentiate(*tensors))
+            statistics = self._optimization.apply(*self._differentiate(*tensors))
             self._warm = True
             return statistics
         try:
@@ -234,13 +234,14 @@ class _CompiledStep:
                     traced = make_fx(self._trace)(*tensors)
                 self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
             else:
-                with torch.no_grad(), without_autocast(self._update.device.type):  # the trace holds what autocast did
+                # The trace contains the casts that autocast made.
+                with torch.no_grad(), without_autocast(self._optimization.device.type):
                     self._found = self._compiled(*tensors)
         except Exception as error:
             raise CaptureError(f"the step cannot be compiled, take backend='eager': {error}") from error
         statistics, *found = self._found
         gradients = iter(found)
-        return self._update(
+        return self._optimization.apply(
             statistics, [next(gradients) if present else None for present in self._present], self._samples
         )
 

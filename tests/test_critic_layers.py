@@ -1,4 +1,4 @@
-"""A critic's layers inside a penalty: nobody sees a difference."""
+"""The library's layers against PyTorch's: same outputs, gradients, errors and hooks."""
 
 import copy
 import threading
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, r1_penalty, reference
-from wgan_fast.critic_mode import CriticMode
+from wgan_fast._critic.layers import CriticLayers
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU": nn.ReLU(),
@@ -59,7 +59,7 @@ class TestActivations:
         x = torch.randn(3, 5, 4).to(device, dtype).requires_grad_()
         before = x * 1
         expected = activation(before)
-        with CriticMode():
+        with CriticLayers():
             given = x * 1
             output = activation(given)
         assert (output is given) == (expected is before)
@@ -88,7 +88,7 @@ class TestActivations:
         torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
     def test_no_gates_without_gradients(self) -> None:
-        with CriticMode(), torch.no_grad():
+        with CriticLayers(), torch.no_grad():
             assert not nn.ReLU()(torch.randn(3, requires_grad=True)).requires_grad
 
     @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ class TestActivations:
     )
     def test_any_tensor(self, x: Tensor) -> None:
         expected = torch.relu(x)
-        with CriticMode():
+        with CriticLayers():
             output = torch.relu(x)
         assert output.layout == expected.layout and torch.equal(output.to_dense(), expected.to_dense())
 
     def test_training_rrelu_stays_random(self) -> None:
-        with CriticMode():
+        with CriticLayers():
             slopes = F.rrelu(-torch.ones(100), training=True).neg()
         assert slopes.std() > 0.01 and (slopes >= 1 / 8).all() and (slopes <= 1 / 3).all()
 
     def test_errors_are_pytorch_s(self) -> None:
-        with CriticMode():
+        with CriticLayers():
             with pytest.raises(ValueError, match="min_val cannot be greater than max_val"):
                 F.hardtanh(torch.randn(3), 1.0, 0.0)
             leaf = torch.full((3,), -1.0, requires_grad=True)
@@ -133,7 +133,7 @@ class TestActivations:
 
 
 class Tagged(Tensor):
-    """A subclass with an idea of its own."""
+    """A subclass of Tensor, which overrides functions itself."""
 
 
 class TestLayers:
@@ -144,7 +144,7 @@ class TestLayers:
             pytest.skip("not a shape of this layer")
         x = torch.randn(shape, requires_grad=True)
         expected = layer(x)
-        with CriticMode():
+        with CriticLayers():
             output = layer(x)
         torch.testing.assert_close(output, expected)
         v = torch.randn_like(expected)
@@ -156,7 +156,7 @@ class TestLayers:
     def test_numbers_of_any_kind(self, number: object) -> None:
         x, weight = torch.randn(2, 3, 8), torch.randn(4, 3, 3)
         expected = F.conv1d(x, weight, stride=number)
-        with CriticMode():
+        with CriticLayers():
             assert torch.equal(F.conv1d(x, weight, stride=number), expected)
 
     @pytest.mark.parametrize("channels", [1, 3, 4, 5])
@@ -164,7 +164,7 @@ class TestLayers:
         "options", [{}, {"stride": 2, "padding": 1}, {"stride": 3, "dilation": 2, "padding": (2, 0)}]
     )
     def test_back_to_few_channels(self, device: torch.device, channels: int, options: dict) -> None:
-        """The gradient at an image, whose transposed convolution is another one on the CPU."""
+        """The input gradient for images of few channels, a special case on the CPU."""
         layer = nn.Conv2d(channels, 6, (3, 2), **options).to(device, torch.float64)
         critic = nn.Sequential(layer, nn.LeakyReLU(0.2), nn.Flatten(), nn.LazyLinear(1)).to(device, torch.float64)
         points = torch.randn(2, 3, channels, 10, 11, dtype=torch.float64).to(device)
@@ -181,7 +181,7 @@ class TestLayers:
         critic.to(device, torch.float64)
 
         def scores(x: Tensor) -> Tensor:
-            with CriticMode():
+            with CriticLayers():
                 return critic(x).square()
 
         x = torch.randn(2, 2, 4, 4, dtype=torch.float64).to(device).requires_grad_()
@@ -190,7 +190,7 @@ class TestLayers:
 
     def test_subclasses_are_left_alone(self) -> None:
         x = torch.randn(3, 4).as_subclass(Tagged)
-        with CriticMode():
+        with CriticLayers():
             assert isinstance(F.relu(nn.Linear(4, 2)(x)), Tagged)
 
     def test_hooks_that_change_things(self) -> None:
@@ -248,7 +248,7 @@ def transformer() -> nn.Module:
 
 
 class TestTwiceDifferentiable:
-    """What PyTorch fuses it cannot differentiate twice; inside a penalty it takes the way that it can."""
+    """Layers whose fused implementation in PyTorch has no second derivative."""
 
     @pytest.mark.parametrize("make", [Fused, transformer])
     def test_attention(self, device: torch.device, make: Callable[[], nn.Module]) -> None:
@@ -303,13 +303,13 @@ class TestTwiceDifferentiable:
         seen: dict[str, bool] = {}
 
         class Spy(torch.overrides.TorchFunctionMode):
-            """Below the critic's mode: sees the call that it makes."""
+            """Lies below CriticLayers, and so receives the calls that it makes."""
 
             def __torch_function__(self, func, types, args=(), kwargs=None):
                 seen[getattr(func, "__name__", str(func))] = torch.backends.cudnn.enabled
                 return func(*args, **(kwargs or {}))
 
         critic = nn.GRU(4, 5, batch_first=True)
-        with Spy(), CriticMode():
+        with Spy(), CriticLayers():
             torch.tanh(critic(torch.randn(2, 3, 4))[0])
         assert seen["gru"] is False and seen["tanh"] is True

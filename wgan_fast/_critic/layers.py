@@ -1,4 +1,4 @@
-"""How a critic's layers are called inside a penalty: without dead work, and always twice differentiable."""
+"""Layers for a critic inside a penalty: twice differentiable, and without dead work in double backward."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,24 +12,24 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from wgan_fast._library import extension, is_traceable
+from wgan_fast._library import extension, is_traceable, register_fake
 
 Layer = Callable[..., Any]
 _C: Any = extension
 
 
-class CriticMode(TorchFunctionMode):
-    """While it is active, layers and activations are the library's own: the same outputs and gradients, in place where
-    the caller asked for it.
+class CriticLayers(TorchFunctionMode):
+    """While active, replaces PyTorch's layers and activations by the library's. Outputs and gradients are the same, and
+    in-place functions stay in place.
 
-    - Linear layers and convolutions can let go of their input.
-    - Piecewise-linear activations keep one bit for each element.
-    - Attention and recurrent layers take the implementation that PyTorch can differentiate twice.
+    - Linear layers and convolutions can free their input once no weight gradient can be requested.
+    - Piecewise-linear activations save one bit for each element.
+    - Attention and recurrent layers run in the implementation that PyTorch can differentiate twice.
 
-    What the library's operators do not know (a subclass of Tensor, a layout with gaps, a transform) stays PyTorch's.
+    Calls that the library's layers do not support (subclasses of Tensor, layouts with gaps, transforms) go to PyTorch.
     """
 
-    #: Whether a layer has normalised with the statistics of the batch.
+    #: Whether a layer has normalised with batch statistics.
     batch_statistics = False
 
     def __torch_function__(
@@ -37,11 +37,11 @@ class CriticMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         layer = _LAYERS.get(func)
-        # A subclass of Tensor has its own idea of every function, and the compiler knows PyTorch's.
+        # Subclasses of Tensor override functions themselves, and the compiler needs PyTorch's functions.
         if layer is not None and _PLAIN.issuperset(types) and not _is_for_the_compiler(func):
             try:
                 output = layer(*args, **kwargs)
-            except TypeError:  # arguments that only PyTorch's function takes, or refuses in its own words
+            except TypeError:  # PyTorch's function accepts these arguments, or raises its own error
                 output = None
             return func(*args, **kwargs) if output is None else output
         if func in _ATTENTION:
@@ -56,13 +56,33 @@ class CriticMode(TorchFunctionMode):
 
 
 def _is_for_the_compiler(func: Layer) -> bool:
-    """The compiler knows PyTorch's functions, and what a trace for it shall hold are activations that it can fuse."""
+    """Whether to call PyTorch's function: under Dynamo always; in a trace for activations, which the compiler fuses."""
     return torch.compiler.is_compiling() or (is_traceable() and func not in _LINEAR)
 
 
+@register_fake("piecewise_linear")
+def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _empty_gates(x)
+
+
+@register_fake("piecewise_linear_")
+def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
+    return _empty_gates(x)
+
+
+@register_fake("gate")
+def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
+    torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
+    return x.new_empty_strided(x.shape, stride)
+
+
+def _empty_gates(x: Tensor) -> Tensor:
+    return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
+
+
 # ruff: noqa: A002  the names are PyTorch's
-# Each takes the arguments of PyTorch's function, as the functions of the extension do, and gives its result, or None
-# where it does not know it.
+# Each takes the arguments of PyTorch's function, as the functions of the extension do. It returns the result, or None:
+# then PyTorch's function is called.
 
 
 def _rrelu(
@@ -72,7 +92,7 @@ def _rrelu(
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:
-    """PyTorch's has no second derivative."""
+    """PyTorch's hardsigmoid has no second derivative."""
     sixfold = _C.relu6(input + 3, True)
     if sixfold is None:
         return None
@@ -128,7 +148,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The numbers that the word ``padding`` stands for, if it is the same on both sides."""
+    """``padding="same"`` or ``"valid"`` as numbers; None where "same" needs different padding on the two sides."""
     if padding == "valid":
         return (0,)
     total = [d * (k - 1) for k, d in zip(kernel, dilation * (len(kernel) // len(dilation)), strict=True)]
@@ -136,7 +156,7 @@ def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> t
 
 
 class _ForTheProcess:
-    """A setting of the whole process: made by the first thread that needs it, undone by the last."""
+    """A process-wide setting: entered by the first thread that needs it, left by the last."""
 
     def __init__(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
         self.setting, self.lock, self.users = setting, Lock(), 0
@@ -195,5 +215,9 @@ if _C is not None:
 _LINEAR = {F.linear, torch.conv1d, torch.conv2d, torch.conv3d}
 _LINEAR |= {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_BATCH_NORM = {F.batch_norm, torch.batch_norm, torch.batch_norm_stats}  # the last is SyncBatchNorm's, in training alone
+_BATCH_NORM = {
+    F.batch_norm,
+    torch.batch_norm,
+    torch.batch_norm_stats,
+}  # the last is called by SyncBatchNorm in training
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

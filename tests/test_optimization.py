@@ -1,0 +1,180 @@
+"""The application of gradients: skipped updates, loss scaling, clipping of weights, the choice of fused Adam."""
+
+import copy
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from critics import CRITICS
+from updates import (
+    Optimizer,
+    adam,
+    samples,
+    updated,
+)
+from wgan_fast import (
+    CriticStep,
+    gradient_penalty,
+    optim,
+    reference,
+    wgan_div_penalty,
+)
+
+
+def optimizers() -> dict[str, Optimizer]:
+    return {
+        "fused momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9, fused=True),
+        "fused Adam": adam,
+        "Adam": partial(torch.optim.Adam, lr=1e-2),
+        "momentum": partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+        "RMSprop": partial(optim.RMSprop, lr=1e-2),
+    }
+
+
+def everything(critic: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return [tensor.detach().clone() for tensor in [*critic.parameters(), *state]]
+
+
+@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_skips_the_update(name: str, value: float) -> None:
+    critic = CRITICS["mlp"][0]()
+    optimizer = optimizers()[name](critic.parameters())
+    step = CriticStep(critic, optimizer)
+    real, fake = samples((12,), dtype=torch.float32)
+    step(real, fake)
+    before = everything(critic, optimizer)
+    assert step.skipped == 0
+    broken = real.clone()
+    broken[2, 3] = value
+    with pytest.warns(RuntimeWarning, match="not finite.* 1 skipped so far"):
+        step(broken, fake)
+    assert all(map(torch.equal, everything(critic, optimizer), before))
+    step(real, fake)
+    assert step.skipped == 1
+    assert not torch.equal(critic[0].weight, before[0])
+
+
+@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("scaler", [False, True])
+def test_first_update_is_skipped(name: str, scaler: bool) -> None:
+    """The later updates are those of a step that never met the bad batch."""
+    critic = CRITICS["mlp"][0]()
+    other = copy.deepcopy(critic)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=2.0**8, backoff_factor=0.5) if scaler else None for _ in range(2)]
+    steps = [
+        CriticStep(c, optimizers()[name](c.parameters()), penalty=None, scaler=s)
+        for c, s in zip((critic, other), scalers, strict=True)
+    ]
+    real, fake = samples((12,), dtype=torch.float32)
+    with pytest.warns(RuntimeWarning, match="1 skipped so far"):
+        steps[0](real * torch.nan, fake)
+    for _ in range(3):
+        for step in steps:
+            step(real, fake)
+    # Not the last bias, whose gradient is the rounding of zero.
+    torch.testing.assert_close(list(critic.parameters())[:-1], list(other.parameters())[:-1])
+
+
+def test_float16_with_a_scaler() -> None:
+    critic, shape = CRITICS["dcgan"][0](), CRITICS["dcgan"][1]
+    real, fake = samples(shape, dtype=torch.float32)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=1000, backoff_factor=2.0**-10)
+    step = CriticStep(critic, adam(critic.parameters()), scaler=scaler)
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    with torch.autocast("cpu", torch.float16), pytest.warns(RuntimeWarning, match="not finite"):
+        step(real, fake)
+    assert all(map(torch.equal, critic.parameters(), before))
+    with torch.autocast("cpu", torch.float16), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(6):
+            output = step(real, fake)
+    assert 1 <= step.skipped < 6 and scaler.get_scale() < 2.0**40
+    assert output.loss.isfinite() and not torch.equal(critic[0].weight, before[0])
+
+
+def test_scaler_reaches_the_penalty_and_leaves_the_numbers() -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    batches = [samples((12,)) for _ in range(3)]
+    for penalty in (gradient_penalty, partial(wgan_div_penalty, k=0.1)):
+        steps = [
+            CriticStep(critic, adam(critic.parameters()), penalty=penalty),
+            CriticStep(other, adam(other.parameters()), penalty=penalty, scaler=scaler),
+        ]
+        expected, actual = (updated(c, s, batches) for c, s in zip((critic, other), steps, strict=True))
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.RMSprop, lr=1e-2), partial(optim.RMSprop, lr=1e-2), adam])
+def test_weights_are_clipped_after_the_update(optimizer: Optimizer) -> None:
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    step = CriticStep(critic, optimizer(critic.parameters()), penalty=None, clip=0.05)
+    expected = optimizer(other.parameters())
+    for _ in range(3):
+        real, fake = samples((12,))
+        step(real, fake)
+        expected.zero_grad()
+        (other(fake).mean() - other(real).mean()).backward()
+        expected.step()
+        reference.clip_weights_(other.parameters(), 0.05)
+    for mine, theirs in zip(critic.parameters(), other.parameters(), strict=True):
+        assert mine.abs().max() <= 0.05
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+def test_fused_where_the_user_left_it_open(optimizer: Optimizer) -> None:
+    critic = nn.Linear(2, 1)
+    left_open = optimizer(critic.parameters())
+    CriticStep(critic, left_open)
+    assert left_open.param_groups[0]["fused"] is True
+    left_open.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
+    assert left_open.param_groups[1]["fused"] is True
+    critic(torch.ones(1, 2)).sum().backward()
+    plain = optimizer(critic.parameters())
+    plain.step()
+    open_again = optimizer(critic.parameters())
+    step = CriticStep(critic, open_again)
+    open_again.load_state_dict(plain.state_dict())
+    assert open_again.param_groups[0]["fused"] is None
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        step(torch.full((4, 2), float("inf")), torch.ones(4, 2))
+    assert all(map(torch.equal, critic.parameters(), before))
+    for chosen in ({"foreach": False}, {"foreach": True}, {"fused": False}, {"differentiable": True}):
+        explicit = optimizer(critic.parameters(), **chosen)
+        before = dict(explicit.defaults)
+        CriticStep(critic, explicit)
+        assert explicit.defaults == before
+        assert explicit.param_groups[0]["fused"] is before["fused"]
+
+
+def test_fused_goes_on_from_the_state_of_another() -> None:
+    """Fused Adam continues from a checkpoint of the plain implementation."""
+    critic = CRITICS["mlp"][0]().double()
+    other = copy.deepcopy(critic)
+    plain, resumed = (torch.optim.Adam(c.parameters(), lr=1e-2, eps=1e-3, foreach=False) for c in (critic, other))
+    batches = [samples((12,)) for _ in range(4)]
+    for batch in batches[:2]:
+        for c, adam_ in ((critic, plain), (other, resumed)):
+            torch.manual_seed(1)
+            reference.critic_step(c, adam_, *batch)
+    state = resumed.state_dict()
+    resumed = torch.optim.Adam(other.parameters(), lr=1e-2, eps=1e-3)
+    resumed.load_state_dict({**state, "param_groups": [{**group, "foreach": None} for group in state["param_groups"]]})
+    step = CriticStep(other, resumed)
+    for batch in batches[2:]:
+        torch.manual_seed(2)
+        reference.critic_step(critic, plain, *batch)
+        torch.manual_seed(2)
+        step(*batch)
+    assert resumed.param_groups[0]["fused"] is True
+    for actual, expected in zip(other.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,1 @@
+"""The two halves of a step's implementation: its backends, and the optimization that applies the gradients."""

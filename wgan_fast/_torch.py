@@ -1,0 +1,77 @@
+"""PyTorch's modes and contexts, and what PyTorch wraps: grad mode, inference mode, autocast, training mode, compiled
+modules, DTensors, warnings.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast._checks import accumulate_dtype
+
+
+def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
+    """Sets the grad mode and leaves inference mode; a no-op where gradients are already enabled and shall be."""
+    if torch.is_inference_mode_enabled():
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(enabled))
+        return stack
+    return nullcontext() if enabled and torch.is_grad_enabled() else torch.set_grad_enabled(enabled)
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """A copy of an inference tensor, which autograd cannot save; other tensors unchanged."""
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Disables autocast; a no-op where it is not enabled."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
+    """For each submodule, whether it is in training mode, and its dropout probability if it has one."""
+
+    def dropout(part: nn.Module) -> float | None:
+        p = part.__dict__.get("p")
+        return p if isinstance(p, float | int) else None
+
+    return tuple((part.training, dropout(part)) for part in module.modules())
+
+
+def is_compiled(network: Any) -> bool:
+    """Whether ``torch.compile`` made this callable, or ``Module.compile`` changed it."""
+    attributes = getattr(network, "__dict__", {})
+    return (
+        "_orig_mod" in attributes.get("_modules", ())  # torch.compile(module)
+        or attributes.get("_compiled_call_impl") is not None  # module.compile()
+        or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
+    )
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """The local shard of a DTensor; other tensors unchanged."""
+    if type(tensor) in (nn.Parameter, Tensor):  # a failing hasattr() is slow on a tensor
+        return tensor
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def draw_uniform(like: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Numbers from U(0, 1) on the device of ``like``, in the dtype that its values are accumulated in."""
+    return torch.rand(shape, dtype=accumulate_dtype(like.dtype), device=like.device, generator=generator)
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warns at the first line of the call stack that lies outside this package and PyTorch."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("wgan_fast.", "torch.")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
