@@ -10,8 +10,8 @@ pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not inst
 
 from wgan_fast.experiments import clipping, estimate_tracks_quality, gan_training, mode_collapse
 from wgan_fast.experiments.claim import Finding
-from wgan_fast.train.models import MLPCritic
-from wgan_fast.train.toys import make_toy
+from wgan_fast.train.data import make_toy
+from wgan_fast.train.networks import MLPCritic
 
 
 def measured(finding: Finding) -> list[float]:

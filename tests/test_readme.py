@@ -37,7 +37,7 @@ def test_loop() -> None:
 def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
     train.Trainer(train.TrainConfig(steps=1, width=8, depth=1)).run()
     names: dict[str, object] = {}
     exec(SAMPLING, names)

@@ -17,9 +17,9 @@ pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed
 from typer.testing import CliRunner
 
 from wgan_fast import experiments
+from wgan_fast.cli import app
 from wgan_fast.experiments import NAMES, reproduce
 from wgan_fast.experiments.claim import Finding, Number, axes
-from wgan_fast.train.cli import app
 
 SPECIAL = '<script>alert("a & b")</script>'
 

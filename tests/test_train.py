@@ -13,12 +13,12 @@ pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not
 import yaml
 from typer.testing import CliRunner
 
+from wgan_fast.cli import app
 from wgan_fast.train import TrainConfig, Trainer
-from wgan_fast.train.cli import app
-from wgan_fast.train.data import ToyData
-from wgan_fast.train.metrics import evaluate
-from wgan_fast.train.run_folder import RUN_FILES, claim_run_folder
-from wgan_fast.train.toys import GaussianMixture
+from wgan_fast.train.data.sources import ToyData
+from wgan_fast.train.data.toys import GaussianMixture
+from wgan_fast.train.run.folder import RUN_FILES, claim_run_folder
+from wgan_fast.train.view.metrics import evaluate
 
 TINY: dict[str, Any] = {"steps": 6, "batch_size": 16, "width": 8, "log_every": 4}
 
@@ -117,7 +117,7 @@ def test_an_option_that_is_no_number_is_named():
 @pytest.fixture
 def few_samples(monkeypatch):
     """The earth mover's distance of the full number of samples takes a second."""
-    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 200)
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 200)
 
 
 # Runs ---------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not
 
 from typer.testing import CliRunner
 
+from wgan_fast.cli import app
 from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
-from wgan_fast.train.alarms import ROWS, Alarms
 from wgan_fast.train.algorithms import ALGORITHMS
-from wgan_fast.train.cli import app
 from wgan_fast.train.config import make_config
-from wgan_fast.train.metrics import feature_distances
+from wgan_fast.train.view.alarms import ROWS, Alarms
+from wgan_fast.train.view.metrics import feature_distances
 
 SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2}
 
@@ -57,7 +57,7 @@ def make_bad_features():
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
 
 
 def run(folder: Path, **settings: Any) -> dict[str, Any]:

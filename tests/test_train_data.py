@@ -18,10 +18,10 @@ pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not
 
 from PIL import Image
 
-from wgan_fast.train.codec import Codec, save_samples
-from wgan_fast.train.data import DATASETS, FiniteData, batches, make_data
-from wgan_fast.train.files import Samples
-from wgan_fast.train.toys import TOYS, make_toy
+from wgan_fast.train.data.decoder import Codec, save_samples
+from wgan_fast.train.data.samples import Samples
+from wgan_fast.train.data.sources import DATASETS, FiniteData, batches, make_data
+from wgan_fast.train.data.toys import TOYS, make_toy
 
 # Where other threads live, Python 3.12 warns of every fork, also of a loader's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

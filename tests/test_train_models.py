@@ -11,10 +11,10 @@ from torch import Tensor, nn
 pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
 
 from wgan_fast import gradient_penalty
-from wgan_fast.train.dcgan import DCGANCritic
-from wgan_fast.train.mlp import MLPCritic, MLPGenerator
-from wgan_fast.train.models import MODELS, Models, check_models, latents, load_factory, make_models
-from wgan_fast.train.resnet import ResNetCritic
+from wgan_fast.train.networks.dcgan import DCGANCritic
+from wgan_fast.train.networks.mlp import MLPCritic, MLPGenerator
+from wgan_fast.train.networks.named import MODELS, Models, check_models, latents, load_factory, make_models
+from wgan_fast.train.networks.resnet import ResNetCritic
 
 LATENT = 6
 CASES = [

@@ -19,9 +19,10 @@ pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not
 
 from typer.testing import CliRunner
 
-from wgan_fast.train import TrainConfig, Trainer, checkpoint
-from wgan_fast.train.cli import app
+from wgan_fast.cli import app
+from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.config import make_config
+from wgan_fast.train.run import checkpoint
 
 SMALL: dict[str, Any] = {"steps": 9, "batch_size": 16, "width": 8, "log_every": 4, "checkpoint_every": 3}
 
@@ -32,7 +33,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wgan_fast.train.evaluation.SAMPLES", 50)
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
 
 
 def run(folder: Path, **settings: Any) -> None:

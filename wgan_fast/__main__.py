@@ -18,7 +18,7 @@ def main() -> int:
     try:
         import typer
 
-        from wgan_fast.train.cli import app
+        from wgan_fast.cli import app
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wgan_fast"):
             raise

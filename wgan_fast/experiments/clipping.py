@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from wgan_fast import CriticStep, critic_loss, gradient_penalty, optim
 from wgan_fast.distances import dual_estimate, earth_movers_distance
-from wgan_fast.train.models import MLPCritic
-from wgan_fast.train.toys import Distribution, make_toy
+from wgan_fast.train.data import Distribution, make_toy
+from wgan_fast.train.networks import MLPCritic
 
 from .claim import BLUE, COLOURS, LINES, MARKERS, RED, Finding, Number, axes
 

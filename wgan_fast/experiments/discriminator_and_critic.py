@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wgan_fast import CriticStep, gradient_penalty, optim
-from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.networks import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from wgan_fast import CriticStep, gradient_penalty, interpolate
 from wgan_fast.distances import dual_estimate, transport_plan
-from wgan_fast.train.models import MLPCritic
-from wgan_fast.train.toys import make_toy
+from wgan_fast.train.data import make_toy
+from wgan_fast.train.networks import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 

@@ -28,8 +28,8 @@ from wgan_fast import (
     non_saturating_generator_loss,
     optim,
 )
-from wgan_fast.train.models import MLPCritic, MLPGenerator
-from wgan_fast.train.toys import Distribution
+from wgan_fast.train.data import Distribution
+from wgan_fast.train.networks import MLPCritic, MLPGenerator
 
 LATENT_DIMENSION, WIDTH, DEPTH, BATCH = 2, 64, 3, 128
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wgan_fast import CriticStep, generator_loss, gradient_penalty
 from wgan_fast.distances import earth_movers_distance
-from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.networks import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
 

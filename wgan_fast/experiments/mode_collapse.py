@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wgan_fast.train.metrics import near_modes
-from wgan_fast.train.toys import Distribution, make_toy
+from wgan_fast.train.data import Distribution, make_toy
+from wgan_fast.train.view.metrics import near_modes
 
 from .claim import BLACK, COLOURS, Finding, Number, axes
 from .gan_training import ALGORITHMS, Algorithm, train

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgan_fast.distances import js_divergence
-from wgan_fast.train.models import MLPCritic
+from wgan_fast.train.networks import MLPCritic
 
 from .claim import BLACK, BLUE, GREEN, ORANGE, RED, Finding, Number, axes
 

@@ -2,7 +2,7 @@
 
 try:
     from wgan_fast.train.config import TrainConfig
-    from wgan_fast.train.sampling import TrainedGenerator
+    from wgan_fast.train.generator import TrainedGenerator
     from wgan_fast.train.trainer import Trainer
 except ModuleNotFoundError as error:
     if error.name is None or error.name.startswith("wgan_fast"):

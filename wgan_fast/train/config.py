@@ -13,9 +13,9 @@ import yaml
 from wgan_fast._checks import check_integer
 from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
-from wgan_fast.train.data import DATASETS
-from wgan_fast.train.models import MODELS
-from wgan_fast.train.toys import TOYS
+from wgan_fast.train.data.sources import DATASETS
+from wgan_fast.train.data.toys import TOYS
+from wgan_fast.train.networks.named import MODELS
 
 OPTIMIZERS = ("adam", "rmsprop")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's

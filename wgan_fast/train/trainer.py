@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from wgan_fast import CriticStep, GeneratorStep, optim
-from wgan_fast.train import plots
-from wgan_fast.train.alarms import Alarms
 from wgan_fast.train.algorithms import ALGORITHMS
-from wgan_fast.train.checkpoint import load_checkpoint, save_checkpoint
-from wgan_fast.train.codec import Codec
 from wgan_fast.train.config import FIXED, TrainConfig
-from wgan_fast.train.data import Batch, batches, make_data
-from wgan_fast.train.engine import StopRequest, cpu_threads, launch, place, process_group
-from wgan_fast.train.evaluation import Evaluation
-from wgan_fast.train.history import History
-from wgan_fast.train.metrics import Metrics
-from wgan_fast.train.models import check_models
-from wgan_fast.train.progress import ProgressDisplay
-from wgan_fast.train.randomness import own_random_states, random_states, set_random_states
-from wgan_fast.train.run_folder import claim_run_folder
-from wgan_fast.train.sampling import build_networks
-from wgan_fast.train.whole_file import whole_file
+from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.sources import Batch, batches, make_data
+from wgan_fast.train.generator import build_networks
+from wgan_fast.train.launch import StopRequest, cpu_threads, launch, place, process_group
+from wgan_fast.train.networks.named import check_models
+from wgan_fast.train.run.atomic import whole_file
+from wgan_fast.train.run.checkpoint import load_checkpoint, save_checkpoint
+from wgan_fast.train.run.folder import claim_run_folder
+from wgan_fast.train.run.history import History
+from wgan_fast.train.run.randomness import own_random_states, random_states, set_random_states
+from wgan_fast.train.view import plots
+from wgan_fast.train.view.alarms import Alarms
+from wgan_fast.train.view.evaluation import Evaluation
+from wgan_fast.train.view.metrics import Metrics
+from wgan_fast.train.view.progress import ProgressDisplay
 
 #: Samples of an evaluation during training, which should take little time.
 WATCHED_SAMPLES = 500

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from wgan_fast.train.networks import Critic, Generator, doublings
+from wgan_fast.train.networks.base import Critic, Generator, doublings
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 

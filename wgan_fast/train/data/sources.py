@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wgan_fast.train.codec import Codec
-from wgan_fast.train.files import PATHS, Samples, open_samples, refuse_image_settings
-from wgan_fast.train.toys import TOYS, Distribution, make_toy
+from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
+from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
 
 #: The data that need no path.
 DATASETS = (*TOYS, "digits")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from wgan_fast.train.whole_file import whole_file
+from wgan_fast.train.run.atomic import whole_file
 
 SMALLEST = 48  # pixels of an image's side in a grid
 

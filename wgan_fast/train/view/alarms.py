@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.config import TrainConfig
-from wgan_fast.train.history import Row
+from wgan_fast.train.run.history import Row
 
 ROWS = 10  # of the history: what lasts shorter is no illness
 

@@ -13,14 +13,14 @@ from typing import Annotated, Any, NoReturn, get_args
 import torch
 import typer
 
-from wgan_fast import bench as benchmark
+from wgan_fast.bench import rows, title
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train import checkpoint
-from wgan_fast.train.codec import save_samples
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
-from wgan_fast.train.evaluation import SAMPLES
-from wgan_fast.train.sampling import TrainedGenerator
+from wgan_fast.train.data.decoder import save_samples
+from wgan_fast.train.generator import TrainedGenerator
+from wgan_fast.train.run import checkpoint
 from wgan_fast.train.trainer import Stopped, Trainer
+from wgan_fast.train.view.evaluation import SAMPLES
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
@@ -173,8 +173,8 @@ def bench(
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
         _stop(f"--device: expected cpu, cuda or cuda:N, got {device!r}: {str(error).splitlines()[0]}", code=2)
-    typer.echo(benchmark.title(where))
-    for row in benchmark.rows(where, seconds):
+    typer.echo(title(where))
+    for row in rows(where, seconds):
         typer.echo(row)
 
 

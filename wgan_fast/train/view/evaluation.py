@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast import interpolate
-from wgan_fast.train import plots
 from wgan_fast.train.config import TrainConfig
-from wgan_fast.train.data import Data
-from wgan_fast.train.metrics import Metrics, check_features, evaluate, feature_distances
-from wgan_fast.train.models import load_factory
-from wgan_fast.train.networks import evaluating
-from wgan_fast.train.sampling import cyclic_labels, generate, seeded_latents
+from wgan_fast.train.data.sources import Data
+from wgan_fast.train.generator import cyclic_labels, generate, seeded_latents
+from wgan_fast.train.networks.base import evaluating
+from wgan_fast.train.networks.named import load_factory
+from wgan_fast.train.view import plots
+from wgan_fast.train.view.metrics import Metrics, check_features, evaluate, feature_distances
 
 #: Generated and real samples that the last evaluation compares; the field's number for counting modes.
 SAMPLES = 2500
@@ -43,7 +43,7 @@ class Evaluation:
 
     @torch.no_grad()
     def evaluate(self, count: int | None = None) -> Metrics:
-        """Judges the generator on held-out samples, 2,500 by default; see :func:`wgan_fast.train.metrics.evaluate`."""
+        """Judges the generator on held-out samples, 2,500 by default; see :func:`.metrics.evaluate`."""
         real, other_real = self._real(count or SAMPLES)
         generated = self.generated(len(real))
         metrics = evaluate(generated, real, other_real, self._data)

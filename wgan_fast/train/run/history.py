@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast import CriticOutput
-from wgan_fast.train.whole_file import whole_file
+from wgan_fast.train.run.atomic import whole_file
 
 Row = dict[str, float]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from wgan_fast.train.networks import Critic, Generator, doublings
+from wgan_fast.train.networks.base import Critic, Generator, doublings
 
 
 class DCGANGenerator(Generator):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wgan_fast.train.networks import Models, evaluating, latents
+from wgan_fast.train.networks.base import Models, evaluating, latents
 
 _HERE = str(Path(__file__).parents[1])
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wgan_fast.train.codec import Codec, save_samples
+from wgan_fast.train.data.decoder import Codec, save_samples
 
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
@@ -55,7 +55,7 @@ def plot_points(
         generated: of shape (B, 2).
         real: of shape (B, 2).
         critic: from points (N, 2) to scores (N,) or (N, 1); None leaves the level sets out.
-        metrics: as :func:`wgan_fast.train.metrics.evaluate` returns; what applies goes into the title.
+        metrics: as :func:`wgan_fast.train.view.metrics.evaluate` returns; what applies goes into the title.
     """
     limit = 1.15 * real.abs().max().item()
     outside = int((generated.abs() > limit).any(dim=1).sum())

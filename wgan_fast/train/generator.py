@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast._checks import check_integer
-from wgan_fast.train.checkpoint import load_checkpoint
-from wgan_fast.train.codec import Codec
-from wgan_fast.train.models import Models, load_factory, make_models
-from wgan_fast.train.networks import evaluating, latents
-from wgan_fast.train.whole_file import whole_file
+from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.networks.base import evaluating, latents
+from wgan_fast.train.networks.named import Models, load_factory, make_models
+from wgan_fast.train.run.atomic import whole_file
+from wgan_fast.train.run.checkpoint import load_checkpoint
 
 BATCH = 500  # samples that are generated at once
 

@@ -4,8 +4,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from wgan_fast.train.checkpoint import NAME, PREVIOUS
 from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.run.checkpoint import NAME, PREVIOUS
 
 #: What a run leaves in its folder.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "samples.png", "curve.png", NAME, PREVIOUS)

@@ -5,11 +5,11 @@ from functools import partial
 
 from torch import nn
 
-from wgan_fast.train.custom_models import check_models, load_factory
-from wgan_fast.train.dcgan import DCGANCritic, DCGANGenerator
-from wgan_fast.train.mlp import MLPCritic, MLPGenerator
-from wgan_fast.train.networks import Models, latents
-from wgan_fast.train.resnet import ResNetCritic, ResNetGenerator
+from wgan_fast.train.networks.base import Models, latents
+from wgan_fast.train.networks.custom import check_models, load_factory
+from wgan_fast.train.networks.dcgan import DCGANCritic, DCGANGenerator
+from wgan_fast.train.networks.mlp import MLPCritic, MLPGenerator
+from wgan_fast.train.networks.resnet import ResNetCritic, ResNetGenerator
 
 __all__ = ["MODELS", "MLPCritic", "MLPGenerator", "Models", "check_models", "latents", "load_factory", "make_models"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from wgan_fast.train.codec import Codec
+from wgan_fast.train.data.decoder import Codec
 
 #: What :func:`open_samples` reads beside ``digits``.
 PATHS = "a folder of images, or a file .npy, .npz or .csv"
@@ -48,7 +48,7 @@ class Samples(ABC):
 
 
 def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
-    """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.make_data`."""
+    """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
     if size is not None and (size < 16 or size & (size - 1)):
         raise ValueError(f"size: expected a power of two of at least 16, got {size}")
     if source == "digits":

@@ -6,7 +6,7 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from wgan_fast.train.history import History, Row
+from wgan_fast.train.run.history import History, Row
 
 #: What is shown of a row: its name there, in words, and its format.
 SHOWN = (

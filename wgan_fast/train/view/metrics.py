@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast import distances
-from wgan_fast.train.custom_models import naming_own_code
-from wgan_fast.train.data import Data
+from wgan_fast.train.data.sources import Data
+from wgan_fast.train.networks.custom import naming_own_code
 
 EXACT = 1024  # coordinates up to which the distance is exact; the cost of all pairs grows with them
 Metrics = dict[str, float | None]

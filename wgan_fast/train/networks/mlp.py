@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from wgan_fast.train.networks import Critic, Generator
+from wgan_fast.train.networks.base import Critic, Generator
 
 
 class MLPGenerator(Generator):

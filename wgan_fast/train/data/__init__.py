@@ -1,0 +1,5 @@
+"""What a run trains on: toy distributions, images, arrays and tables, as endless batches."""
+
+from wgan_fast.train.data.toys import Distribution, make_toy
+
+__all__ = ["Distribution", "make_toy"]

@@ -1,0 +1,5 @@
+"""Generators and critics: fully connected, DCGAN, residual, and a user's own."""
+
+from wgan_fast.train.networks.mlp import MLPCritic, MLPGenerator
+
+__all__ = ["MLPCritic", "MLPGenerator"]

@@ -1,0 +1,1 @@
+"""What a run shows: metrics, pictures, progress and alarms."""
