@@ -58,8 +58,8 @@ _traceable = ContextVar("_traceable", default=False)
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """While this thread traces a step for the compiler: replaces the operators by the plain-PyTorch reference, which the
-    compiler can fuse.
+    """While this thread traces a step for the compiler: replaces the operators by the plain-PyTorch reference, which
+    the compiler can fuse.
     """
     token = _traceable.set(True)
     try:
