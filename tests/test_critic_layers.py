@@ -87,7 +87,7 @@ class TestActivations:
             results.append((value, [parameter.grad.clone() for parameter in list(critic.parameters())[:-1]]))
         torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
-    def test_no_gates_without_gradients(self) -> None:
+    def test_no_mask_without_gradients(self) -> None:
         with CriticLayers(), torch.no_grad():
             assert not nn.ReLU()(torch.randn(3, requires_grad=True)).requires_grad
 

@@ -58,8 +58,8 @@ _traceable = ContextVar("_traceable", default=False)
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """While this thread traces a step for the compiler, the plain-PyTorch reference serves in place of the operators,
-    because the compiler can fuse it.
+    """While this thread traces a step for the compiler: replaces the operators by the plain-PyTorch reference, which
+    the compiler can fuse.
     """
     token = _traceable.set(True)
     try:
@@ -81,8 +81,8 @@ def is_recorded() -> bool:
 def operators(*devices: torch.device) -> Any:
     """The implementation for tensors on these devices: ``torch.ops.wgan_fast``, or :mod:`wgan_fast.reference`.
 
-    The reference also serves inside ``torch.func`` transforms, which refuse C++ autograd functions, and while
-    :func:`traceable` is active. Where it serves because kernels are missing, one warning gives the reason.
+    The reference where kernels are missing, with one warning that gives the reason; inside ``torch.func`` transforms,
+    which refuse C++ autograd functions; and while :func:`traceable` is active.
     """
     if is_traceable():
         return reference

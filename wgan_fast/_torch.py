@@ -37,6 +37,15 @@ def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def to_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
+    """The tensor in the other's dtype; an error where the dtypes differ outside autocast."""
+    if value.dtype == other.dtype:
+        return value
+    if not torch.is_autocast_enabled(other.device.type):
+        raise TypeError(f"{name}: expected {other.dtype} as of {other_name}, got {value.dtype}")
+    return value.to(other.dtype)
+
+
 def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     """For each submodule, whether it is in training mode, and its dropout probability if it has one."""
 

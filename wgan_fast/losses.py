@@ -21,7 +21,7 @@ from wgan_fast._checks import (
 )
 from wgan_fast._critic.rows import rows_are_independent
 from wgan_fast._library import is_recorded
-from wgan_fast._torch import ordinary, training_mode
+from wgan_fast._torch import ordinary, to_same_dtype, training_mode
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
 
 Penalty = Callable[..., Tensor]
@@ -298,11 +298,7 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
             f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
         )
     check_same_device("fake", fake, "real", real)
-    if fake.dtype != real.dtype:
-        if not torch.is_autocast_enabled(real.device.type):
-            raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
-        fake = fake.to(real.dtype)
-    return ordinary(real).detach(), ordinary(fake).detach()
+    return ordinary(real).detach(), ordinary(to_same_dtype("fake", fake, "real", real)).detach()
 
 
 def _softplus(scores: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from wgan_fast._checks import (
     check_weights,
 )
 from wgan_fast._library import operators, register_fake
-from wgan_fast._torch import draw_uniform, local_shard
+from wgan_fast._torch import draw_uniform, local_shard, to_same_dtype
 
 
 class NormPenalty(NamedTuple):
@@ -59,10 +59,7 @@ def interpolate(
     check_batch("fake", fake)
     check_same_shape("fake", fake, "real", real)
     check_same_device("fake", fake, "real", real)
-    if fake.dtype != real.dtype:
-        if not torch.is_autocast_enabled(real.device.type):
-            raise TypeError(f"fake: expected {real.dtype} as of real, got {fake.dtype}")
-        fake = fake.to(real.dtype)
+    fake = to_same_dtype("fake", fake, "real", real)
     check_generator("generator", generator, "real", real)
     t = draw_uniform(real, real.shape[:1], generator) if t is None else _one_per_sample(t, real)
     return operators(real.device).interpolate(real, fake, t)

@@ -27,7 +27,7 @@ def gradient_norm_penalty(
     rows = gradient.reshape(gradient.shape[0], -1).to(accumulate_dtype(gradient.dtype))
     squares = (rows * rows).sum(dim=1)
     zero = squares == 0
-    # The subgradient at a zero norm is 0: the square root is taken of 1 there, then replaced by 0.
+    # At a zero norm the subgradient is 0: the root is kept away from its pole, then the norm is put back.
     norms = squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
     excess = norms - target
     if one_sided:
@@ -95,8 +95,8 @@ def rmsprop_(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. If ``found_inf`` is
-    not 0, nothing is changed. An infinite ``clip`` means no clipping.
+    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. Nothing happens
+    where ``found_inf`` is not 0; an infinite ``clip`` is none.
     """
     with torch.no_grad():
         for weight, gradient, square_average in zip(params, grads, square_averages, strict=True):
@@ -129,7 +129,7 @@ def gradient_penalty(
     t: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """The textbook gradient penalty of WGAN-GP, by two nested calls of autograd."""
+    """The textbook gradient penalty, as it is copied from repository to repository, without its usual mistakes."""
     real, fake = real.detach(), fake.detach()
     if t is None:
         t = torch.rand(real.shape[0], device=real.device, dtype=accumulate_dtype(real.dtype))
