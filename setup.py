@@ -90,7 +90,7 @@ def extension() -> Extension:
     if cannot_compile():
         return Extension("wgan_fast._C", [])
     cuda = cuda_left_out() is None
-    sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
+    sources = ["csrc/library.cpp", *sorted(glob("csrc/*/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
     # Torch's headers are taken as the system's, so that every warning is about a line of ours.

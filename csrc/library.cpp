@@ -13,7 +13,7 @@
 #include <limits>
 
 #include "kernels/instruction_set.h"
-#include "ops/critic.h"
+#include "critic/graph.h"
 
 TORCH_LIBRARY(wgan_fast, library) {
   library.def("interpolate(Tensor real, Tensor fake, Tensor t) -> Tensor");

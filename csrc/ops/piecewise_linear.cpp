@@ -8,7 +8,7 @@
 #include <cmath>
 #include <tuple>
 
-#include "ops/critic.h"
+#include "critic/graph.h"
 #include "ops/tensors.h"
 
 namespace wgan_fast {

@@ -13,7 +13,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "ops/critic.h"
+#include "critic/graph.h"
 
 namespace wgan_fast {
 namespace {

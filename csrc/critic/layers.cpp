@@ -6,7 +6,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ops/critic.h"
+#include "critic/graph.h"
 #include "ops/tensors.h"
 
 namespace wgan_fast {
