@@ -42,8 +42,8 @@ def operators() -> None:
                 interpolate(real, fake)
                 weight = batch(shape[1:], dtype, offset).requires_grad_()
                 gradient_penalty(lambda x, weight=weight: (x * weight).square(), real, fake).backward()
-                y, gates = torch.ops.wgan_fast.piecewise_linear(real, 0.2, 0.0, 1.0)
-                torch.ops.wgan_fast.gate(fake, gates, 0.2, y.stride())
+                y, mask = torch.ops.wgan_fast.piecewise_linear(real, 0.2, 0.0, 1.0)
+                torch.ops.wgan_fast.apply_mask(fake, mask, 0.2, y.stride())
                 torch.ops.wgan_fast.piecewise_linear_(fake, 0.0, -0.5, 0.5)
                 clip_weights_([real, fake, real.transpose(0, 1), weight])
                 # Weights, gradients and averages; in the second parameter the gradient lies otherwise than the rest.

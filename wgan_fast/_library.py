@@ -131,19 +131,19 @@ if extension is not None:
         return _empty_rows(gradient)
 
     @torch.library.register_fake("wgan_fast::piecewise_linear")
-    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-        return torch.empty_like(x), _gates(x)
+    def _(x: Tensor, negative_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(x), _empty_mask(x)
 
     @torch.library.register_fake("wgan_fast::piecewise_linear_")
-    def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
-        return _gates(x)
+    def _(x: Tensor, negative_slope: float, lower: float, upper: float) -> Tensor:
+        return _empty_mask(x)
 
-    @torch.library.register_fake("wgan_fast::gate")
-    def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
-        torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
+    @torch.library.register_fake("wgan_fast::apply_mask")
+    def _(x: Tensor, mask: Tensor, negative_slope: float, stride: list[int]) -> Tensor:
+        torch._check_value(x.device == mask.device, lambda: f"mask is on {mask.device} and x on {x.device}")
         return x.new_empty_strided(x.shape, stride)
 
-    def _gates(x: Tensor) -> Tensor:
+    def _empty_mask(x: Tensor) -> Tensor:
         return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
     @torch.library.register_fake("wgan_fast::clip_weights_")
