@@ -79,4 +79,4 @@ cuda-build: $(CUDA_VENV)/.installed
 
 # On a machine with a GPU, offline, with the Python that holds torch.
 gpu-report:
-	$(PYTHON) benchmarks/gpu_report.py
+	$(PYTHON) benchmarks/gpu_report.py $(STEPS)

@@ -1,11 +1,11 @@
 """Builds the extension `wgan_fast._C`: the CPU kernels always, the CUDA kernels where there is nvcc and a CUDA torch.
 
-The environment steers it: WGAN_FAST_CUDA=0 leaves the CUDA kernels out and 1 insists on them; WGAN_FAST_WERROR=1 makes
-every warning, register spill and failure to compile an error; DEBUG=1, MAX_JOBS and TORCH_CUDA_ARCH_LIST mean what they
-mean for any extension of PyTorch.
+Environment variables: WGAN_FAST_CUDA=0 leaves the CUDA kernels out, WGAN_FAST_CUDA=1 fails if they cannot be built;
+WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; DEBUG=1, MAX_JOBS and
+TORCH_CUDA_ARCH_LIST mean what they mean for every PyTorch extension.
 
-Where compiling fails, wgan_fast is installed all the same, since its reference in plain PyTorch can serve. Why it
-failed is kept in `_build_failure.txt` inside the package, and why the CUDA kernels were left out in
+If compiling fails, wgan_fast is installed without the extension and computes with its reference in plain PyTorch. The
+reason is written to `_build_failure.txt` inside the package; the reason why the CUDA kernels were left out, to
 `_cuda_left_out.txt`.
 """
 
@@ -24,24 +24,24 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 sys.path.append(str(Path(__file__).parent / "build_support"))
-from compiler_flags import ARITHMETIC, OPTIMISE
+from compiler_flags import OPTIMISE, cxx_flags, nvcc_flags
 
 
 def set_cuda_home() -> None:
-    """Asks nvcc where its toolkit is, because an nvcc on the path may be a script that stands elsewhere."""
+    """Sets CUDA_HOME to the toolkit that nvcc reports: the nvcc on the path may be a script outside of it."""
     if (nvcc := shutil.which("nvcc")) and not os.environ.get("CUDA_HOME"):
         plan = subprocess.run([nvcc, "--dryrun", "none.cu"], capture_output=True, text=True).stderr
         if top := re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE):
             os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
 
 
-set_cuda_home()  # before torch looks for it
+set_cuda_home()  # before torch reads it
 try:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, include_paths, library_paths
 
     torch_missing = None
-except ImportError as error:  # of no matter for an sdist
+except ImportError as error:  # an sdist needs no torch
     from setuptools.command.build_ext import build_ext as BuildExtension  # type: ignore[no-redef]
 
     torch_missing = f"PyTorch could not be imported when it was built: {error}"
@@ -75,41 +75,45 @@ def cuda_left_out() -> str | None:
 
 
 def cuda_architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST, else the GPUs of this machine, else all that this torch was built for."""
+    """TORCH_CUDA_ARCH_LIST, else those of this machine's GPUs, else all that this torch was built for."""
     if given := os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return given.replace(" ", ";")
     capabilities = {torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())}
     if not capabilities:
-        # torch.cuda.get_arch_list() is empty on a machine without a GPU, the list behind it is not.
+        # torch.cuda.get_arch_list() is empty without a GPU; the flags that it reads are there.
         capabilities = {(int(a), int(b)) for a, b in re.findall(r"sm_(\d+)(\d)\b", torch._C._cuda_getArchFlags() or "")}
     names = [f"{major}.{minor}" for major, minor in sorted(capabilities)] or ["8.0", "9.0"]
-    return ";".join(names) + "+PTX"  # later GPUs compile the newest one's intermediate code for themselves
+    return ";".join(names) + "+PTX"  # PTX of the newest, which the driver compiles for later GPUs
+
+
+def shared_standard_library() -> list[str]:
+    """libstdc++ as torch loads it. A compiler that links a copy of its own into the extension makes every error message
+    with a number in it crash: the copy's streams and those of torch's library do not know each other.
+    """
+    asked = [COMPILER, "-print-file-name=libstdc++.so.6"]
+    found = subprocess.run(asked, capture_output=True, text=True).stdout.strip() if sys.platform == "linux" else ""
+    return [found] if Path(found).is_absolute() else []
 
 
 def extension() -> Extension:
     if cannot_compile():
         return Extension("wgan_fast._C", [])
     cuda = cuda_left_out() is None
-    sources = ["csrc/library.cpp", *sorted(glob("csrc/ops/*.cpp") + glob("csrc/kernels/*.cpp"))]
+    sources = ["csrc/library.cpp", *sorted(glob("csrc/*/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
-    # Torch's headers are taken as the system's, so that every warning is about a line of ours.
-    warnings = ["-Wall", "-Wextra"] + ["-Werror"] * WERROR
     optimise = ["-O0", "-g"] if DEBUG else OPTIMISE
-    host = [*([] if DEBUG else ["-g0"]), *ARITHMETIC, "-fvisibility=hidden", *warnings]
-    # at::parallel_for is a template: it runs on torch's threads only where this code is compiled with OpenMP too. The
-    # library behind the flag is the one that torch has loaded already.
+    no_symbols = [] if DEBUG else ["-g0"]  # Python adds -g
+    # at::parallel_for is a template: it runs on torch's threads only if this code is compiled with OpenMP too. At run
+    # time the OpenMP library that torch has already loaded serves.
     threads = ["-fopenmp"] if sys.platform == "linux" else []
+    # torch's headers are system headers, so that warnings are about our code alone.
     system = [flag for path in include_paths("cuda" if cuda else "cpu") for flag in ("-isystem", path)]
-    # Without contraction, as on the CPU: every kernel waits for memory, and results do not depend on the compiler.
-    nvcc = [*optimise, "-lineinfo", "-fmad=false", *(f"-Xcompiler={flag}" for flag in host), *system]
     if cuda:
         sources += sorted(glob("csrc/kernels/*.cu"))
         os.environ["TORCH_CUDA_ARCH_LIST"] = architectures = cuda_architectures()
         macros += [("WGAN_FAST_CUDA", "1"), ("WGAN_FAST_CUDA_ARCHITECTURES", f'"{architectures}"')]
         libraries += ["c10_cuda", "torch_cuda", "cudart"]
-        if WERROR:
-            nvcc += ["-Werror=all-warnings", "-Xptxas=-warn-spills,-Werror"]
     return Extension(
         "wgan_fast._C",
         sources,
@@ -117,15 +121,18 @@ def extension() -> Extension:
         define_macros=macros,
         library_dirs=library_paths("cuda" if cuda else "cpu"),
         libraries=libraries,
-        extra_compile_args={"cxx": [*optimise, *host, *threads, *system], "nvcc": nvcc},
-        extra_link_args=threads,
+        extra_compile_args={
+            "cxx": [*optimise, *no_symbols, *cxx_flags(werror=WERROR), *threads, *system],
+            "nvcc": [*optimise, *nvcc_flags(werror=WERROR), *system],
+        },
+        extra_link_args=[*threads, *shared_standard_library()],
         language="c++",
     )
 
 
 @contextmanager
 def compiler_output() -> Iterator[list[str]]:
-    """Passes on what the compilers print, and keeps it."""
+    """The lines that the compilers print, collected while they are shown."""
     lines: list[str] = []
     reader, writer = os.pipe()
     shown = [os.dup(1), os.dup(2)]
@@ -154,8 +161,8 @@ def compiler_output() -> Iterator[list[str]]:
 class Build(BuildExtension):
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.force = True  # setuptools compares the dates of sources alone, and would keep another torch's extension
-        if torch_missing is None:  # keeps objects between builds, but apart for each torch
+        self.force = True  # setuptools compares dates of sources alone and would keep the extension of another torch
+        if torch_missing is None:  # keeps objects between builds, separately for each torch
             self.build_temp = str(Path("build", f"{sys.implementation.cache_tag}-torch-{torch.__version__}"))
 
     def run(self) -> None:
@@ -194,7 +201,7 @@ class Build(BuildExtension):
         for extension in self.extensions:
             extension.define_macros.append(("WGAN_FAST_VERSION", f'"{version}"'))
 
-        # An operator's .cpp and .cu have one name, and need two objects.
+        # An operator's .cpp and .cu share a name and need separate objects.
         def object_filenames(sources: list[str], strip_dir: bool = False, output_dir: str = "") -> list[str]:
             return [str(Path(output_dir, f"{source}.o")) for source in sources]
 
@@ -203,12 +210,12 @@ class Build(BuildExtension):
 
 
 def requirements() -> list[str]:
-    # A wheel with the extension serves one minor version of torch: another's binary interface may differ.
+    # The extension fits one minor version of torch: the C++ ABI of another may differ.
     torch_wanted = ">=2.11" if cannot_compile() else "==" + ".".join(torch.__version__.split(".")[:2]) + ".*"
     return [f"torch{torch_wanted}", "numpy"]
 
 
-# setuptools copies into it and never removes: a module that was deleted would stay in the wheel.
+# setuptools only adds to this folder: a deleted module would stay in the wheel.
 for stale in glob("build/lib*"):
     shutil.rmtree(stale)
 

@@ -20,7 +20,7 @@ def cases(device: torch.device) -> dict[str, Case]:
     a, b, c = torch.rand(3, rows, COUNT // rows, device=device)
     t = torch.rand(rows, device=device)
     _, norms = gradient_norm_penalty(a)
-    _, gates = torch.ops.wgan_fast.piecewise_linear(a, 0.2, 0.0, inf)
+    _, mask = torch.ops.wgan_fast.piecewise_linear(a, 0.2, 0.0, inf)
     weights, gradients, averages, rate = list(a), list(b), list(c), torch.tensor(1e-5, device=device)
     operators = torch.ops.wgan_fast
     return {
@@ -31,7 +31,7 @@ def cases(device: torch.device) -> dict[str, Case]:
             2,
         ),
         "piecewise_linear": (lambda: operators.piecewise_linear(a, 0.2, 0.0, inf), 2 + 1 / 32),
-        "gate": (lambda: operators.gate(a, gates, 0.2, a.stride()), 2 + 1 / 32),
+        "apply_mask": (lambda: operators.apply_mask(a, mask, 0.2, a.stride()), 2 + 1 / 32),
         "clip_weights_": (lambda: clip_weights_(weights), 2),
         "rmsprop_": (
             lambda: operators.rmsprop_(weights, gradients, averages, rate, 0.99, 1e-8, 0.0, False, inf, None, None),
@@ -45,7 +45,7 @@ NAMES = (
     "gradient_norm_penalty",
     "gradient_norm_penalty_backward",
     "piecewise_linear",
-    "gate",
+    "apply_mask",
     "clip_weights_",
     "rmsprop_",
 )

@@ -77,8 +77,8 @@ def bench_piecewise_linear(compare: Comparison, size: str, dtype: str) -> None:
         return torch.autograd.grad(y, x, grad)[0]
 
     def plain() -> Tensor:
-        gates = reference.piecewise_linear(x.detach(), 0.2, 0.0, inf)[1]
-        return reference.gate(grad, gates, 0.2, x.stride())
+        mask = reference.piecewise_linear(x.detach(), 0.2, 0.0, inf)[1]
+        return reference.apply_mask(grad, mask, 0.2, x.stride())
 
     compare(
         lambda: derivative(torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, inf)[0]),

@@ -2,7 +2,8 @@
 
 Needs a Python with torch, and no network; installs into a temporary folder. After every step the outcome is written to
 benchmarks/results/<device>.json, and to the folder $OUT if that is set. A failed step is recorded and does not stop the
-others; the exit status is then 1. Everything ends after GPU_REPORT_SECONDS (540).
+others; the exit status is then 1. Everything ends after GPU_REPORT_SECONDS (540). Steps can be chosen by name:
+`make gpu-report STEPS="doctor kernels"`.
 """
 
 import importlib.util
@@ -29,11 +30,13 @@ SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=
 #: Step -> its benchmarks. Each step writes a file of its own, so a killed step loses only its own timings.
 TIMINGS = {
     "kernels": "bandwidth",
-    "toy": "critic_step and toy",
-    "dcgan-64": "critic_step and dcgan-64",
+    "toy": "critic_step and toy and not compile",
+    "dcgan-64": "critic_step and dcgan-64 and not compile",
     "resnet": "critic_step and resnet and (graph or bfloat16)",
     "others": "not critic_step and not bandwidth",
 }
+#: In this order. The memory checks come last: if time runs out, timings are worth more.
+STEPS = ("doctor", "tests", *TIMINGS, "memcheck", "racecheck", "initcheck", "synccheck")
 
 
 def operators() -> None:
@@ -51,8 +54,8 @@ def operators() -> None:
                 interpolate(real, fake)
                 weight = batch(shape[1:], dtype, offset).requires_grad_()
                 gradient_penalty(lambda x, weight=weight: (x * weight).square(), real, fake).backward()
-                y, gates = torch.ops.wgan_fast.piecewise_linear(real, 0.2, 0.0, 1.0)
-                torch.ops.wgan_fast.gate(fake, gates, 0.2, y.stride())
+                y, mask = torch.ops.wgan_fast.piecewise_linear(real, 0.2, 0.0, 1.0)
+                torch.ops.wgan_fast.apply_mask(fake, mask, 0.2, y.stride())
                 torch.ops.wgan_fast.piecewise_linear_(fake, 0.0, -0.5, 0.5)
                 clip_weights_([real, fake, real.transpose(0, 1), weight])
                 # Weights, gradients and averages. The second parameter's gradient has strides of its own.
@@ -140,18 +143,34 @@ def run(command: list[str], limit: float, folder: Path, environment: dict[str, s
             return False, f"{output}\nout of time after {limit:.0f} s"
 
 
-def main() -> int:
+def run_step(report: Report, step: str) -> None:
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda"]
+    if step == "doctor":
+        report.step(step, [sys.executable, "-m", "wgan_fast.doctor"])
+    elif step == "tests":
+        in_parallel = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+        report.step(step, [*pytest, "-p", "no:benchmark", *in_parallel, str(ROOT / "tests")], " passed")
+    elif step in TIMINGS:
+        timings = report.folder / f"timings-{step}.json"
+        bench = [*pytest, str(ROOT / "benchmarks"), "-k", TIMINGS[step], f"--benchmark-json={timings}"]
+        report.step(step, bench, " passed", XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    else:
+        sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+        exercise = [sanitizer, f"--tool={step}", *SANITIZER, sys.executable, __file__, "operators"]
+        report.step(step, exercise, "0 errors", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+
+
+def main(chosen: list[str]) -> int:
+    if unknown := set(chosen) - set(STEPS):
+        print(f"gpu-report: expected steps of {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
+        return 2
     if not torch.cuda.is_available():
         print("gpu-report: no GPU is visible to this Python's torch; nothing was run")
         return 1
     device = torch.cuda.get_device_properties(0)
-    python = [sys.executable]
-    pytest = [*python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda"]
-    in_parallel = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
-    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     with tempfile.TemporaryDirectory() as name:
         report = Report(Path(name))
-        pip = [*python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
+        pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
         built = report.step(
             "build",
             [*pip, str(ROOT)],
@@ -159,20 +178,10 @@ def main() -> int:
             TORCH_CUDA_ARCH_LIST=f"{device.major}.{device.minor}",
             MAX_JOBS=str(os.cpu_count()),
         )
-        if built:
-            report.step("doctor", [*python, "-m", "wgan_fast.doctor"])
-            tests = [*pytest, "-p", "no:benchmark", *in_parallel, str(ROOT / "tests")]
-            report.step("tests", tests, " passed", limit=150)
-            # The memory checks come last: if time runs out, timings are worth more.
-            for step, selected in TIMINGS.items():
-                bench = [*pytest, str(ROOT / "benchmarks"), "-k", selected]
-                bench += [f"--benchmark-json={name}/timings-{step}.json"]
-                report.step(step, bench, " passed", XLA_PYTHON_CLIENT_PREALLOCATE="false")
-            for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
-                exercise = [sanitizer, f"--tool={tool}", *SANITIZER, *python, __file__, "operators"]
-                report.step(tool, exercise, "0 errors", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        for step in (chosen or STEPS) if built else ():
+            run_step(report, step)
     return int(not all(step["passed"] for step in report.steps.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(operators() if sys.argv[1:] == ["operators"] else main())
+    sys.exit(operators() if sys.argv[1:] == ["operators"] else main(sys.argv[1:]))

@@ -1,8 +1,19 @@
-"""How native code is optimised: setup.py builds with these flags, and a test counts instructions with them."""
+"""The compilers' flags, for setup.py, CMakeLists.txt and the tests that count instructions."""
 
 from __future__ import annotations
 
 OPTIMISE = ["-O3"]
-# Contraction would make results depend on the instruction set. A square root that may set errno is a call, and what may
-# trap stays behind its branch: neither is vectorised.
+# Contraction into fused multiply-adds would make results depend on the instruction set. Compilers do not vectorise a
+# square root that may set errno, nor move an operation that may trap out of its branch.
 ARITHMETIC = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+WARNINGS = ["-Wall", "-Wextra"]
+
+
+def cxx_flags(*, werror: bool) -> list[str]:
+    return [*ARITHMETIC, "-fvisibility=hidden", *WARNINGS, *["-Werror"] * werror]
+
+
+def nvcc_flags(*, werror: bool) -> list[str]:
+    """With line numbers for profilers, and without contraction; with ``werror`` a register spill is an error too."""
+    strict = ["-Werror=all-warnings", "-Xptxas=-warn-spills,-Werror"] * werror
+    return ["-lineinfo", "-fmad=false", *(f"-Xcompiler={flag}" for flag in cxx_flags(werror=werror)), *strict]

@@ -1,5 +1,5 @@
-// The schema of every operator, and the module `_C`: importing it registers them, and it knows how it was built. What
-// it offers beside them are the parts of a critic's forward inside a penalty.
+// The schema of every operator, and the Python module `_C`. Importing it registers the operators; its functions say how
+// it was built and give the layers and the graph of a critic inside a penalty.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -10,10 +10,10 @@
 #include <cuda_runtime_api.h>
 #endif
 
-#include <limits>
-
+#include "critic/activations.h"
+#include "critic/graph.h"
+#include "critic/layers.h"
 #include "kernels/instruction_set.h"
-#include "ops/critic.h"
 
 TORCH_LIBRARY(wgan_fast, library) {
   library.def("interpolate(Tensor real, Tensor fake, Tensor t) -> Tensor");
@@ -23,9 +23,9 @@ TORCH_LIBRARY(wgan_fast, library) {
   library.def(
       "gradient_norm_penalty_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, float weight, float target,"
       " float power, bool one_sided) -> Tensor");
-  library.def("piecewise_linear(Tensor x, float closed_slope, float lower, float upper) -> (Tensor y, Tensor gates)");
-  library.def("piecewise_linear_(Tensor(a!) x, float closed_slope, float lower, float upper) -> Tensor gates");
-  library.def("gate(Tensor x, Tensor gates, float closed_slope, int[] stride) -> Tensor");
+  library.def("piecewise_linear(Tensor x, float negative_slope, float lower, float upper) -> (Tensor y, Tensor mask)");
+  library.def("piecewise_linear_(Tensor(a!) x, float negative_slope, float lower, float upper) -> Tensor mask");
+  library.def("apply_mask(Tensor x, Tensor mask, float negative_slope, int[] stride) -> Tensor");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
   library.def(
       "rmsprop_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_averages, Tensor lr, float alpha, float eps,"
@@ -57,8 +57,7 @@ PYBIND11_MODULE(_C, module) {
     return info;
   });
 
-  // A critic's layers inside a penalty, with the arguments that they have in PyTorch, and its graph; see critic.h.
-  constexpr double infinity = std::numeric_limits<double>::infinity();
+  // A critic's layers inside a penalty, with the arguments that they have in PyTorch, and its graph; see critic/.
   const auto input = py::arg("input");
   const auto inplace = py::arg("inplace") = false;
   const auto slope = py::arg("negative_slope") = 0.01;
@@ -69,24 +68,14 @@ PYBIND11_MODULE(_C, module) {
   layer("linear", linear, input, py::arg("weight"), py::arg("bias") = py::none());
   layer("convolution", convolution);
   layer("prelu", prelu, input, py::arg("weight"));
-  layer("relu", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, infinity, inplace); }, input, inplace);
-  layer("relu_", [](const Tensor& x) { return activation(x, 0, 0, infinity, true); }, input);
-  layer("relu6", [](const Tensor& x, bool inplace) { return activation(x, 0, 0, 6, inplace); }, input, inplace);
-  layer("relu6_", [](const Tensor& x) { return activation(x, 0, 0, 6, true); }, input);
-  layer(
-      "leaky_relu",
-      [](const Tensor& x, double slope, bool inplace) { return activation(x, slope, 0, infinity, inplace); }, input,
-      slope, inplace);
-  layer(
-      "leaky_relu_", [](const Tensor& x, double slope) { return activation(x, slope, 0, infinity, true); }, input,
-      slope);
-  layer(
-      "hardtanh",
-      [](const Tensor& x, double lower, double upper, bool inplace) { return activation(x, 0, lower, upper, inplace); },
-      input, min_val, max_val, inplace);
-  layer(
-      "hardtanh_", [](const Tensor& x, double lower, double upper) { return activation(x, 0, lower, upper, true); },
-      input, min_val, max_val);
+  layer("relu", relu, input, inplace);
+  layer("relu_", relu_, input);
+  layer("relu6", relu6, input, inplace);
+  layer("relu6_", relu6_, input);
+  layer("leaky_relu", leaky_relu, input, slope, inplace);
+  layer("leaky_relu_", leaky_relu_, input, slope);
+  layer("hardtanh", hardtanh, input, min_val, max_val, inplace);
+  layer("hardtanh_", hardtanh_, input, min_val, max_val);
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const Tensor&, const Tensor&>(), py::arg("scores"), py::arg("points"))
       .def_property_readonly("curved", &CriticGraph::curved)

@@ -286,9 +286,9 @@ class TestLaunches:
 
     def test_piecewise_linear(self) -> None:
         x = torch.randn(64, 512, device="cuda")
-        _, gates = torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, float("inf"))
+        _, mask = torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, float("inf"))
         assert launches_of(lambda: torch.ops.wgan_fast.piecewise_linear(x, 0.2, 0.0, float("inf"))) == 1
-        assert launches_of(lambda: torch.ops.wgan_fast.gate(x, gates, 0.2, x.stride())) == 1
+        assert launches_of(lambda: torch.ops.wgan_fast.apply_mask(x, mask, 0.2, x.stride())) == 1
 
     def test_weights_of_a_critic(self) -> None:
         weights = [torch.randn(100, 20, device="cuda", requires_grad=True) for _ in range(60)]

@@ -1,4 +1,4 @@
-"""Piecewise-linear activations and their gates against the reference and against PyTorch's own."""
+"""Piecewise-linear activations and their masks against the reference and against PyTorch's own."""
 
 from functools import partial
 from math import inf, isinf, nan
@@ -18,7 +18,7 @@ native = torch.ops.wgan_fast
 DENSE = ("contiguous", "unaligned", "permuted", "channels_last")
 GAPS = ("gaps", "row_gaps", "expanded")
 
-# closed_slope, lower, upper. float32 holds these bounds exactly.
+# negative_slope, lower, upper. float32 holds these bounds exactly.
 FORMULAS = {
     "relu": (0.0, 0.0, inf),
     "leaky_relu": (0.2, 0.0, inf),
@@ -100,34 +100,34 @@ class TestReference:
     ) -> None:
         x = with_kinks(batch(shape, dtype, layout, seed, device), formula).requires_grad_()
         grad = batch(shape, dtype, grad_layout, seed + 1, device)
-        expected, expected_gates = reference.piecewise_linear(x.detach(), *formula)
-        expected_derivative = reference.gate(grad, expected_gates, formula[0], x.stride())
-        y, gates = native.piecewise_linear(x, *formula)
-        assert torch.equal(y, expected) and torch.equal(gates, expected_gates)
-        gated = native.gate(grad, gates, formula[0], x.stride())
+        expected, expected_mask = reference.piecewise_linear(x.detach(), *formula)
+        expected_derivative = reference.apply_mask(grad, expected_mask, formula[0], x.stride())
+        y, mask = native.piecewise_linear(x, *formula)
+        assert torch.equal(y, expected) and torch.equal(mask, expected_mask)
+        masked = native.apply_mask(grad, mask, formula[0], x.stride())
         dx = derivative(y, x, grad)
-        assert torch.equal(gated, expected_derivative) and torch.equal(dx, expected_derivative)
-        assert y.stride() == gated.stride() == dx.stride() == x.stride()
-        assert y.dtype == gated.dtype == dtype and not gates.requires_grad
+        assert torch.equal(masked, expected_derivative) and torch.equal(dx, expected_derivative)
+        assert y.stride() == masked.stride() == dx.stride() == x.stride()
+        assert y.dtype == masked.dtype == dtype and not mask.requires_grad
 
         x = with_layout(x.detach(), layout)
-        assert torch.equal(native.piecewise_linear_(x, *formula), expected_gates) and torch.equal(x, expected)
+        assert torch.equal(native.piecewise_linear_(x, *formula), expected_mask) and torch.equal(x, expected)
 
     def test_bounds_of_float64(self, device: torch.device) -> None:
         x = torch.tensor([-2.0, 2.0], dtype=torch.float64, device=device)
         assert torch.equal(reference.piecewise_linear(x, 0.0, -0.3, 0.7)[0], F.hardtanh(x, -0.3, 0.7))
 
     def test_tails(self, poisoned_memory: None, device: torch.device, dtype: torch.dtype) -> None:
-        """Around the elements of a byte of gates, of a vector and of a block; every bit, the unused ones too."""
+        """Around the elements of a byte of the mask, of a vector and of a block; every bit, the unused ones too."""
         for count in [*range(1, 18), 63, 64, 65, 71, 127, 128, 129, 255, 256, 257, 2047, 2048, 2049]:
             for layout in ("contiguous", "unaligned"):
                 x = with_layout(torch.randn(count).to(device, dtype), layout)
-                y, gates = native.piecewise_linear(x, 0.2, 0.0, inf)
-                bits = [byte >> k & 1 for byte in gates.tolist() for k in range(8)]
+                y, mask = native.piecewise_linear(x, 0.2, 0.0, inf)
+                bits = [byte >> k & 1 for byte in mask.tolist() for k in range(8)]
                 assert bits == (x > 0).int().tolist() + [0] * (-count % 8)
                 assert torch.equal(y, F.leaky_relu(x, 0.2))
                 expected = torch.where(x > 0, 1.5, torch.full_like(x, 1.5) * 0.2)
-                assert torch.equal(native.gate(torch.full_like(x, 1.5), gates, 0.2, [1]), expected)
+                assert torch.equal(native.apply_mask(torch.full_like(x, 1.5), mask, 0.2, [1]), expected)
 
     def test_neighbours_in_memory_are_left_alone(self, device: torch.device, dtype: torch.dtype) -> None:
         memory = torch.full((75,), -1.0, dtype=dtype, device=device)
@@ -137,8 +137,8 @@ class TestReference:
     @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1, 1)])
     def test_scalars_and_empty_tensors(self, device: torch.device, shape: tuple[int, ...]) -> None:
         x = torch.full(shape, -2.0, device=device, requires_grad=True)
-        y, gates = native.piecewise_linear(x, 0.25, 0.0, inf)
-        assert torch.equal(y, torch.full_like(x, -0.5)) and gates.tolist() == [0] * x.numel()
+        y, mask = native.piecewise_linear(x, 0.25, 0.0, inf)
+        assert torch.equal(y, torch.full_like(x, -0.5)) and mask.tolist() == [0] * x.numel()
         assert torch.equal(derivative(y, x, torch.ones_like(y)), torch.full_like(x, 0.25))
 
     @pytest.mark.parametrize("count", [65_535, 65_536, 65_537, 100_003, 300_000])
@@ -149,14 +149,14 @@ class TestReference:
         try:
             for number in (1, 2, 3):
                 torch.set_num_threads(number)
-                y, gates = native.piecewise_linear(x, 0.2, -0.5, 0.5)
+                y, mask = native.piecewise_linear(x, 0.2, -0.5, 0.5)
                 inplace = x.clone()
-                gates_of_inplace = native.piecewise_linear_(inplace, 0.2, -0.5, 0.5)
-                results.append([y, gates, native.gate(grad, gates, 0.2, [1]), inplace, gates_of_inplace])
+                mask_of_inplace = native.piecewise_linear_(inplace, 0.2, -0.5, 0.5)
+                results.append([y, mask, native.apply_mask(grad, mask, 0.2, [1]), inplace, mask_of_inplace])
         finally:
             torch.set_num_threads(threads)
-        y, gates = reference.piecewise_linear(x, 0.2, -0.5, 0.5)
-        expected = [y, gates, reference.gate(grad, gates, 0.2, [1]), y, gates]
+        y, mask = reference.piecewise_linear(x, 0.2, -0.5, 0.5)
+        expected = [y, mask, reference.apply_mask(grad, mask, 0.2, [1]), y, mask]
         for result in results:
             assert all(map(torch.equal, result, expected))
 
@@ -196,13 +196,13 @@ class TestPyTorch:
     @formulas
     def test_infinite_gradients(self, device: torch.device, dtype: torch.dtype, formula: Formula) -> None:
         x = with_kinks(batch((40, 7), dtype, "contiguous", 0, device), formula).requires_grad_()
-        y, gates = native.piecewise_linear(x, *formula)
-        is_open = reference._unpack(gates, x.shape, x.stride())
+        y, mask = native.piecewise_linear(x, *formula)
+        inside = reference._unpack(mask, x.shape, x.stride())
         for grad in (inf, -inf, nan):
             dx = derivative(y, x, torch.full_like(x, grad))
-            assert_equal(dx[is_open], torch.full_like(dx[is_open], grad))
-            closed = grad * formula[0] if formula[0] else 0.0
-            assert_equal(dx[~is_open], torch.full_like(dx[~is_open], closed))
+            assert_equal(dx[inside], torch.full_like(dx[inside], grad))
+            outside = grad * formula[0] if formula[0] else 0.0
+            assert_equal(dx[~inside], torch.full_like(dx[~inside], outside))
 
 
 class TestDifferencesFromPyTorch:
@@ -210,13 +210,13 @@ class TestDifferencesFromPyTorch:
 
     @formulas
     def test_gradient_passes_nan(self, device: torch.device, dtype: torch.dtype, formula: Formula) -> None:
-        """At x = NaN the gate is open, for no comparison with a bound is true. PyTorch's ReLU does the same; its
+        """At x = NaN the mask is set, because no comparison with a bound is true. PyTorch's ReLU does the same; its
         LeakyReLU scales the gradient there, and its Hardtanh and ReLU6 on CPU pass it or not, depending on whether the
         element comes to lie in a full vector.
         """
         x = torch.full((67,), nan, dtype=dtype, device=device, requires_grad=True)
-        y, gates = native.piecewise_linear(x, *formula)
-        assert y.isnan().all() and gates.tolist() == [255] * 8 + [7]
+        y, mask = native.piecewise_linear(x, *formula)
+        assert y.isnan().all() and mask.tolist() == [255] * 8 + [7]
         grad = torch.randn(67).to(x)
         assert torch.equal(derivative(y, x, grad), grad)
         assert torch.equal(derivative(F.relu(x), x, grad), grad)
@@ -257,12 +257,12 @@ class TestGradients:
             return y
 
         x = away_from_kinks((3, 4, 5), formula).to(device).permute(2, 0, 1).requires_grad_()
-        gates = native.piecewise_linear(x, *formula)[1]
+        mask = native.piecewise_linear(x, *formula)[1]
         grad = torch.randn(5, 3, 4, dtype=torch.float64).to(device).requires_grad_()
         cases = [
             (lambda x: native.piecewise_linear(x, *formula)[0], x),
             (inplace, x),
-            (lambda grad: native.gate(grad, gates, formula[0], x.stride()), grad),
+            (lambda grad: native.apply_mask(grad, mask, formula[0], x.stride()), grad),
         ]
         for function, argument in cases:
             assert torch.autograd.gradcheck(function, argument)
@@ -273,15 +273,15 @@ class TestGradients:
         leaf = torch.randn(5, 7, device=device, requires_grad=True)
         x = leaf * 1.0
         if inplace:
-            y, gates = x, native.piecewise_linear_(x, 0.2, 0.0, inf)
+            y, mask = x, native.piecewise_linear_(x, 0.2, 0.0, inf)
         else:
-            y, gates = native.piecewise_linear(x, 0.2, 0.0, inf)
+            y, mask = native.piecewise_linear(x, 0.2, 0.0, inf)
         grad = torch.randn(5, 7, device=device, requires_grad=True)
         (dx,) = torch.autograd.grad(y, leaf, grad, create_graph=True)
         v = torch.randn(5, 7, device=device)
         to_x, to_grad = torch.autograd.grad(dx, (leaf, grad), v, allow_unused=True)
         assert to_x is None
-        assert torch.equal(to_grad, native.gate(v, gates, 0.2, x.stride()))
+        assert torch.equal(to_grad, native.apply_mask(v, mask, 0.2, x.stride()))
 
     def test_undefined_gradient_stays_undefined(self, device: torch.device) -> None:
         class Nothing(torch.autograd.Function):
@@ -294,8 +294,8 @@ class TestGradients:
                 return None
 
         x = torch.randn(5, device=device, requires_grad=True)
-        y, gates = native.piecewise_linear(x, 0.2, 0.0, inf)
-        for result in (y, native.gate(x, gates, 0.2, [1])):
+        y, mask = native.piecewise_linear(x, 0.2, 0.0, inf)
+        for result in (y, native.apply_mask(x, mask, 0.2, [1])):
             assert torch.autograd.grad(Nothing.apply(result).sum(), x, allow_unused=True) == (None,)
 
     def test_no_graph_without_need(self, device: torch.device) -> None:
@@ -350,14 +350,14 @@ class TestInPlace:
             assert x._version == 1
             native.piecewise_linear_(x + 0, 0.2, 0.0, inf)
 
-    def test_changed_gates_and_second_backward_are_noticed(self, device: torch.device) -> None:
+    def test_changed_mask_and_second_backward_are_noticed(self, device: torch.device) -> None:
         x = torch.randn(4, device=device, requires_grad=True)
-        y, gates = native.piecewise_linear(x, 0.2, 0.0, inf)
+        y, mask = native.piecewise_linear(x, 0.2, 0.0, inf)
         y.sum().backward()
         with pytest.raises(RuntimeError, match="a second time"):
             y.sum().backward()
-        y, gates = native.piecewise_linear(x, 0.2, 0.0, inf)
-        gates.zero_()
+        y, mask = native.piecewise_linear(x, 0.2, 0.0, inf)
+        mask.zero_()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.sum().backward()
 
@@ -381,11 +381,11 @@ class TestOpcheck:
         torch.library.opcheck(native.piecewise_linear_.default, (x * 1.0, 0.2, -1.0, 1.0))
 
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_gate(self, device: torch.device, layout: str) -> None:
+    def test_apply_mask(self, device: torch.device, layout: str) -> None:
         x = batch((3, 2, 4, 5), torch.float32, "channels_last", 0, device)
-        gates = native.piecewise_linear(x, 0.2, 0.0, inf)[1]
+        mask = native.piecewise_linear(x, 0.2, 0.0, inf)[1]
         grad = batch((3, 2, 4, 5), torch.float32, layout, 1, device).requires_grad_()
-        torch.library.opcheck(native.gate.default, (grad, gates, 0.2, list(x.stride())))
+        torch.library.opcheck(native.apply_mask.default, (grad, mask, 0.2, list(x.stride())))
 
 
 class TestErrors:
@@ -401,11 +401,11 @@ class TestErrors:
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e5m2], ids=str)
     def test_types_of_x(self, device: torch.device, dtype: torch.dtype) -> None:
         x = torch.ones(3).to(device, dtype)
-        gates = torch.zeros(1, dtype=torch.uint8, device=device)
+        mask = torch.zeros(1, dtype=torch.uint8, device=device)
         for operator, *arguments in (
             (native.piecewise_linear, x, 0.2, 0.0, inf),
             (native.piecewise_linear_, x, 0.2, 0.0, inf),
-            (native.gate, x, gates, 0.2, [1]),
+            (native.apply_mask, x, mask, 0.2, [1]),
         ):
             with pytest.raises(TypeError, match="^x: expected float16, bfloat16, float32 or float64"):
                 operator(*arguments)
@@ -413,28 +413,28 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "message", "change"),
         [
-            (TypeError, "gates: expected uint8", {"gates": torch.zeros(2, dtype=torch.int32)}),
-            (ValueError, "gates: expected 2 bytes", {"gates": torch.zeros(3, dtype=torch.uint8)}),
-            (ValueError, "gates: expected 2 bytes", {"gates": torch.zeros(1, 2, dtype=torch.uint8)}),
+            (TypeError, "mask: expected uint8", {"mask": torch.zeros(2, dtype=torch.int32)}),
+            (ValueError, "mask: expected 2 bytes", {"mask": torch.zeros(3, dtype=torch.uint8)}),
+            (ValueError, "mask: expected 2 bytes", {"mask": torch.zeros(1, 2, dtype=torch.uint8)}),
             (ValueError, "stride: expected 2 numbers", {"stride": [1]}),
             (ValueError, "stride: expected 2 numbers", {"stride": [12, 4, 1]}),
             (ValueError, r"stride: \[8, 1\] does not fill the memory", {"stride": [8, 1]}),
             (ValueError, r"stride: \[0, 1\] does not fill the memory", {"stride": [0, 1]}),
         ],
     )
-    def test_errors_of_gate(self, device: torch.device, error: type, message: str, change: dict) -> None:
-        arguments = {"gates": torch.zeros(2, dtype=torch.uint8), "stride": [4, 1]} | change
+    def test_errors_of_apply_mask(self, device: torch.device, error: type, message: str, change: dict) -> None:
+        arguments = {"mask": torch.zeros(2, dtype=torch.uint8), "stride": [4, 1]} | change
         with pytest.raises(error, match=f"^{message}"):
-            native.gate(torch.ones(3, 4, device=device), arguments["gates"].to(device), 0.2, arguments["stride"])
+            native.apply_mask(torch.ones(3, 4, device=device), arguments["mask"].to(device), 0.2, arguments["stride"])
 
-    def test_errors_of_gates_with_gaps(self, device: torch.device) -> None:
-        gates = torch.zeros(4, dtype=torch.uint8, device=device)[::2]
-        with pytest.raises(ValueError, match="^gates: expected 2 bytes"):
-            native.gate(torch.ones(3, 4, device=device), gates, 0.2, [4, 1])
+    def test_errors_of_mask_with_gaps(self, device: torch.device) -> None:
+        mask = torch.zeros(4, dtype=torch.uint8, device=device)[::2]
+        with pytest.raises(ValueError, match="^mask: expected 2 bytes"):
+            native.apply_mask(torch.ones(3, 4, device=device), mask, 0.2, [4, 1])
 
-    def test_gates_on_another_device(self) -> None:
+    def test_mask_on_another_device(self) -> None:
         if not torch.cuda.is_available():
             pytest.skip("one device only")
-        gates = torch.zeros(1, dtype=torch.uint8)
-        with pytest.raises(ValueError, match="^gates is on cpu and x on cuda:0"):
-            native.gate(torch.ones(3, device="cuda"), gates, 0.2, [1])
+        mask = torch.zeros(1, dtype=torch.uint8)
+        with pytest.raises(ValueError, match="^mask is on cpu and x on cuda:0"):
+            native.apply_mask(torch.ones(3, device="cuda"), mask, 0.2, [1])

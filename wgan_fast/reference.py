@@ -27,7 +27,7 @@ def gradient_norm_penalty(
     rows = gradient.reshape(gradient.shape[0], -1).to(accumulate_dtype(gradient.dtype))
     squares = (rows * rows).sum(dim=1)
     zero = squares == 0
-    # At a zero norm the subgradient is 0: the root is kept away from its pole, then the norm is put back.
+    # The subgradient at a zero norm is 0: the root is taken of 1 there, and the norm then set to 0.
     norms = squares.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
     excess = norms - target
     if one_sided:
@@ -35,42 +35,44 @@ def gradient_norm_penalty(
     return weight * excess.abs().pow(power).mean(), norms.detach()
 
 
-def piecewise_linear(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-    """``x`` between the bounds, from a bound c on ``c + closed_slope (x - c)``; and the gates, a bit for each element,
-    which are open between the bounds. An infinite bound is none.
+def piecewise_linear(x: Tensor, negative_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    """``x`` strictly between the bounds, else ``c + negative_slope (x - c)`` with the nearer bound c; and the mask, one
+    bit for each element, set between the bounds. An infinite bound is no bound.
     """
     wide = x.to(accumulate_dtype(x.dtype))
     below, above = (wide <= lower) & isfinite(lower), (wide >= upper) & isfinite(upper)
     bound = torch.where(below, wide.new_tensor(lower), wide.new_tensor(upper))
-    beyond = bound + closed_slope * (wide - bound) if closed_slope else bound
-    closed = below | above
-    return torch.where(closed, beyond, wide).to(x.dtype), _pack(~closed)
+    beyond = bound + negative_slope * (wide - bound) if negative_slope else bound
+    outside = below | above
+    return torch.where(outside, beyond, wide).to(x.dtype), _pack(~outside)
 
 
-def piecewise_linear_(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
-    """The same in place; returns the gates."""
-    y, gates = piecewise_linear(x, closed_slope, lower, upper)
+def piecewise_linear_(x: Tensor, negative_slope: float, lower: float, upper: float) -> Tensor:
+    """The same in place; returns the mask."""
+    y, mask = piecewise_linear(x, negative_slope, lower, upper)
     x.copy_(y)
-    return gates
+    return mask
 
 
-def gate(x: Tensor, gates: Tensor, closed_slope: float, stride: Sequence[int]) -> Tensor:
-    """``x`` where the gates are open, else ``closed_slope * x``. ``stride`` is that of what the gates came from."""
+def apply_mask(x: Tensor, mask: Tensor, negative_slope: float, stride: Sequence[int]) -> Tensor:
+    """``x`` where the mask is set, else ``negative_slope * x``. ``stride`` is that of the activation's input: the order
+    of the mask's bits.
+    """
     wide = x.to(accumulate_dtype(x.dtype))
-    beyond = closed_slope * wide if closed_slope else torch.zeros_like(wide)
-    y = torch.where(_unpack(gates, x.shape, stride), wide, beyond)
+    beyond = negative_slope * wide if negative_slope else torch.zeros_like(wide)
+    y = torch.where(_unpack(mask, x.shape, stride), wide, beyond)
     return torch.empty_strided(x.shape, stride, dtype=x.dtype, device=x.device).copy_(y)
 
 
 def _pack(flags: Tensor) -> Tensor:
-    """Eight flags to a byte, in the order of memory, the first to the lowest bit; the last byte is filled up with 0."""
+    """Eight flags to a byte, in the order of memory, the first in the lowest bit; the last byte is padded with 0."""
     flat = flags.as_strided((flags.numel(),), (1,))
     rows = F.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
     return (rows << torch.arange(8, device=flags.device)).sum(1).to(torch.uint8)
 
 
-def _unpack(gates: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    flat = (gates[:, None] >> torch.arange(8, device=gates.device) & 1).bool().flatten()
+def _unpack(mask: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
+    flat = (mask[:, None] >> torch.arange(8, device=mask.device) & 1).bool().flatten()
     return flat.as_strided(shape, stride)
 
 
@@ -95,8 +97,8 @@ def rmsprop_(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. Nothing happens
-    where ``found_inf`` is not 0; an infinite ``clip`` is none.
+    """``v <- alpha v + (1 - alpha) g^2``, then ``w <- clip(w - lr g / (sqrt(v) + eps))``, in place. If ``found_inf`` is
+    not 0, nothing is changed; an infinite ``clip`` clips nothing.
     """
     with torch.no_grad():
         for weight, gradient, square_average in zip(params, grads, square_averages, strict=True):
@@ -129,7 +131,7 @@ def gradient_penalty(
     t: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """The textbook gradient penalty, as it is copied from repository to repository, without its usual mistakes."""
+    """The gradient penalty as most repositories have it, without their usual mistakes."""
     real, fake = real.detach(), fake.detach()
     if t is None:
         t = torch.rand(real.shape[0], device=real.device, dtype=accumulate_dtype(real.dtype))

@@ -39,7 +39,7 @@ void clip_range(const Weights& weights, double bound, int64_t begin, int64_t end
 }  // namespace
 
 void clip_weights_cpu(const Weights& weights, double bound, int64_t begin, int64_t end) {
-  dispatch(weights.dtype, [&](auto element) { clip_range<decltype(element)>(weights, bound, begin, end); });
+  dispatch_dtype(weights.dtype, [&](auto element) { clip_range<decltype(element)>(weights, bound, begin, end); });
 }
 
 }  // namespace wgan_fast

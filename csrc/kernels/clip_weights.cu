@@ -44,8 +44,7 @@ __device__ void clip_chunk(T* data, const Layout* layout, double bound, int64_t 
   }
 }
 
-// Four blocks on a multiprocessor are enough to keep its memory busy, and leave registers for all types without a
-// spill.
+// Four blocks on a multiprocessor saturate its memory and leave enough registers for every type without a spill.
 template <int CAPACITY>
 __global__ void __launch_bounds__(BLOCK, 4)
     clip_weights_kernel(const __grid_constant__ List<CAPACITY> list, double bound) {

@@ -2,14 +2,12 @@
 
 #include "scalar.h"
 
-struct CUstream_st;
-
 namespace wgan_fast {
 
 constexpr int MAX_DIMS = 8;
 
-// Where the elements of a tensor lie, outermost dimension first, neighbouring dimensions merged where they can be: a
-// tensor without gaps has one dimension of stride 1, whatever its memory format.
+// Sizes and strides of a tensor, largest stride first, with adjacent dimensions merged where possible. A tensor without
+// gaps has one dimension of stride 1, whatever its memory format.
 struct Layout {
   int dims;
   int64_t size[MAX_DIMS];
@@ -27,7 +25,7 @@ struct Layout {
   }
 };
 
-// One tensor of the list.
+// One tensor of a list.
 struct Weights {
   void* data;
   int64_t numel;

@@ -21,7 +21,7 @@ struct NormPenalty {
   bool one_sided;
 };
 
-// What of the norm is penalised. NaN stays NaN.
+// n - target; one-sided, max(0, n - target). NaN stays NaN.
 template <class A>
 HOST_DEVICE inline A excess(A norm, const NormPenalty& formula) {
   const A difference = norm - static_cast<A>(formula.target);
@@ -35,8 +35,7 @@ HOST_DEVICE inline A norm_penalty(A norm, const NormPenalty& formula) {
   return formula.power == 2 ? e * e : std::pow(std::abs(e), static_cast<A>(formula.power));
 }
 
-// s in dp/dg = s g, that is p'(n) / n. At n = 0 the subgradient 0 is taken: an epsilon inside the root would bias every
-// norm.
+// s = p'(n) / n, so that dp/dg = s g. The subgradient at n = 0 is 0; an epsilon inside the root would bias every norm.
 template <class A>
 HOST_DEVICE inline A norm_penalty_slope(A norm, const NormPenalty& formula) {
   if (norm == A(0)) return A(0);
@@ -45,13 +44,13 @@ HOST_DEVICE inline A norm_penalty_slope(A norm, const NormPenalty& formula) {
   return (formula.power == 2 ? A(2) : power * std::pow(std::abs(e), power - A(2))) * e / norm;
 }
 
-// w <- min(max(w, -bound), bound). NaN compares false and is kept, bit for bit.
+// w <- min(max(w, -bound), bound). NaN compares false and stays, bit for bit.
 template <class T>
 HOST_DEVICE inline T clip(T weight, T bound) {
   return weight < -bound ? -bound : weight > bound ? bound : weight;
 }
 
-// The 16-bit types order by magnitude as their bits do, infinity last and NaN behind it: no arithmetic is needed.
+// The magnitudes of 16-bit types are ordered as their bits, infinity last and NaN after it, so bits are compared.
 template <class T>
 HOST_DEVICE inline T clip_bits(T weight, T bound, uint16_t infinity) {
   const uint16_t magnitude = weight.bits & 0x7fffu;
@@ -67,54 +66,54 @@ HOST_DEVICE inline BFloat16 clip(BFloat16 weight, BFloat16 bound) { return clip_
 template <class T>
 struct Rmsprop {
   using A = Accumulate<T>;
-  A gradient_factor;  // the gradient's sign and scale
+  A gradient_factor;  // f: the gradient's sign and scale
   A weight_decay;
   A alpha;
   A one_minus_alpha;  // rounded once
   A learning_rate;
   A eps;
-  T clip;  // infinite where nothing is clipped
+  T clip;  // infinite: no clipping
 };
 
 template <class T>
 HOST_DEVICE inline void rmsprop(T& weight, T gradient, T& square_average, const Rmsprop<T>& f) {
   using A = Accumulate<T>;
   const A w = widen(weight);
-  const A decay = f.weight_decay * w;  // in any case, for without a branch compilers vectorise
+  const A decay = f.weight_decay * w;  // computed even if unused: without a branch compilers vectorise
   const A g = f.gradient_factor * widen(gradient) + (f.weight_decay == A(0) ? A(0) : decay);
   const A v = f.alpha * widen(square_average) + f.one_minus_alpha * (g * g);
   square_average = narrow<T>(v);
   weight = clip(narrow<T>(w - f.learning_rate * (g / (std::sqrt(v) + f.eps))), f.clip);
 }
 
-// y = x between the bounds, where the gate is open; from a bound c on, where it is closed, y = c + closed_slope (x -
-// c). An infinite bound is none and is held as NaN, with which no comparison is true; so is x = NaN between the bounds.
-// ReLU is {0, 0, NaN}, LeakyReLU {slope, 0, NaN}, Hardtanh {0, lower, upper}.
+// y = x strictly between the bounds, else y = c + negative_slope (x - c) with the nearer bound c. NaN stands for "no
+// bound": no comparison with it is true. For the same reason x = NaN counts as between the bounds.
+// ReLU is {0, 0, NaN}, LeakyReLU {negative_slope, 0, NaN}, Hardtanh {0, lower, upper}.
 template <class A>
 struct PiecewiseLinear {
-  A closed_slope;
+  A negative_slope;
   A lower;
   A upper;
 };
 
 template <class A>
-HOST_DEVICE inline bool is_open(A x, const PiecewiseLinear<A>& f) {
+HOST_DEVICE inline bool is_inside(A x, const PiecewiseLinear<A>& f) {
   return !((x <= f.lower) | (x >= f.upper));
 }
 
-// What a gate does to a value. Closed with the slope 0 it leaves nothing, not even of infinity. The product is taken in
-// any case, for without a branch compilers vectorise.
+// The value times the slope at the element that `inside` belongs to. A slope of 0 gives 0 even for infinity. The
+// product is computed even if unused: without a branch compilers vectorise.
 template <class A>
-HOST_DEVICE inline A gate(A value, bool open, A closed_slope) {
-  const A scaled = value * closed_slope;
-  return open ? value : closed_slope == A(0) ? A(0) : scaled;
+HOST_DEVICE inline A apply_mask(A value, bool inside, A negative_slope) {
+  const A scaled = value * negative_slope;
+  return inside ? value : negative_slope == A(0) ? A(0) : scaled;
 }
 
 template <class A>
 HOST_DEVICE inline A piecewise_linear(A x, const PiecewiseLinear<A>& f) {
   const A c = x <= f.lower ? f.lower : f.upper;
-  const A y = c + gate(x - c, false, f.closed_slope);
-  return is_open(x, f) ? x : y;
+  const A y = c + apply_mask(x - c, false, f.negative_slope);
+  return is_inside(x, f) ? x : y;
 }
 
 }  // namespace wgan_fast

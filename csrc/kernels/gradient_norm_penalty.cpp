@@ -9,9 +9,9 @@ namespace wgan_fast {
 namespace {
 
 constexpr int64_t SEGMENT = 16384;
-constexpr int LANES = 32;  // independent sums: as many as the widest instruction set keeps busy
+constexpr int LANES = 32;  // independent sums, enough for the widest instruction set
 
-// Inlined, or it would not get the caller's instruction set.
+// Must be inlined to be compiled for the caller's instruction set.
 template <class T>
 __attribute__((always_inline)) inline Accumulate<T> sum_of_squares(const T* __restrict values, int64_t count) {
   Accumulate<T> total = 0;

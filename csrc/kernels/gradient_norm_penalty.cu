@@ -8,15 +8,16 @@
 namespace wgan_fast {
 namespace {
 
-// The tests on the host set both to a few, so that small batches take every path.
+// Tests lower both, so that small batches take every path.
 #ifndef WGAN_FAST_MIN_SEGMENT
 #define WGAN_FAST_MIN_SEGMENT 4096
 #endif
 #ifndef WGAN_FAST_MAX_ROW_BLOCKS
 #define WGAN_FAST_MAX_ROW_BLOCKS 1024
 #endif
-constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;        // elements: four vectors or more for each thread
-constexpr int64_t MAX_ROW_BLOCKS = WGAN_FAST_MAX_ROW_BLOCKS;  // fill any GPU; one block adds up their sums in a moment
+constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;  // elements: four vectors or more for each thread
+constexpr int64_t MAX_ROW_BLOCKS =
+    WGAN_FAST_MAX_ROW_BLOCKS;  // enough to fill any GPU, few enough for one block to add up
 
 template <int WIDTH, class T>
 __device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
@@ -25,7 +26,7 @@ __device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
   return sum;
 }
 
-// Sum over the elements of `values`, LANES threads together; each of them gets it.
+// Sum of squares of `values` by LANES threads together, returned to each of them.
 template <int LANES, int WIDTH, class T>
 __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
   constexpr int64_t STEP = LANES * WIDTH;
@@ -44,7 +45,7 @@ __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
   }
 }
 
-// Whole rows: LANES threads for each. Leaves one sum of penalties per block, or the penalty where the block is alone.
+// LANES threads for each row. Writes one sum of penalties per block, or the penalty if there is one block.
 template <int LANES, int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     whole_rows_kernel(const T* gradient, Accumulate<T>* block_penalties, Accumulate<T>* norms, Accumulate<T>* penalty,
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(BLOCK)
   using A = Accumulate<T>;
   constexpr int ROWS_PER_BLOCK = BLOCK / LANES;
   A sum = 0;
-  // The bound is the same for the whole block, because every thread takes part in the reductions.
+  // The loop's bound is uniform in the block, because every thread must take part in the reductions.
   for (int64_t first = int64_t{blockIdx.x} * ROWS_PER_BLOCK; first < rows;
        first += int64_t{gridDim.x} * ROWS_PER_BLOCK) {
     const int64_t row = first + threadIdx.x / LANES;
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(BLOCK)
   if (threadIdx.x == 0) *penalty = scale * sum;
 }
 
-// Long rows: a block for each segment leaves its sum of squares.
+// Long rows: one block for each segment writes its sum of squares.
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK) segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
   const int64_t row = blockIdx.x / segments.per_row;
@@ -160,8 +161,8 @@ int64_t row_blocks(int64_t rows) {
   return std::min((rows + BLOCK / LANES - 1) / (BLOCK / LANES), MAX_ROW_BLOCKS);
 }
 
-// Calls f with the threads that a row gets, a compile-time constant: few for short rows, so that none of them idles,
-// and more where there are too few rows to fill the GPU.
+// Calls f with the number of threads for each row, a compile-time constant: few for short rows, so that none is idle;
+// more if there are too few rows to fill the GPU.
 template <class F>
 auto with_lanes(int64_t rows, int64_t length, F&& f) {
   if (length <= 4) return f(std::integral_constant<int, 1>());

@@ -2,16 +2,14 @@
 
 #include "formulas.h"
 
-struct CUstream_st;
-
 namespace wgan_fast {
 
-// A row longer than a segment is summed in segments, so that few long rows use every processor. The cut depends on the
-// length alone: the same numbers come out for any number of threads.
+// A long row is summed in segments, so that a few long rows occupy all processors. The segments depend on the shape
+// alone, so the result is the same for any number of threads.
 struct Segments {
   int64_t rows;
   int64_t length;          // elements of a row
-  int64_t segment_length;  // elements of a segment but for a row's last
+  int64_t segment_length;  // elements of a segment; the last one of a row may be shorter
   int64_t per_row;         // segments of a row
 
   int64_t count() const { return rows * per_row; }
@@ -20,13 +18,13 @@ struct Segments {
 Segments segments_cpu(int64_t rows, int64_t length);
 Segments segments_cuda(int64_t rows, int64_t length);
 
-// First pass, the only one that reads the gradient: the sums of squares of the segments [begin, end).
+// First pass, the only one that reads the gradient: sums of squares of the segments [begin, end).
 template <class T>
 void sums_of_squares_cpu(const T* gradient,    // [rows, length]
                          Accumulate<T>* sums,  // [rows, per_row]
                          Segments segments, int64_t begin, int64_t end);
 
-// Second pass, over the sums.
+// Second pass: norms and penalty from the sums.
 template <class A>
 void norm_penalty_cpu(const A* sums,  // [rows, per_row]
                       A* norms,       // [rows]
@@ -39,7 +37,7 @@ template <class T>
 void gradient_norm_penalty_cuda(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms,
                                 Accumulate<T>* penalty, Segments segments, NormPenalty formula, CUstream_st* stream);
 
-// Derivative: out_i = grad_penalty * weight / rows * s(n_r) * gradient_i, s the slope of formulas.h, r the row of i.
+// out_i = grad_penalty * weight / rows * s(n_r) * gradient_i, with s = norm_penalty_slope and r the row of element i.
 template <class T>
 void gradient_norm_penalty_backward_cpu(const Accumulate<T>* grad_penalty,  // []
                                         const T* gradient,                  // [rows, length]

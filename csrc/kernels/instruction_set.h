@@ -1,6 +1,6 @@
-// Several instruction sets in one binary: a function marked INSTRUCTION_SET_CLONES is compiled once for each and the
-// loader picks the best that the processor has. Results do not depend on the pick, because reductions are written with
-// a fixed number of lanes and contraction into fused multiply-adds is off.
+// Several instruction sets in one binary: a function marked INSTRUCTION_SET_CLONES is compiled once for each, and the
+// loader chooses the best that the processor supports. Results do not depend on the choice: reductions have a fixed
+// number of lanes, and contraction into fused multiply-adds is off.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
@@ -11,7 +11,7 @@
 
 namespace wgan_fast {
 
-// The one that was picked: "x86-64-v4", "x86-64-v3" or "baseline".
+// The chosen instruction set: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* instruction_set();
 
 }  // namespace wgan_fast

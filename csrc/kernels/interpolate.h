@@ -2,12 +2,10 @@
 
 #include "scalar.h"
 
-struct CUstream_st;  // cudaStream_t is a pointer to it; named here so that no CUDA header is needed
-
 namespace wgan_fast {
 
 // out_i = t_r fake_i + (1 - t_r) real_i, where r = i / length is the row of element i.
-// The CPU launcher does the elements [begin, end).
+// On the CPU: the elements [begin, end).
 template <class T>
 void interpolate_cpu(const T* real,           // [rows, length]
                      const T* fake,           // [rows, length]

@@ -1,4 +1,4 @@
-// What every kernel shares: launching, 16-byte access, reductions.
+// Shared by all kernels: launch, 16-byte access, reductions.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,14 +16,14 @@ namespace wgan_fast {
 constexpr int BLOCK = 256;  // threads; every kernel is launched with it
 constexpr int WARP = 32;
 
-// Most blocks of a grid: several waves of the largest GPU. Kernels stride over the grid. The tests on the host set it
-// to a few, so that they do.
+// Upper bound of a grid: several waves of the largest GPU. Kernels use grid-stride loops; tests lower the bound so that
+// small inputs go around them.
 #ifndef WGAN_FAST_MAX_BLOCKS
 #define WGAN_FAST_MAX_BLOCKS 16384
 #endif
 constexpr int64_t MAX_BLOCKS = WGAN_FAST_MAX_BLOCKS;
 
-// Blocks for so many threads.
+// Blocks that give one thread to each of `threads`, up to MAX_BLOCKS.
 inline int64_t blocks_for(int64_t threads) { return std::min((threads + BLOCK - 1) / BLOCK, MAX_BLOCKS); }
 
 template <class... Parameters, class... Arguments>
@@ -44,7 +44,7 @@ constexpr int64_t TILE = BLOCK * UNROLL;  // vectors that a block does at a time
 __device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * BLOCK + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t{gridDim.x} * BLOCK; }
 
-// WIDTH neighbouring elements in one access: 16 bytes, or fewer where the data is not aligned to them.
+// WIDTH consecutive elements in one access: 16 bytes, or fewer for data that is not aligned to 16 bytes.
 template <class T, int WIDTH>
 struct alignas(sizeof(T) * WIDTH) Vector {
   T at[WIDTH];
@@ -68,8 +68,8 @@ __device__ inline void store_whole(T* array, int64_t i, Vector<T, WIDTH> vector)
   *reinterpret_cast<Vector<T, WIDTH>*>(array + i) = vector;
 }
 
-// Elements [i, i + WIDTH) of an array of `count`; those past its end are not touched. Loops over a vector have a fixed
-// length and their condition inside, so that they unroll and the vector stays in registers.
+// Elements [i, i + WIDTH) of an array of `count`; nothing beyond its end is accessed. Loops over a vector have a fixed
+// length with the condition inside, so that they unroll and the vector stays in registers.
 template <int WIDTH, class T>
 __device__ inline Vector<T, WIDTH> load(const T* array, int64_t i, int64_t count) {
   if (i + WIDTH <= count) return load_whole<WIDTH>(array, i);
@@ -91,8 +91,8 @@ __device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH
   }
 }
 
-// A value that belongs to the row of element i, then to the rows of its successors: one division for a whole vector,
-// and `of_row` is asked only when a row begins.
+// A per-row value for element i and, after advance(), for the elements that follow: one division for a whole vector,
+// and one call of `of_row` for each row.
 template <class OfRow>
 struct RowValue {
   int64_t length;
@@ -134,19 +134,19 @@ inline bool has_whole_vectors(int64_t rows, int64_t length, int width) {
   return length % width == 0 && rows * (length / width) < int64_t{1} << 31;
 }
 
-// Sum over each group of LANES neighbouring threads (a power of two up to a warp), returned to all of the group.
+// Sum over each group of LANES consecutive threads (a power of two up to a warp), returned to each of them.
 template <int LANES, class A>
 __device__ inline A group_sum(A value) {
   for (int offset = LANES / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
   return value;
 }
 
-// Sum over the block, returned to all of its threads. Every thread must call it.
+// Sum over the block, returned to each thread. Every thread must call it.
 template <class A>
 __device__ inline A block_sum(A value) {
   __shared__ A warp_sums[BLOCK / WARP];
   value = group_sum<WARP>(value);
-  __syncthreads();  // a previous sum has been read
+  __syncthreads();  // until every thread has read the previous call's sums
   if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = value;
   __syncthreads();
   A total = 0;

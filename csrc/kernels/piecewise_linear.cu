@@ -10,8 +10,8 @@ template <int WIDTH>
 constexpr int GROUP = 8 / WIDTH;
 
 template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK) piecewise_linear_kernel(const T* input, T* output, uint8_t* gates,
-                                                                 PiecewiseLinear<Accumulate<T>> f, int64_t count) {
+__global__ void __launch_bounds__(BLOCK)
+    piecewise_linear_kernel(const T* input, T* output, uint8_t* mask, PiecewiseLinear<Accumulate<T>> f, int64_t count) {
   const int shift = static_cast<int>(threadIdx.x % GROUP<WIDTH>) * WIDTH;
   // The bound is the same for the whole block, because every thread takes part in the exchange of bits.
   for (int64_t tile = blockIdx.x * TILE * WIDTH; tile < count; tile += gridDim.x * TILE * WIDTH) {
@@ -21,35 +21,35 @@ __global__ void __launch_bounds__(BLOCK) piecewise_linear_kernel(const T* input,
     for (int u = 0; u < UNROLL; ++u) {
       const int64_t i = first + u * BLOCK * WIDTH;
       Vector<T, WIDTH> y{};
-      unsigned open = 0;
+      unsigned bits = 0;
       for (int k = 0; k < WIDTH; ++k) {
         const Accumulate<T> value = widen(x[u].at[k]);
         y.at[k] = narrow<T>(piecewise_linear(value, f));
-        if (i + k < count && is_open(value, f)) open |= 1u << (shift + k);
+        if (i + k < count && is_inside(value, f)) bits |= 1u << (shift + k);
       }
       store<WIDTH>(output, i, count, y);
-      for (int offset = GROUP<WIDTH> / 2; offset > 0; offset /= 2) open |= __shfl_xor_sync(0xffffffffu, open, offset);
-      if (shift == 0 && i < count) gates[i / 8] = static_cast<uint8_t>(open);
+      for (int offset = GROUP<WIDTH> / 2; offset > 0; offset /= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, offset);
+      if (shift == 0 && i < count) mask[i / 8] = static_cast<uint8_t>(bits);
     }
   }
 }
 
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
-    gate_kernel(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count) {
+    apply_mask_kernel(const T* input, const uint8_t* mask, T* output, Accumulate<T> negative_slope, int64_t count) {
   const int shift = static_cast<int>(threadIdx.x % GROUP<WIDTH>) * WIDTH;
   for (int64_t first = (blockIdx.x * TILE + threadIdx.x) * WIDTH; first < count; first += gridDim.x * TILE * WIDTH) {
     Vector<T, WIDTH> x[UNROLL];
-    unsigned open[UNROLL];
+    unsigned bits[UNROLL];
     for (int u = 0; u < UNROLL; ++u) {
       const int64_t i = first + u * BLOCK * WIDTH;
       x[u] = load<WIDTH>(input, i, count);
-      open[u] = i < count ? gates[i / 8] >> shift : 0;
+      bits[u] = i < count ? mask[i / 8] >> shift : 0;
     }
     for (int u = 0; u < UNROLL; ++u) {
       Vector<T, WIDTH> y{};
       for (int k = 0; k < WIDTH; ++k) {
-        y.at[k] = narrow<T>(gate(widen(x[u].at[k]), (open[u] >> k & 1u) != 0, closed_slope));
+        y.at[k] = narrow<T>(apply_mask(widen(x[u].at[k]), (bits[u] >> k & 1u) != 0, negative_slope));
       }
       store<WIDTH>(output, first + u * BLOCK * WIDTH, count, y);
     }
@@ -65,31 +65,31 @@ int64_t tiles(int64_t count) {
 }  // namespace
 
 template <class T>
-void piecewise_linear_cuda(const T* input, T* output, uint8_t* gates, PiecewiseLinear<Accumulate<T>> f, int64_t count,
+void piecewise_linear_cuda(const T* input, T* output, uint8_t* mask, PiecewiseLinear<Accumulate<T>> f, int64_t count,
                            cudaStream_t stream) {
   if (aligned(input) && aligned(output)) {
-    launch(piecewise_linear_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, output, gates, f,
+    launch(piecewise_linear_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, output, mask, f,
            count);
   } else {
-    launch(piecewise_linear_kernel<1, T>, tiles<1>(count), stream, input, output, gates, f, count);
+    launch(piecewise_linear_kernel<1, T>, tiles<1>(count), stream, input, output, mask, f, count);
   }
 }
 
 template <class T>
-void gate_cuda(const T* input, const uint8_t* gates, T* output, Accumulate<T> closed_slope, int64_t count,
-               cudaStream_t stream) {
+void apply_mask_cuda(const T* input, const uint8_t* mask, T* output, Accumulate<T> negative_slope, int64_t count,
+                     cudaStream_t stream) {
   if (aligned(input) && aligned(output)) {
-    launch(gate_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, gates, output, closed_slope,
-           count);
+    launch(apply_mask_kernel<FULL_WIDTH<T>, T>, tiles<FULL_WIDTH<T>>(count), stream, input, mask, output,
+           negative_slope, count);
   } else {
-    launch(gate_kernel<1, T>, tiles<1>(count), stream, input, gates, output, closed_slope, count);
+    launch(apply_mask_kernel<1, T>, tiles<1>(count), stream, input, mask, output, negative_slope, count);
   }
 }
 
 #define INSTANTIATE(T)                                                                                    \
   template void piecewise_linear_cuda<T>(const T*, T*, uint8_t*, PiecewiseLinear<Accumulate<T>>, int64_t, \
                                          cudaStream_t);                                                   \
-  template void gate_cuda<T>(const T*, const uint8_t*, T*, Accumulate<T>, int64_t, cudaStream_t);
+  template void apply_mask_cuda<T>(const T*, const uint8_t*, T*, Accumulate<T>, int64_t, cudaStream_t);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
 INSTANTIATE(float)

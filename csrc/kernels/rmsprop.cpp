@@ -9,7 +9,7 @@ template <class T>
 INSTRUCTION_SET_CLONES void rmsprop_range(T* __restrict weight, const T* __restrict gradient,
                                           T* __restrict square_average, const Rmsprop<T> formula, int64_t begin,
                                           int64_t end) {
-  if (formula.weight_decay == 0) {  // GCC finds the distinction itself, but then leaves the 16-bit types scalar
+  if (formula.weight_decay == 0) {  // GCC would split the loop itself, but not vectorise the 16-bit types then
     for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
   } else {
     for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
@@ -19,7 +19,7 @@ INSTRUCTION_SET_CLONES void rmsprop_range(T* __restrict weight, const T* __restr
 }  // namespace
 
 void rmsprop_cpu(const Parameter& parameter, const RmspropStep& step, int64_t begin, int64_t end) {
-  dispatch(parameter.dtype, [&](auto element) {
+  dispatch_dtype(parameter.dtype, [&](auto element) {
     using T = decltype(element);
     rmsprop_range(static_cast<T*>(parameter.weight), static_cast<const T*>(parameter.gradient),
                   static_cast<T*>(parameter.square_average), step.formula<T>(), begin, end);

@@ -2,12 +2,10 @@
 
 #include "formulas.h"
 
-struct CUstream_st;
-
 namespace wgan_fast {
 
-// A number that the host knows, or that lies on the kernel's device: then nobody waits for it, and a captured graph
-// reads it anew in every replay.
+// A number on the host or on the kernel's device. One on the device needs no synchronisation, and a captured graph
+// reads its current value in every replay.
 struct Number {
   double value;
   const void* on_device;  // or null
@@ -19,15 +17,15 @@ struct Number {
   }
 };
 
-// One step of RMSprop with the clipping of weights behind it, for every tensor of a list.
+// One step of RMSprop followed by weight clipping; the same numbers for every tensor of a list.
 struct RmspropStep {
   Number learning_rate;
   Number grad_scale;  // gradients are divided by it
-  Number found_inf;   // where it is not 0, nothing is written
+  Number found_inf;   // if not 0, nothing is written
   double alpha;
   double eps;
   double weight_decay;
-  double clip;  // infinite where nothing is clipped
+  double clip;  // infinite: no clipping
   bool maximize;
 
   template <class T>
@@ -43,7 +41,7 @@ struct RmspropStep {
   }
 };
 
-// One parameter of the list. The three lie in memory alike and without gaps.
+// One parameter of a list. The three arrays have the same strides and no gaps.
 struct Parameter {
   void* weight;
   const void* gradient;
@@ -52,10 +50,10 @@ struct Parameter {
   Dtype dtype;
 };
 
-// The elements [begin, end) of one parameter. The numbers are the host's, and found_inf was looked at.
+// Updates the elements [begin, end) of one parameter. The numbers must be on the host; found_inf is ignored.
 void rmsprop_cpu(const Parameter& parameter, const RmspropStep& step, int64_t begin, int64_t end);
 
-// Every parameter of the list.
+// Updates every parameter of the list.
 void rmsprop_cuda(const Parameter* parameters, int64_t count, const RmspropStep& step, CUstream_st* stream);
 
 }  // namespace wgan_fast

@@ -1,4 +1,4 @@
-// The four element types of the kernels. 16-bit types are storage only: arithmetic happens in Accumulate<T>.
+// The kernels' four element types. 16-bit types are for storage only: arithmetic is in Accumulate<T>.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,8 @@
 #else
 #define HOST_DEVICE
 #endif
+
+struct CUstream_st;  // cudaStream_t is a pointer to it; declared here so that the headers need no CUDA header
 
 namespace wgan_fast {
 
@@ -50,9 +52,12 @@ struct Scalar<double> {
 template <class T>
 using Accumulate = typename Scalar<T>::Accumulate;
 
-// Calls f(T{}), T the type of the elements.
+// Calls f(T{}) with the element type T of `dtype`, on the host and inside kernels.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // f may be for the device only
+#endif
 template <class F>
-void dispatch(Dtype dtype, F&& f) {
+HOST_DEVICE inline void dispatch_dtype(Dtype dtype, F&& f) {
   switch (dtype) {
     case Dtype::float16:
       return f(Half{});
@@ -74,8 +79,7 @@ HOST_DEVICE inline To bit_cast(From from) {
 }
 
 // widen: stored -> arithmetic. narrow<T>: arithmetic -> stored, round to nearest even.
-// Without the conversion instructions of a GPU they are branch-free integer code, which compilers vectorise for any
-// instruction set.
+// On the CPU they are branch-free integer code, which compilers vectorise for any instruction set.
 HOST_DEVICE inline double widen(double value) { return value; }
 HOST_DEVICE inline float widen(float value) { return value; }
 

@@ -1,20 +1,20 @@
-// A list of tensors in one launch. It travels by value in the kernel's argument, which may hold 32,764 bytes: nothing
-// is copied to the device beforehand, and a captured graph keeps it.
+// A list of tensors in one launch. The list is passed by value as a kernel argument (at most 32,764 bytes), so nothing
+// is copied to the device beforehand, and a captured graph holds it.
 #pragma once
 
 #include "launch.cuh"
 
 namespace wgan_fast {
 
-constexpr int64_t CHUNK = BLOCK * 16;  // elements of one tensor that a block does at a time
-constexpr int FEW = 64;                // the capacity for short lists, whose arguments are copied faster
+constexpr int64_t CHUNK = BLOCK * 16;  // elements of one tensor that a block processes at a time
+constexpr int FEW = 64;                // capacity for short lists: smaller arguments are copied faster
 constexpr int64_t MAX_ARGUMENT_BYTES = 32764;
 
-// What every list needs; a kernel adds its pointers.
+// Sizes and types of the tensors; each kernel's list adds its pointers.
 template <int CAPACITY>
 struct TensorList {
   int64_t numel[CAPACITY];
-  int64_t first_chunk[CAPACITY + 1];  // of each tensor in the row of all chunks; the last one is their number
+  int64_t first_chunk[CAPACITY + 1];  // running sum of the tensors' chunks, beginning with 0
   Dtype dtype[CAPACITY];
   int count;
 
@@ -29,7 +29,7 @@ struct TensorList {
   }
 };
 
-// The blocks of the grid share out the chunks: f(T{}, tensor, begin, end), T the type of the tensor's elements.
+// Calls f(T{}, tensor, begin, end) for the chunks of this block, T the tensor's element type.
 template <class List, class F>
 __device__ inline void for_each_chunk(const List& list, F f) {
   for (int64_t chunk = blockIdx.x; chunk < list.first_chunk[list.count]; chunk += gridDim.x) {
@@ -40,25 +40,12 @@ __device__ inline void for_each_chunk(const List& list, F f) {
     }
     const int64_t begin = (chunk - list.first_chunk[tensor]) * CHUNK;
     const int64_t end = begin + CHUNK < list.numel[tensor] ? begin + CHUNK : list.numel[tensor];
-    switch (list.dtype[tensor]) {
-      case Dtype::float16:
-        f(Half{}, tensor, begin, end);
-        break;
-      case Dtype::bfloat16:
-        f(BFloat16{}, tensor, begin, end);
-        break;
-      case Dtype::float32:
-        f(float{}, tensor, begin, end);
-        break;
-      case Dtype::float64:
-        f(double{}, tensor, begin, end);
-        break;
-    }
+    dispatch_dtype(list.dtype[tensor], [&](auto element) { f(element, tensor, begin, end); });
   }
 }
 
-// Launches kernel(list, argument) until each of `count` tensors was in a list. add(list, i) puts tensor i into it, or
-// returns false where it has no room.
+// Launches kernel(list, argument) as often as it takes for `count` tensors. add(list, i) adds tensor i to the list, or
+// returns false if the list has no room for it.
 template <class List, class Argument, class Add>
 void launch_lists(void (*kernel)(List, Argument), int64_t count, Add add, Argument argument, cudaStream_t stream) {
   for (int64_t next = 0; next < count;) {

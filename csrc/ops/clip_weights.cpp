@@ -7,7 +7,7 @@
 namespace wgan_fast {
 namespace {
 
-constexpr const char* ARGUMENT = "module_or_tensors";  // as the public function calls it
+constexpr const char* ARGUMENT = "module_or_tensors";  // of the public function, for messages
 
 Layout layout_of(const Tensor& tensor, size_t index) {
   std::vector<int64_t> order;
@@ -48,8 +48,7 @@ void clip_weights_(at::TensorList tensors, double bound) {
 #ifdef WGAN_FAST_CUDA
     if (device.is_cuda()) {
       const c10::DeviceGuard guard(device);
-      clip_weights_cuda(list.data(), static_cast<int64_t>(list.size()), bound,
-                        c10::cuda::getCurrentCUDAStream().stream());
+      clip_weights_cuda(list.data(), static_cast<int64_t>(list.size()), bound, current_stream());
       continue;
     }
 #endif
@@ -66,7 +65,7 @@ TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { library.impl("clip_weights_", clip
 #ifdef WGAN_FAST_CUDA
 TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { library.impl("clip_weights_", clip_weights_); }
 #endif
-// Clipping is an update, not a function to differentiate.
+// Not differentiable.
 TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) {
   library.impl("clip_weights_", torch::CppFunction::makeFallthrough());
 }

@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight
   const Tensor norms = at::empty({rows.size(0)}, options);
   const Tensor penalty = at::empty({}, options);
   const NormPenalty formula{weight, target, power, one_sided};
-  dispatch(rows.scalar_type(), [&](auto element) {
+  dispatch_dtype(rows, [&](auto element) {
     using T = decltype(element);
     using A = Accumulate<T>;
     const T* g = data<T>(rows);
@@ -32,11 +32,11 @@ std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight
       const Segments segments = segments_cuda(rows.size(0), row_length(rows));
       const Tensor workspace = at::empty({workspace_size_cuda(segments)}, options);
       return gradient_norm_penalty_cuda(g, mutable_data<A>(workspace), mutable_data<A>(norms), mutable_data<A>(penalty),
-                                        segments, formula, c10::cuda::getCurrentCUDAStream().stream());
+                                        segments, formula, current_stream());
     }
 #endif
     const Segments segments = segments_cpu(rows.size(0), row_length(rows));
-    // Where a row is one segment, its sum and its norm can share their place.
+    // With one segment per row, the sums are stored in place of the norms.
     const Tensor sums = segments.per_row == 1 ? norms : at::empty({segments.count()}, options);
     const int64_t elements_each = std::min(segments.length, segments.segment_length);
     at::parallel_for(0, segments.count(), GRAIN / elements_each + 1, [&](int64_t begin, int64_t end) {
@@ -61,7 +61,7 @@ Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, cons
   if (out.numel() == 0) return out;
   const NormPenalty formula{weight, target, power, one_sided};
   const int64_t length = row_length(rows);
-  dispatch(rows.scalar_type(), [&](auto element) {
+  dispatch_dtype(rows, [&](auto element) {
     using T = decltype(element);
     using A = Accumulate<T>;
     const A* grad = data<A>(grad_penalty);
@@ -70,8 +70,7 @@ Tensor penalty_backward(const Tensor& grad_penalty, const Tensor& gradient, cons
     T* result = mutable_data<T>(out);
 #ifdef WGAN_FAST_CUDA
     if (rows.is_cuda()) {
-      return gradient_norm_penalty_backward_cuda(grad, g, n, result, rows.size(0), length, formula,
-                                                 c10::cuda::getCurrentCUDAStream().stream());
+      return gradient_norm_penalty_backward_cuda(grad, g, n, result, rows.size(0), length, formula, current_stream());
     }
 #endif
     at::parallel_for(0, rows.numel(), GRAIN, [&](int64_t begin, int64_t end) {
@@ -113,12 +112,12 @@ class PenaltyBackward : public torch::autograd::Function<PenaltyBackward> {
     return dispatch_penalty_backward(grad_penalty, gradient, norms, formula);
   }
 
-  // In PyTorch's own operators, hence differentiable again, any number of times. With v the incoming gradient,
+  // Composed of PyTorch's operators, hence differentiable any number of times. With v the incoming gradient,
   //   grad_penalty receives  weight/B * sum_i s(n_i) <g_i, v_i>
   //   gradient receives      weight/B * grad_penalty * (s(n_i) v_i + s'(n_i) n_i <u_i, v_i> u_i),  u_i = g_i / n_i
   // With e = n - target and power k: s = k |e|^(k-2) e / n and s' = (k (k-1) |e|^(k-2) - s) / n.
-  // Both are 0 in rows where the penalty is flat: n_i = 0, or n_i <= target when one-sided. At the target 0 the penalty
-  // n^k is smooth in 0; n^2 has the curvature 2 there.
+  // Both are taken as 0 in rows where n_i = 0 or, if one-sided, n_i <= target. The exception: for target 0 and power 2
+  // the penalty n^2 is smooth at 0, and s = 2.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const Tensor& grad_penalty = saved[0];
@@ -152,7 +151,7 @@ Tensor penalty_backward_autograd(const Tensor& grad_penalty, const Tensor& gradi
   return PenaltyBackward::apply(grad_penalty, gradient, norms, NormPenalty{weight, target, power, one_sided});
 }
 
-// The norms are kept for the backward and for whoever watches them; only the penalty is differentiable.
+// The norms are saved for the backward and returned for monitoring; only the penalty is differentiable.
 class Penalty : public torch::autograd::Function<Penalty> {
  public:
   static variable_list forward(AutogradContext* context, const Tensor& gradient, const NormPenalty& formula) {

@@ -15,12 +15,12 @@ Tensor interpolate_forward(const Tensor& real, const Tensor& fake, const Tensor&
   const c10::DeviceGuard guard(real.device());
   const Tensor real_rows = dense_rows(real);
   const Tensor out = at::empty_like(real_rows);
-  // The same element must lie at the same place in all of them.
+  // real, fake and out must have the same strides.
   const Tensor fake_rows = fake.strides() == out.strides() ? fake : at::empty_like(out).copy_(fake);
   const Tensor t_dense = t.contiguous();
   if (out.numel() == 0) return out;
   const int64_t length = row_length(out);
-  dispatch(real.scalar_type(), [&](auto element) {
+  dispatch_dtype(real, [&](auto element) {
     using T = decltype(element);
     const T* x = data<T>(real_rows);
     const T* y = data<T>(fake_rows);
@@ -28,7 +28,7 @@ Tensor interpolate_forward(const Tensor& real, const Tensor& fake, const Tensor&
     T* result = mutable_data<T>(out);
 #ifdef WGAN_FAST_CUDA
     if (real.is_cuda()) {
-      return interpolate_cuda(x, y, t_data, result, real.size(0), length, c10::cuda::getCurrentCUDAStream().stream());
+      return interpolate_cuda(x, y, t_data, result, real.size(0), length, current_stream());
     }
 #endif
     at::parallel_for(0, out.numel(), GRAIN,
@@ -47,7 +47,7 @@ class Interpolate : public torch::autograd::Function<Interpolate> {
     return op.call(real, fake, t);
   }
 
-  // In PyTorch's own operators, hence differentiable again, any number of times.
+  // Composed of PyTorch's operators, hence differentiable any number of times.
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();

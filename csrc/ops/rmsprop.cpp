@@ -10,7 +10,7 @@
 namespace wgan_fast {
 namespace {
 
-// A tensor that belongs to params[i].
+// A tensor of the device, type and shape of params[i].
 void check_belongs(const Tensor& tensor, const char* name, const Tensor& weight, size_t i) {
   TORCH_CHECK_VALUE(tensor.device() == weight.device(), name, "[", i, "] is on ", tensor.device(), " and params[", i,
                     "] on ", weight.device());
@@ -26,19 +26,19 @@ void check_number(const Tensor& tensor, const char* name) {
                    tensor.scalar_type());
 }
 
-bool lie_alike(const Tensor& a, const Tensor& b) {
+bool same_strides(const Tensor& a, const Tensor& b) {
   for (int64_t d = 0; d < a.dim(); ++d) {
     if (a.size(d) != 1 && a.stride(d) != b.stride(d)) return false;
   }
   return true;
 }
 
-// The tensor, or a copy of it that lies in memory as `like` does.
-Tensor lying_as(const Tensor& tensor, const Tensor& like) {
-  return lie_alike(tensor, like) ? tensor : at::empty_like(like).copy_(tensor);
+// The tensor, or a copy with the strides of `like`.
+Tensor with_strides_of(const Tensor& tensor, const Tensor& like) {
+  return same_strides(tensor, like) ? tensor : at::empty_like(like).copy_(tensor);
 }
 
-// What a kernel on `device` is given for a number. `copies` keeps what had to be brought there until the launch.
+// A one-element tensor as an argument of a kernel on `device`. `copies` keeps copies alive until the launch.
 Number number_for(c10::Device device, const Tensor& tensor, std::vector<Tensor>& copies) {
   if (tensor.is_cpu() || device.is_cpu()) return {tensor.item<double>(), nullptr, false};
   const bool is_double = tensor.scalar_type() == at::kDouble;
@@ -63,15 +63,15 @@ void rmsprop_(at::TensorList params, at::TensorList grads, at::TensorList square
     check_belongs(grads[i], "grads", params[i], i);
     check_belongs(square_averages[i], "square_averages", params[i], i);
   }
-  const at::AutoDispatchBelowADInplaceOrView guard;  // the copies below are no operations of the user's
+  const at::AutoDispatchBelowADInplaceOrView guard;  // autograd must not record the copies below
   ByDevice<Parameter> by_device;
-  std::vector<Tensor> copies;                                // kept until the kernels have been launched
-  std::vector<std::pair<Tensor, Tensor>> to_be_copied_back;  // from the first to the second
+  std::vector<Tensor> copies;                                // kept alive until the launch
+  std::vector<std::pair<Tensor, Tensor>> to_be_copied_back;  // (from, to)
   for (size_t i = 0; i < params.size(); ++i) {
     if (params[i].numel() == 0) continue;
     const Tensor weight = params[i].is_non_overlapping_and_dense() ? params[i] : params[i].clone();
-    const Tensor gradient = lying_as(grads[i], weight);
-    const Tensor square_average = lying_as(square_averages[i], weight);
+    const Tensor gradient = with_strides_of(grads[i], weight);
+    const Tensor square_average = with_strides_of(square_averages[i], weight);
     if (!weight.is_same(params[i])) to_be_copied_back.emplace_back(weight, params[i]);
     if (!square_average.is_same(square_averages[i])) {
       to_be_copied_back.emplace_back(square_average, square_averages[i]);
@@ -96,7 +96,7 @@ void rmsprop_(at::TensorList params, at::TensorList grads, at::TensorList square
 #ifdef WGAN_FAST_CUDA
     if (device.is_cuda()) {
       const c10::DeviceGuard device_guard(device);
-      rmsprop_cuda(list.data(), static_cast<int64_t>(list.size()), step, c10::cuda::getCurrentCUDAStream().stream());
+      rmsprop_cuda(list.data(), static_cast<int64_t>(list.size()), step, current_stream());
       continue;
     }
 #endif
@@ -116,7 +116,7 @@ TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { library.impl("rmsprop_", rmsprop_)
 #ifdef WGAN_FAST_CUDA
 TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { library.impl("rmsprop_", rmsprop_); }
 #endif
-// A step is an update, not a function to differentiate.
+// Not differentiable.
 TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) { library.impl("rmsprop_", torch::CppFunction::makeFallthrough()); }
 
 }  // namespace wgan_fast

@@ -1,4 +1,4 @@
-// What the operators over a list of weights share: a check of each, the list by device, threads.
+// Shared by the operators over a list of weights: checks, grouping by device, threads.
 #pragma once
 
 #include <ATen/MemoryOverlap.h>
@@ -10,12 +10,6 @@
 #include "ops/tensors.h"
 
 namespace wgan_fast {
-
-inline Dtype kernel_dtype(at::ScalarType type) {
-  Dtype dtype{};
-  dispatch(type, [&](auto element) { dtype = Scalar<decltype(element)>::dtype; });
-  return dtype;
-}
 
 // A tensor that a kernel may change in place.
 inline void check_weights(const Tensor& tensor, const char* name, size_t index) {
@@ -29,14 +23,14 @@ inline void check_weights(const Tensor& tensor, const char* name, size_t index) 
                     "]: an inference tensor can be changed only inside torch.inference_mode()");
 }
 
-// A kernel that writes through a raw pointer must say so, or autograd would use the changed values silently.
+// Kernels write through raw pointers, which autograd does not see: without this it would use changed values silently.
 inline void bump_versions(at::TensorList tensors) {
   for (const Tensor& tensor : tensors) {
     if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
   }
 }
 
-// The entries of a list, as a kernel takes them, apart for each device.
+// A list's entries, grouped by device.
 template <class Entry>
 class ByDevice {
  public:
@@ -52,10 +46,10 @@ class ByDevice {
   std::vector<std::pair<c10::Device, std::vector<Entry>>> groups_;
 };
 
-// f(entry, begin, end) for every element of the list, on PyTorch's threads.
+// Calls f(entry, begin, end) on PyTorch's threads; the ranges cover every element of the list.
 template <class Entry, class F>
 void parallel_for_chunks(const std::vector<Entry>& list, F f) {
-  constexpr int64_t CHUNK = 16384;  // elements that one thread does at a time
+  constexpr int64_t CHUNK = 16384;  // elements
   int64_t numel = 0;
   std::vector<int64_t> first_chunk(1, 0);
   for (const Entry& entry : list) {

@@ -1,4 +1,4 @@
-// What the operators share: checks that name the argument, dispatch on the element type, layout, threads.
+// Shared by the operators: argument checks, element types, the current stream, memory layout.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -39,7 +39,7 @@ inline void check_same(const Tensor& tensor, const char* name, const Tensor& oth
                     other.sizes());
 }
 
-// One value per row, in the arithmetic's type.
+// One value per row, in the arithmetic type.
 inline void check_row_values(const Tensor& values, const char* name, const Tensor& batch, const char* batch_name) {
   const at::ScalarType type = accumulate_type(batch.scalar_type());
   TORCH_CHECK_VALUE(values.device() == batch.device(), name, " is on ", values.device(), " and ", batch_name, " on ",
@@ -49,27 +49,36 @@ inline void check_row_values(const Tensor& values, const char* name, const Tenso
                     "], got ", values.sizes());
 }
 
-// The kernels see a batch as [rows, length] in memory. Contiguous and channels-last batches are that already.
+// The kernels take a batch as dense [rows, length] memory. Contiguous and channels-last batches are not copied.
 inline Tensor dense_rows(const Tensor& tensor) { return tensor.contiguous(tensor.suggest_memory_format()); }
 
 inline int64_t row_length(const Tensor& tensor) { return tensor.numel() / tensor.size(0); }
 
-// Calls f(T{}), T the kernels' type for the tensor's elements.
-template <class F>
-void dispatch(at::ScalarType type, F&& f) {
+// The kernels' name for PyTorch's element type.
+inline Dtype kernel_dtype(at::ScalarType type) {
   switch (type) {
     case at::kHalf:
-      return f(Half{});
+      return Dtype::float16;
     case at::kBFloat16:
-      return f(BFloat16{});
+      return Dtype::bfloat16;
     case at::kFloat:
-      return f(float{});
+      return Dtype::float32;
     case at::kDouble:
-      return f(double{});
+      return Dtype::float64;
     default:
       TORCH_CHECK_TYPE(false, "expected float16, bfloat16, float32 or float64, got ", type);
   }
 }
+
+// Calls f(T{}) with the kernels' element type T of the tensor.
+template <class F>
+void dispatch_dtype(const Tensor& tensor, F&& f) {
+  dispatch_dtype(kernel_dtype(tensor.scalar_type()), f);
+}
+
+#ifdef WGAN_FAST_CUDA
+inline cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+#endif
 
 template <class T>
 const T* data(const Tensor& tensor) {
@@ -81,13 +90,13 @@ T* mutable_data(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// The operator of this library with that name, through the dispatcher.
+// The registered operator of that name, to be called through the dispatcher.
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-// Elements that one thread does at least: below it, waking another costs more than it brings.
+// Grain size of at::parallel_for, in elements: with fewer, waking a thread costs more than it saves.
 constexpr int64_t GRAIN = 32768;
 
 }  // namespace wgan_fast

@@ -70,7 +70,7 @@ void run_gradient_norm_penalty(char** arguments) {
   out.write();
 }
 
-// Each count is a run of its own: out of place, then the gate, then in place.
+// For each count: piecewise_linear out of place, apply_mask, then piecewise_linear in place.
 template <class T>
 void run_piecewise_linear(char** arguments, int count) {
   const int64_t in_offset = std::atoll(arguments[0]), out_offset = std::atoll(arguments[1]);
@@ -81,16 +81,16 @@ void run_piecewise_linear(char** arguments, int count) {
     const int64_t size = std::atoll(arguments[next]);
     auto x = Buffer<T>(size, in_offset).read();
     auto grad = Buffer<T>(size, in_offset).read();
-    Buffer<T> y(size, out_offset), gated(size, out_offset);
-    Buffer<uint8_t> gates(gate_bytes(size)), gates_in_place(gate_bytes(size));
-    piecewise_linear_cuda<T>(x.data(), y.data(), gates.data(), formula, size, nullptr);
-    gate_cuda<T>(grad.data(), gates.data(), gated.data(), formula.closed_slope, size, nullptr);
-    piecewise_linear_cuda<T>(x.data(), x.data(), gates_in_place.data(), formula, size, nullptr);
+    Buffer<T> y(size, out_offset), masked(size, out_offset);
+    Buffer<uint8_t> mask(mask_bytes(size)), mask_in_place(mask_bytes(size));
+    piecewise_linear_cuda<T>(x.data(), y.data(), mask.data(), formula, size, nullptr);
+    apply_mask_cuda<T>(grad.data(), mask.data(), masked.data(), formula.negative_slope, size, nullptr);
+    piecewise_linear_cuda<T>(x.data(), x.data(), mask_in_place.data(), formula, size, nullptr);
     y.write();
-    gates.write();
-    gated.write();
+    mask.write();
+    masked.write();
     x.write();
-    gates_in_place.write();
+    mask_in_place.write();
   }
 }
 
@@ -132,7 +132,7 @@ void run_rmsprop(char** arguments, int count) {
     parameter.dtype = static_cast<Dtype>(number());
     const int64_t offsets[] = {number(), number(), number()};
     parameter.numel = number();
-    dispatch(parameter.dtype, [&](auto element) {
+    dispatch_dtype(parameter.dtype, [&](auto element) {
       constexpr int64_t size = sizeof(element);
       for (const int64_t offset : offsets) {
         buffers.push_back(Buffer<char>(parameter.numel * size, offset * size).read());

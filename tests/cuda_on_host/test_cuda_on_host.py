@@ -27,7 +27,7 @@ PROGRAMS = {
     "small grid": [*ADDRESS, "-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"],
     "thread": ["-fsanitize=thread"],
 }
-Formula = tuple[float, float, float]  # closed_slope, lower, upper
+Formula = tuple[float, float, float]  # negative_slope, lower, upper
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
 
 
@@ -128,8 +128,8 @@ def check_piecewise_linear(
     data = run(program, "piecewise_linear", NAMES[dtype], *offsets, formula[0], *bounds, *counts, tensors=tensors)
     expected = []
     for x, grad in zip(tensors[::2], tensors[1::2], strict=True):
-        y, gates = reference.piecewise_linear(x, *formula)
-        expected += [y, gates, reference.gate(grad, gates, formula[0], [1]), y, gates]
+        y, mask = reference.piecewise_linear(x, *formula)
+        expected += [y, mask, reference.apply_mask(grad, mask, formula[0], [1]), y, mask]
     results = split(data, *((value.dtype, value.numel()) for value in expected))
     for result, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
@@ -260,7 +260,7 @@ def test_rmsprop_in_a_small_grid(small_grid_program: Path) -> None:
     check_rmsprop(small_grid_program, parameters, clip=0.3)
 
 
-# Around the elements of a byte of gates, of a warp and of a block.
+# Around the elements of a byte of the mask, of a warp and of a block.
 COUNTS = [*range(1, 18), 63, 64, 65, 255, 256, 257, 2047, 2048, 2049]
 FORMULAS = [(0.2, 0.0, inf), (0.0, -0.75, 0.5)]
 

@@ -38,7 +38,7 @@ void count_kernels(const std::string& type) {
   const T one = narrow<T>(A(1));
   std::vector<T> x(2 * COUNT, one), y(2 * COUNT, one), out(2 * COUNT, one);
   std::vector<A> of_row(2 * COUNT / LENGTH, A(2));
-  std::vector<uint8_t> gates(gate_bytes(2 * COUNT));
+  std::vector<uint8_t> mask(mask_bytes(2 * COUNT));
   const A grad_penalty = 1;
   const NormPenalty penalty{10, 1, 2, false};
   const PiecewiseLinear<A> leaky_relu{A(0.2), A(0), A(NAN)};
@@ -54,8 +54,8 @@ void count_kernels(const std::string& type) {
                                        0, n);
   });
   count("piecewise_linear " + type,
-        [&](int64_t n) { piecewise_linear_cpu(x.data(), out.data(), gates.data(), leaky_relu, 0, n); });
-  count("gate " + type, [&](int64_t n) { gate_cpu(x.data(), gates.data(), out.data(), A(0.2), 0, n); });
+        [&](int64_t n) { piecewise_linear_cpu(x.data(), out.data(), mask.data(), leaky_relu, 0, n); });
+  count("apply_mask " + type, [&](int64_t n) { apply_mask_cpu(x.data(), mask.data(), out.data(), A(0.2), 0, n); });
   count("clip_weights " + type,
         [&](int64_t n) { clip_weights_cpu({out.data(), n, Scalar<T>::dtype, Layout{1, {n}, {1}}}, 0.01, 0, n); });
   for (const double weight_decay : {0.0, 0.1}) {

@@ -35,7 +35,7 @@ sums_of_squares                   3.040     0.837    0.620    0.995
 norm_penalty                          -         -   28.000   27.000
 gradient_norm_penalty_backward    9.507     2.183    0.669    1.291
 piecewise_linear                 15.781     5.406    2.750   13.125
-gate                             11.188     3.562    1.438    4.000
+apply_mask                       11.188     3.562    1.438    4.000
 clip_weights                      0.937     0.937    1.375    2.750
 rmsprop                          23.500     8.187    2.875    5.750
 rmsprop_with_decay               23.375     8.312    3.000    6.000

@@ -61,22 +61,22 @@ def _is_for_the_compiler(func: Layer) -> bool:
 
 
 @register_fake("piecewise_linear")
-def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), _empty_gates(x)
+def _(x: Tensor, negative_slope: float, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _empty_mask(x)
 
 
 @register_fake("piecewise_linear_")
-def _(x: Tensor, closed_slope: float, lower: float, upper: float) -> Tensor:
-    return _empty_gates(x)
+def _(x: Tensor, negative_slope: float, lower: float, upper: float) -> Tensor:
+    return _empty_mask(x)
 
 
-@register_fake("gate")
-def _(x: Tensor, gates: Tensor, closed_slope: float, stride: list[int]) -> Tensor:
-    torch._check_value(x.device == gates.device, lambda: f"gates is on {gates.device} and x on {x.device}")
+@register_fake("apply_mask")
+def _(x: Tensor, mask: Tensor, negative_slope: float, stride: list[int]) -> Tensor:
+    torch._check_value(x.device == mask.device, lambda: f"mask is on {mask.device} and x on {x.device}")
     return x.new_empty_strided(x.shape, stride)
 
 
-def _empty_gates(x: Tensor) -> Tensor:
+def _empty_mask(x: Tensor) -> Tensor:
     return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
 

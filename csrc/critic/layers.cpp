@@ -1,12 +1,14 @@
-// Linear layers and convolutions. They are linear in their input, so the gradient that a penalty takes needs their
-// weight alone; their input waits for the weight's own first derivative, until somebody knows that nobody will ask.
+// Linear layers and convolutions are linear in their input: the gradient with respect to it needs the weight alone. The
+// input is saved for the weight's gradient; CriticGraph releases it once no weight gradient can be requested.
+#include "critic/layers.h"
+
 #include <ATen/SavedTensorHooks.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ops/critic.h"
+#include "ops/piecewise_linear.h"
 #include "ops/tensors.h"
 
 namespace wgan_fast {
@@ -16,7 +18,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::CppNode;
 using torch::autograd::variable_list;
 
-// The input is what let_go_of_input releases, so it alone is a saved variable; the weight has its version checked here.
+// release_input frees every saved variable, so only the input is one. The weight is in saved_data, and saved_weight
+// checks its version.
 void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight, bool has_bias = false) {
   context->set_materialize_grads(false);
   context->save_for_backward({input});
@@ -25,10 +28,10 @@ void save_layer(AutogradContext* context, const Tensor& input, const Tensor& wei
   if (!weight.is_inference()) context->saved_data["version"] = weight._version();
 }
 
-bool let_go(AutogradContext* context) { return context->saved_data.find("let_go") != context->saved_data.end(); }
+bool is_released(AutogradContext* context) { return context->saved_data.find("released") != context->saved_data.end(); }
 
 Tensor saved_weight(AutogradContext* context) {
-  if (!let_go(context)) context->get_saved_variables();  // an error, where a backward has freed them
+  if (!is_released(context)) context->get_saved_variables();  // raises after a backward without retain_graph
   const Tensor weight = context->saved_data["weight"].toTensor();
   const auto version = context->saved_data.find("version");
   TORCH_CHECK(version == context->saved_data.end() || version->second.toInt() == weight._version(),
@@ -40,10 +43,10 @@ Tensor saved_weight(AutogradContext* context) {
 
 Tensor saved_input(AutogradContext* context) {
   TORCH_CHECK(
-      !let_go(context),
-      "A tensor that the critic made while its gradient penalty was computed was differentiated with respect to "
-      "the critic's weights. The penalty has let go of what that needs. Call the critic once more, outside of "
-      "the penalty, and use what it makes then.");
+      !is_released(context),
+      "A tensor that the critic computed inside its gradient penalty was differentiated with respect to the "
+      "critic's weights, but the penalty has freed the layers' inputs that this needs. Call the critic once more, "
+      "outside of the penalty, and use the tensors of that call.");
   return context->get_saved_variables()[0];
 }
 
@@ -89,14 +92,14 @@ struct Geometry {
 
   size_t dims() const { return stride.size(); }
 
-  // The convolution from outputs of these sizes back to inputs of those.
+  // Of the transposed convolution, from outputs of `output_sizes` to inputs of `input_sizes`.
   Geometry transpose(at::IntArrayRef input_sizes, at::IntArrayRef output_sizes, at::IntArrayRef kernel) const {
     Geometry result = *this;
     result.transposed = !transposed;
     for (size_t d = 0; d < dims(); ++d) {
-      const int64_t reached =
+      const int64_t smallest =  // input size that gives this output size
           (output_sizes[d + 2] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (kernel[d + 2] - 1) + 1;
-      result.output_padding[d] = transposed ? 0 : input_sizes[d + 2] - reached;
+      result.output_padding[d] = transposed ? 0 : input_sizes[d + 2] - smallest;
     }
     return result;
   }
@@ -118,8 +121,8 @@ struct Geometry {
   }
 };
 
-// Back to few channels, those of an image, the CPU's transposed convolution is 2 to 5 times slower than a product and a
-// sum over its windows.
+// With few output channels, as those of an image, PyTorch's transposed convolution on the CPU is 2 to 5 times slower
+// than a matrix product and col2im.
 bool is_narrow(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const Geometry& g) {
   const bool wide_type = input.scalar_type() == at::kFloat || input.scalar_type() == at::kDouble;
   return g.transposed && input.is_cpu() && wide_type && !bias && weight.dim() == 4 && g.groups == 1 &&
@@ -149,9 +152,9 @@ class Convolution : public torch::autograd::Function<Convolution> {
                            g.groups);
   }
 
-  // The transpose of a convolution is a convolution, and so is the transpose of that. Its derivatives are therefore the
-  // layer itself and the dedicated weight gradient, where the derivative of at::convolution_backward computes the
-  // latter as a convolution with a kernel of the size of the map.
+  // The input's gradient is the transposed convolution, again a Convolution, so every weight gradient, also in double
+  // backward, comes from at::convolution_backward. PyTorch's own double backward computes it as a convolution whose
+  // kernel is as large as the output map, which is slower.
   static variable_list backward(AutogradContext* context, variable_list grads) {
     variable_list result(4);
     if (!grads[0].defined()) return result;
@@ -173,14 +176,14 @@ class Convolution : public torch::autograd::Function<Convolution> {
   }
 };
 
-// y = x where the gate is open, else w x, with one weight w for all or for each channel. Its derivative is made of
-// operators that are differentiable themselves, for w is learned: open(g) + w closed(g), of which each element has one.
+// y = x for x > 0, else w x, with one weight w, or one for each channel. The weight is learned, so the backward
+// positive(g) + w negative(g), of which one term is 0 in each element, consists of differentiable operators.
 class PReLU : public torch::autograd::Function<PReLU> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight) {
     const at::AutoDispatchBelowADInplaceOrView below;
     save_layer(context, input, weight);
-    context->saved_data["gates"] =
+    context->saved_data["mask"] =
         std::get<1>(dispatch_piecewise_linear(input, 0.0, 0.0, std::numeric_limits<double>::infinity()));
     context->saved_data["stride"] = input.strides().vec();
     return at::prelu(input, weight);
@@ -191,21 +194,21 @@ class PReLU : public torch::autograd::Function<PReLU> {
     if (!grads[0].defined()) return result;
     const Tensor grad = grads[0];
     const Tensor weight = saved_weight(context);
-    const Tensor gates = context->saved_data["gates"].toTensor();
+    const Tensor mask = context->saved_data["mask"].toTensor();
     const std::vector<int64_t> stride = context->saved_data["stride"].toIntVector();
-    const auto open = [&](const Tensor& tensor) { return dispatch_gate(tensor, gates, 0.0, stride); };
-    const auto closed = [&](const Tensor& tensor) { return dispatch_gate(tensor, ~gates, 0.0, stride); };
+    const auto positive = [&](const Tensor& tensor) { return dispatch_apply_mask(tensor, mask, 0.0, stride); };
+    const auto negative = [&](const Tensor& tensor) { return dispatch_apply_mask(tensor, ~mask, 0.0, stride); };
     std::vector<int64_t> per_channel(grad.dim(), 1);
     if (weight.numel() != 1) per_channel[1] = weight.numel();
-    if (context->needs_input_grad(0)) result[0] = open(grad) + weight.reshape(per_channel) * closed(grad);
+    if (context->needs_input_grad(0)) result[0] = positive(grad) + weight.reshape(per_channel) * negative(grad);
     if (context->needs_input_grad(1)) {
-      result[1] = closed(grad * saved_input(context)).sum_to_size(per_channel).reshape_as(weight);
+      result[1] = negative(grad * saved_input(context)).sum_to_size(per_channel).reshape_as(weight);
     }
     return result;
   }
 };
 
-// Under autocast PyTorch's own layers compute in the lower precision; their weights' conversions are cached.
+// As PyTorch's own layers under autocast: in the lower precision, with converted weights cached.
 Tensor under_autocast(const Tensor& tensor, at::DeviceType device) {
   if (!at::autocast::is_autocast_enabled(device)) return tensor;
   return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device), tensor, device);
@@ -215,12 +218,12 @@ std::optional<Tensor> under_autocast(const std::optional<Tensor>& tensor, at::De
   return tensor ? std::optional(under_autocast(*tensor, device)) : tensor;
 }
 
-// A bias of another shape would be broadcast.
+// A bias of another shape would broadcast; PyTorch's layer decides about it.
 bool is_plain_bias(const std::optional<Tensor>& bias, int64_t size) {
   return !bias || (is_plain(*bias) && bias->dim() == 1 && bias->size(0) == size);
 }
 
-// Then the transpose is larger than the input.
+// Then the convolution back from the output gives more elements than the input has.
 bool output_padding_beyond_stride(const Geometry& g) {
   for (size_t d = 0; d < g.dims(); ++d) {
     if (g.output_padding[d] >= g.stride[d]) return true;
@@ -299,17 +302,17 @@ bool is_layer(const Node& node) { return is<Linear>(node) || is<Convolution>(nod
 bool is_prelu(const Node& node) { return is<PReLU>(node); }
 
 template <class Function>
-void release_input(Node& layer) {
+void release_input_of(Node& layer) {
   if (!is<Function>(layer)) return;
   auto& node = static_cast<CppNode<Function>&>(layer);
-  node.ctx_.saved_data["let_go"] = true;
+  node.ctx_.saved_data["released"] = true;
   node.release_variables();
 }
 
-void let_go_of_input(Node& layer) {
-  release_input<Linear>(layer);
-  release_input<Convolution>(layer);
-  release_input<PReLU>(layer);
+void release_input(Node& layer) {
+  release_input_of<Linear>(layer);
+  release_input_of<Convolution>(layer);
+  release_input_of<PReLU>(layer);
 }
 
 }  // namespace wgan_fast

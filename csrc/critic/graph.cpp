@@ -1,4 +1,5 @@
-// The graph of a critic's forward, from the scores down to the points, and that of the gradient which is taken of it.
+#include "critic/graph.h"
+
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -13,7 +14,8 @@
 #include <string>
 #include <unordered_map>
 
-#include "ops/critic.h"
+#include "critic/layers.h"
+#include "ops/piecewise_linear.h"
 
 namespace wgan_fast {
 namespace {
@@ -22,18 +24,18 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Edge;
 using torch::autograd::variable_list;
 
-// PyTorch's nodes, by the names of their operators. Those whose backward keeps no differentiable input: they are
-// linear, or choose among their inputs.
+// Names of PyTorch's operators, as their backward nodes have them. LINEAR: linear, or choosing among the inputs (a
+// maximum); their backward saves no differentiable input.
 constexpr const char* LINEAR =
     "Add Alias Amax Amin AsStrided Cat Clamp ClampMax ClampMin Clone ConstantPadNd Cumsum Diagonal Expand Flip Gather "
     "Im2Col Index IndexSelect MaskedFill Max Maximum Mean Median Min Minimum NativeDropout Neg Permute PixelShuffle "
     "PixelUnshuffle Repeat ReshapeAlias Roll Rsub Select Slice Sort Split SplitWithSizes Squeeze Stack Sub Sum T "
     "ToCopy Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D "
     "UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
-// Those whose backward for each of two inputs keeps the other:
+// BILINEAR: linear in each of two inputs; the backward for one saves the other.
 constexpr const char* BILINEAR = "Bmm Convolution Mm Mul Mv";
-// Those whose backward keeps the input for a sign, a maximum or a shape, and whose second derivative sends zeros to it,
-// which would travel through the whole forward.
+// PIECEWISE: piecewise linear; the backward saves the input for a sign, a maximum or a shape. Double backward sends
+// zeros to that input, and from there through the whole forward.
 constexpr const char* PIECEWISE =
     "AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D FractionalMaxPool2D "
     "FractionalMaxPool3D Hardshrink Hardtanh LeakyRelu MaxPool2DWithIndices MaxPool3DWithIndices ReflectionPad1D "
@@ -46,15 +48,15 @@ void for_each_word(const char* words, Use&& use) {
   for (std::string word; stream >> word;) use(word);
 }
 
-// How a node depends on its inputs, of which a bit stands for each.
+// How a node depends on its inputs; bit i stands for input i.
 struct Linearity {
-  unsigned multiplied = 0;  // it is linear in each of these, but not in two of them at once
-  unsigned curved = 0;      // it is not known to be linear in these
-  bool piecewise = false;   // its second derivative has zeros for its input
+  unsigned multiplied = 0;  // linear in each of these, but a product of them
+  unsigned curved = 0;      // not known to be linear in these
+  bool piecewise = false;   // double backward sends zeros to its input
 };
 constexpr unsigned ALL = ~0u;
 
-// A node that is not here counts as curved, which costs memory and nothing else.
+// By node name. A node that is missing here counts as curved: the result is the same and costs more memory.
 const std::unordered_map<std::string, Linearity>& linearities() {
   static const auto table = [] {
     std::unordered_map<std::string, Linearity> table;
@@ -74,8 +76,8 @@ const std::unordered_map<std::string, Linearity>& linearities() {
   return table;
 }
 
-// The name of one of PyTorch's operators, or nothing. That of other nodes is demangled from their type, which takes
-// longer than the rest of a walk.
+// The name of a node of PyTorch's operators; empty for other nodes, whose names are demangled from their type, which is
+// slower than the rest of a walk.
 std::string name_of(const Node& node) {
   const bool nameless =
       is_layer(node) || is_piecewise_linear(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
@@ -83,7 +85,7 @@ std::string name_of(const Node& node) {
 }
 
 Linearity linearity_of(const Node& node) {
-  // A change in place of a view: of an activation, the zeros are the same.
+  // A view changed in place; if by an activation, double backward sends zeros too.
   if (const auto* change = dynamic_cast<const torch::autograd::CopySlices*>(&node)) {
     return {0, ALL, change->fn && linearity_of(*change->fn).piecewise};
   }
@@ -93,29 +95,28 @@ Linearity linearity_of(const Node& node) {
   return entry == linearities().end() ? Linearity{0, ALL, false} : entry->second;
 }
 
-// The input that the derivative of a backward sends nothing but zeros to, where `node` is such a derivative.
-std::optional<size_t> dead_input(const Node& node) {
+// Whether the node is the backward of a PIECEWISE backward. Its edge 1, to the input in the forward, carries only
+// zeros.
+bool sends_zeros(const Node& node) {
   static const auto names = [] {
     std::unordered_set<std::string> names;
     for_each_word(PIECEWISE, [&](auto& name) { names.insert(name + "BackwardBackward0"); });
     return names;
   }();
-  const std::string name = name_of(node);
-  if (names.count(name)) return 1;
-  return std::nullopt;
+  return names.count(name_of(node)) > 0;
 }
 
-// |x| has the derivative sgn(x), whose own is zero unless it is complex.
+// The derivative of |x| is sgn(x), whose derivative is 0 for real x.
 bool is_real_sign(const Node& node) {
   return name_of(node) == "SgnBackward0" && !at::isComplexType(node.input_metadata(0).dtype().toScalarType());
 }
 
-// Hooks may bring in what no edge shows, the sample itself for example.
+// A hook may add a dependence on the points that no edge shows.
 bool has_hooks(Node& node) {
   return !node.tensor_pre_hooks().empty() || !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
-// Its weight expects sparse gradients, so no dense zeros.
+// Its weight expects sparse gradients, so it must not receive dense zeros.
 bool is_sparse_embedding(Node& node) {
   const std::string name = name_of(node);
   if (name != "EmbeddingBackward0" && name != "EmbeddingBagBackward0") return false;
@@ -123,7 +124,7 @@ bool is_sparse_embedding(Node& node) {
   return wrapper.attr("_saved_sparse").cast<bool>();
 }
 
-// Walks from the root down: enter(node) before its inputs, leave(node) after them.
+// Depth first from the root: enter(node) before its inputs, leave(node) after them.
 template <class Enter, class Leave>
 void walk(Node* root, std::unordered_set<Node*>& visited, Enter&& enter, Leave&& leave) {
   std::vector<std::pair<Node*, size_t>> path;
@@ -146,12 +147,13 @@ void walk(Node* root, std::unordered_set<Node*>& visited, Enter&& enter, Leave&&
 
 constexpr auto nothing = [](Node*) {};
 
-// The gradient itself; leaves that its derivative does not reach, but PyTorch's zeros would have, receive zeros.
+// The identity on the gradient; its backward sends zeros to `leaves`: those that receive PyTorch's zeros, and would
+// receive None once the edges are cut.
 class WithZeros : public torch::autograd::Function<WithZeros> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& gradient, const at::TensorList& leaves) {
     context->set_materialize_grads(false);
-    context->saved_data["leaves"] = leaves.vec();  // not their values, which may change
+    context->saved_data["leaves"] = leaves.vec();  // not saved variables: their values may change
     return gradient;
   }
 
@@ -190,12 +192,12 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
   for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
 }
 
-// Appends to below_activations_ what PyTorch's zeros would reach from here.
+// Appends to below_activations_ the leaves that PyTorch's zeros reach from `root`.
 void CriticGraph::collect_leaves(Node* root, std::unordered_set<Node*>& visited) {
   walk(root, visited, nothing, [&](Node* node) {
     auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node);
     if (leaf && leaf != points_) below_activations_.push_back(leaf->variable);
-    if (is_sparse_embedding(*node)) {  // its weight has just been appended
+    if (is_sparse_embedding(*node)) {  // its weight was appended just now
       const Node* weight = node->next_edge(0).function.get();
       auto& leaves = below_activations_;
       leaves.erase(std::remove_if(leaves.begin(), leaves.end(),
@@ -209,7 +211,7 @@ void CriticGraph::collect_leaves(Node* root, std::unordered_set<Node*>& visited)
 
 void CriticGraph::let_go_of_inputs() {
   if (curved_) return;
-  for (Node* layer : layers_) let_go_of_input(*layer);
+  for (Node* layer : layers_) release_input(*layer);
 }
 
 Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
@@ -217,11 +219,11 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
   const auto cut_dead = [&](Node* node) {
     if (forward_.count(node)) return;
     auto& edges = node->next_edges();
-    if (const auto dead = dead_input(*node)) edges[*dead] = Edge();
+    if (sends_zeros(*node)) edges[1] = Edge();
     if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) edges[0] = Edge();
   };
-  // Edges to what leads to no leaf but the points. In the forward all of them go or none, so that a derivative of kept
-  // scores with respect to the points is right or refused.
+  // Cuts edges that reach only the points. Forward edges: all or none, so that a later d(scores)/d(points) is right or
+  // refused, never partial.
   const auto cut_edges_to_points = [&](Node* node) {
     auto& edges = node->next_edges();
     bool reaches = edges.empty() && node != points_;
@@ -242,12 +244,12 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
     if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
   }
   if (!zeros.empty()) return WithZeros::apply(gradient, at::TensorList(zeros));
-  // The penalty of a frozen critic can be differentiated as PyTorch's can, for nothing.
+  // With a frozen critic, PyTorch's penalty still requires grad (and its backward computes nothing); so does this one.
   return gradient.requires_grad() ? gradient : gradient.detach().requires_grad_();
 }
 
-// The nodes whose input surely receives a gradient when the penalty is differentiated. PyTorch may leave an input
-// without one where there is curvature, and where a backward was differentiated, so paths through those do not count.
+// The nodes that certainly receive a gradient when the penalty is differentiated. Curved nodes and backwards of
+// backwards may return an undefined gradient, so paths through them do not count.
 std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
   const auto passes_on = [&](Node& node) {
     if (is_layer(node) || is_piecewise_linear(node)) return true;

@@ -1,0 +1,35 @@
+// Linear layers, convolutions and PReLU of a critic inside a penalty, without dead work in double backward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <optional>
+#include <vector>
+
+namespace wgan_fast {
+
+using at::Tensor;
+using torch::autograd::Node;
+
+// Each takes the arguments of PyTorch's function of that name and returns the same numbers; nullopt means: call
+// PyTorch's.
+std::optional<Tensor> linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
+std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                                  const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                                  const std::vector<int64_t>& dilation, bool transposed,
+                                  const std::vector<int64_t>& output_padding, int64_t groups);
+std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight);
+
+// Whether layers and activations can be replaced for this tensor: a dense tensor of a type and device that the kernels
+// support, outside of torch.func transforms and saved-tensor hooks, and no subclass.
+bool is_plain(const Tensor& tensor);
+
+// Whether the node is the backward of one of these layers, or of prelu.
+bool is_layer(const Node& node);
+bool is_prelu(const Node& node);
+
+// Frees the input that a layer saved. Its weight's gradient can no longer be computed; differentiating raises.
+void release_input(Node& layer);
+
+}  // namespace wgan_fast
