@@ -295,6 +295,10 @@ def test_a_factory_that_is_not_there_is_named(name, message, user_module):
         ("def make(:", r"SyntaxError: invalid syntax \(their_networks.py, line 1\)"),
         ("def make(shape): pass", "TypeError: make.. got an unexpected keyword argument"),
         ("def make(**given):\n    raise KeyError('layers')", "KeyError: 'layers' .*their_networks.py, line 2"),
+        (
+            "import wgan_fast\ndef make(**given):\n    wgan_fast.critic_loss(1, 2)",
+            r"\w*TypeError: real_scores: .*their_networks.py, line 3",
+        ),
     ],
 )
 def test_an_error_inside_of_a_users_module_is_named_with_its_line(text, message, user_module):

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from wgan_fast.train.networks.base import Models, evaluating, latents
 
-_HERE = str(Path(__file__).parents[1])
+_HERE = str(Path(__file__).parents[2])  # the folder of wgan_fast
 
 
 def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Module]:
