@@ -1,4 +1,4 @@
-"""What every generator and every critic of the trainer has in common: its call, and how it takes labels."""
+"""Base classes of the trainer's generators and critics: how they are called, and how labels condition them."""
 
 import math
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class Models(NamedTuple):
-    """The two networks of a GAN, the library's or a user's.
+    """The generator and the critic of a run, the library's or a user's.
 
-    With classes they are called ``generator(latent, labels)`` and ``critic(samples, labels)``, with labels (B,) of
-    int64; without, ``generator(latent)`` and ``critic(samples)``.
+    Without classes they are called as ``generator(latent)`` and ``critic(samples)``; with classes, as
+    ``generator(latent, labels)`` and ``critic(samples, labels)``, where labels is int64 (B,).
     """
 
     generator: nn.Module
@@ -21,20 +21,20 @@ class Models(NamedTuple):
 
 
 def latents(count: int, latent_dimension: int, random: torch.Generator) -> Tensor:
-    """Standard normal latent vectors (count, latent_dimension) that ``random`` draws on its device."""
+    """Standard normal latent vectors (count, latent_dimension), drawn by ``random`` on its device."""
     return torch.randn(count, latent_dimension, generator=random, device=random.device)
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each part is in the mode that it had."""
-    training = {module: module.training for module in network.modules()}
+    """Puts ``network`` in evaluation mode and restores each submodule's ``training`` flag at the end."""
+    flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
         yield
     finally:
-        for module, mode in training.items():
-            module.training = mode
+        for module, training in flags.items():
+            module.training = training
 
 
 class Generator(nn.Module):
@@ -45,8 +45,8 @@ class Generator(nn.Module):
         classes: number of labels; 0 is a generator without labels.
 
     Attributes:
-        layers: from the latent vector (and the embedding) to the sample; a subclass makes them, for
-            ``input_dimension`` inputs.
+        input_dimension: coordinates of the latent vector and the embedding together.
+        layers: set by the subclass; maps ``input_dimension`` inputs to a sample.
 
     Source of the condition: Mirza and Osindero, "Conditional Generative Adversarial Nets", 2014, section 3.2.
     """
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     def __init__(self, latent_dimension: int, classes: int) -> None:
         super().__init__()
         self.latent_dimension = latent_dimension
-        # As many coordinates as a one-hot vector, up to the number that suffices BigGAN for the 1000 of ImageNet.
+        # As wide as a one-hot vector, at most 128: what BigGAN uses for the 1000 classes of ImageNet.
         self.embedding = nn.Embedding(classes, min(classes, 128)) if classes else None
         self.input_dimension = latent_dimension + min(classes, 128)
 
@@ -73,7 +73,7 @@ class Critic(nn.Module):
     .. math:: f(x, y) = w \cdot \phi(x) + b + e_y \cdot \phi(x)
 
     Args:
-        layers: :math:`\phi`, to the features (B, F), then a ``Linear`` to one score.
+        layers: :math:`\phi`, which returns features (B, F), followed by a ``Linear`` to one score.
         classes: number of labels; 0 is a critic without labels.
 
     Source of the condition: Miyato and Koyama, "cGANs with Projection Discriminator", 2018, equation 4.
@@ -87,7 +87,7 @@ class Critic(nn.Module):
             head = layers[-1]
             assert isinstance(head, nn.Linear)
             self.embedding = nn.Embedding(classes, head.in_features)
-            # It is a linear layer of the features, so it begins as one: N(0, 1) would drown the rest of the score.
+            # Initialised as a linear layer, which it is in the features: N(0, 1) would dominate the score.
             bound = 1 / math.sqrt(head.in_features)
             nn.init.uniform_(self.embedding.weight, -bound, bound)
 
@@ -114,10 +114,10 @@ def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | No
 
 
 def doublings(shape: tuple[int, ...]) -> int:
-    """How often a side of 4 doubles to the side of images (channels, S, S).
+    """How many times 4 must be doubled to reach the side S of images (channels, S, S): log2(S / 4).
 
     Raises:
-        ValueError: the samples are no such images, or S is no power of two of at least 16.
+        ValueError: ``shape`` is not (channels, S, S) with S a power of two of at least 16.
     """
     if len(shape) == 3:
         _, height, width = shape

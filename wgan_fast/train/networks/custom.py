@@ -1,4 +1,4 @@
-"""Networks that users write: how they are found, and what they must return."""
+"""Networks that users write: imports their factories and checks their outputs."""
 
 import importlib
 import os
@@ -23,13 +23,13 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
     """The function that ``name`` names, such as ``my.module:make_generator``.
 
     Args:
-        name: ``module:function``. Modules of the current directory are found too, before others and from then on, as
-            with ``python -m``.
-        argument: what errors begin with.
+        name: ``module:function``. The current directory is put first on ``sys.path``, unless it is on it already, and
+            stays there, as with ``python -m``.
+        argument: the name that error messages begin with.
 
     Raises:
-        ValueError: the name has another form, there is no such module, or no such function in it; the module, or the
-            function when it is called, raises an error.
+        ValueError: the name is not of this form; there is no such module or no such function in it; the module raises
+            an error, or the function does when it is called.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
@@ -66,7 +66,7 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
 
 @contextmanager
 def naming_own_code(argument: str) -> Iterator[None]:
-    """Turns an error in a user's code into one that begins with the argument's name and says the line."""
+    """Turns an error of a user's code into a ValueError that begins with ``argument`` and names the line."""
     try:
         yield
     except Exception as error:
@@ -77,21 +77,22 @@ def naming_own_code(argument: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """Where the user's code was, for a user knows the libraries' less."""
+    """The last line of the traceback outside of PyTorch, importlib and this library: the user's own."""
     libraries = ("<frozen", *(str(Path(module.__file__ or "").parent) for module in (torch, importlib)), _HERE)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
 
 
 def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, classes: int) -> None:
-    """Runs both networks on a batch of 2 and one of 4 in evaluation mode, and leaves them and all random state as
-    they were.
+    """Runs both networks in evaluation mode on batches of 2 and 4 samples, and checks what they return.
+
+    The networks, their buffers and the state of the random generators do not change.
 
     Args:
-        models: on one device.
-        shape: of a sample.
+        models: the generator and the critic, on one device.
+        shape: shape of a sample.
         latent_dimension: coordinates of a latent vector.
-        classes: number of labels; 0 calls the networks without.
+        classes: number of classes; with 0 the networks are called without labels.
 
     Raises:
         ValueError: the generator does not return finite float32 samples (B, \\*shape), or the critic not one finite
@@ -101,13 +102,13 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
     device = torch.device("cpu") if parameter is None else parameter.device
     random = torch.Generator(device).manual_seed(0)
     with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for count in (2, 4):  # a network that knows the size of the batch by heart is found at the second
+        for count in (2, 4):  # the second batch finds a network with a fixed batch size
             labels = (torch.arange(count, device=device) % classes,) if classes else ()
             with naming_own_code("generator"):
                 samples = _evaluate(models.generator, latents(count, latent_dimension, random), *labels)
             wanted = f"finite float32 samples {(count, *shape)} from latent vectors {(count, latent_dimension)}"
             _check("generator", samples, wanted, [(count, *shape)], torch.float32)
-            # Not the generator's: what it returns must not be the critic's fault.
+            # Not the generator's samples, so that an unusual generator does not fail the critic's check.
             images = torch.rand(count, *shape, generator=random, device=device) * 2 - 1
             with naming_own_code("critic"):
                 scores = _evaluate(models.critic, images, *labels)
@@ -116,7 +117,7 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
 
 
 def _evaluate(network: nn.Module, *args: Tensor) -> Any:
-    """The output in evaluation mode. The network keeps its modes and its buffers."""
+    """The output in evaluation mode; the network's buffers and ``training`` flags stay as they were."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with evaluating(network):
         return functional_call(network, buffers, args)

@@ -11,12 +11,12 @@ from wgan_fast.train.networks.base import Critic, Generator, doublings
 
 
 class DCGANGenerator(Generator):
-    """A linear layer to a map of 4 x 4, then strided transposed convolutions that double it, with batch normalisation.
+    """A linear layer to a 4 x 4 map, then transposed convolutions of stride 2, with batch normalisation.
 
     Args:
         latent_dimension: coordinates of a latent vector.
-        shape: of an image, (channels, S, S) with S a power of two of at least 16.
-        width: channels of the map of half the image's side. They double as the side halves, up to ``8 * width``.
+        shape: shape of an image, (channels, S, S) with S a power of two of at least 16.
+        width: channels of the S/2 x S/2 map. They double each time the side halves, up to ``8 * width``.
         classes: number of labels; 0 is a generator without labels.
     """
 
@@ -37,11 +37,11 @@ class DCGANGenerator(Generator):
 
 
 class DCGANCritic(Critic):
-    """Strided convolutions with LeakyReLU that halve the image down to 4 x 4, then a linear layer.
+    """Convolutions of stride 2 with LeakyReLU, down to a 4 x 4 map, then a linear layer.
 
     Args:
         shape, width, classes: as for :class:`DCGANGenerator`.
-        batch_norm: normalise after the convolutions but the first over the batch, as in the paper.
+        batch_norm: BatchNorm after every convolution but the first, as in the paper.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int = 64, classes: int = 0, batch_norm: bool = False) -> None:
@@ -58,7 +58,7 @@ class DCGANCritic(Critic):
 
 
 def _channels(shape: tuple[int, ...], width: int) -> list[int]:
-    """Of the maps between the image and 4 x 4, the largest first."""
+    """Channels of the maps from S/2 x S/2 to 4 x 4, in this order."""
     return [width * min(2**i, 8) for i in range(doublings(shape))]
 
 

@@ -9,11 +9,11 @@ from wgan_fast.train.networks.base import Critic, Generator
 
 
 class MLPGenerator(Generator):
-    """Fully connected layers with ReLU. Vectors are unbounded; images end with tanh, for their values lie in [-1, 1].
+    """Fully connected layers with ReLU; for images a tanh at the end, because their values lie in [-1, 1].
 
     Args:
         latent_dimension: coordinates of a latent vector.
-        shape: of a sample; a number is that of a vector's coordinates.
+        shape: shape of a sample; an int is the number of coordinates of a vector.
         width: units of each hidden layer.
         depth: number of hidden layers.
         classes: number of labels; 0 is a generator without labels.
@@ -35,7 +35,7 @@ class MLPCritic(Critic):
 
     Args:
         shape, width, depth, classes: as for :class:`MLPGenerator`.
-        batch_norm: normalise the hidden layers but the first over the batch.
+        batch_norm: BatchNorm after every hidden linear layer but the first.
     """
 
     def __init__(

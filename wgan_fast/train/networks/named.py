@@ -1,4 +1,4 @@
-"""The pairs of networks that ``--model`` names, and a user's own in place of them."""
+"""Makes the generator and the critic of a run: those that ``--model`` names, or a user's own."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from wgan_fast.train.networks.resnet import ResNetCritic, ResNetGenerator
 
 __all__ = ["MODELS", "MLPCritic", "MLPGenerator", "Models", "check_models", "latents", "load_factory", "make_models"]
 
-#: What ``--model`` may name: a generator and a critic.
+#: ``--model``: (class of the generator, class of the critic).
 MODELS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "mlp": (MLPGenerator, MLPCritic),
     "dcgan": (DCGANGenerator, DCGANCritic),
@@ -36,21 +36,21 @@ def make_models(
     """A generator and a critic, freshly initialised.
 
     Args:
-        name: of the pair in :data:`MODELS`.
-        shape: of a sample, (D,) or (channels, height, width).
+        name: a key of :data:`MODELS`.
+        shape: shape of a sample, (D,) or (channels, height, width).
         latent_dimension: coordinates of a latent vector.
-        width: units of each hidden layer, or channels; None is the model's own: 512 of mlp, 64 of dcgan, 128 of resnet.
-        depth: hidden layers of mlp, None is 3. That of the others follows from the size of the images.
-        classes: number of labels; 0 makes networks without labels.
-        norm: of the named critic, ``batch`` or ``none``. A critic with a gradient penalty must have none.
-        generator: called as ``generator(shape=..., latent_dimension=..., classes=...)``, makes the generator in place
-            of the named one; see :func:`load_factory`.
-        critic: called as ``critic(shape=..., classes=...)``, makes the critic in place of the named one.
+        width: units of each hidden layer (mlp) or channels; None means 512 for mlp, 64 for dcgan, 128 for resnet.
+        depth: hidden layers of mlp; None means 3. The depth of dcgan and resnet follows from the size of the images.
+        classes: number of classes; 0 makes networks that take no labels.
+        norm: normalisation of the named critic, ``batch`` or ``none``. With a gradient penalty it must be ``none``.
+        generator: makes the generator in place of the named class, called as
+            ``generator(shape=..., latent_dimension=..., classes=...)``; see :func:`load_factory`.
+        critic: makes the critic in place of the named class, called as ``critic(shape=..., classes=...)``.
 
     Raises:
-        TypeError: ``generator`` or ``critic`` makes no Module.
-        ValueError: a name is unknown, the model cannot make samples of this shape, or it has no depth to choose; a
-            network has nothing to train.
+        TypeError: ``generator`` or ``critic`` does not return a Module.
+        ValueError: ``name`` or ``norm`` is unknown, the model cannot make samples of this shape, ``depth`` is given for
+            a model other than mlp, or a network has no parameters to train.
     """
     if name not in MODELS:
         raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")

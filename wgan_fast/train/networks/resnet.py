@@ -1,8 +1,8 @@
 """The residual networks of Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, appendix F (CIFAR-10), for
 square images whose side is a power of two.
 
-Initialised as in the code published with the paper: uniform, with the variance of Glorot and Bengio, which is twice as
-large for the 3 x 3 convolutions of the blocks, and biases of 0.
+Initialised as in the code published with the paper: biases 0; weights uniform with the variance of Glorot and Bengio,
+doubled for the 3 x 3 convolutions of the blocks.
 """
 
 import math
@@ -16,11 +16,11 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class ResNetGenerator(Generator):
-    """A linear layer to a map of 4 x 4, then residual blocks that double it, with batch normalisation.
+    """A linear layer to a 4 x 4 map, then residual blocks that double its side, with batch normalisation.
 
     Args:
         latent_dimension: coordinates of a latent vector.
-        shape: of an image, (channels, S, S) with S a power of two of at least 16; three blocks where S is 32.
+        shape: shape of an image, (channels, S, S) with S a power of two of at least 16; S = 32 gives three blocks.
         width: channels of every map.
         classes: number of labels; 0 is a generator without labels.
     """
@@ -39,11 +39,11 @@ class ResNetGenerator(Generator):
 
 
 class ResNetCritic(Critic):
-    """Residual blocks that halve the image down to 8 x 8, two more at that size, mean pooling and a linear layer.
+    """Residual blocks that halve the side down to 8, two more at 8 x 8, mean pooling and a linear layer.
 
     Args:
-        shape, width, classes: as for :class:`ResNetGenerator`; four blocks where S is 32.
-        batch_norm: normalise as in the generator, but not in the first block. The paper does not.
+        shape, width, classes: as for :class:`ResNetGenerator`; S = 32 gives four blocks.
+        batch_norm: BatchNorm in every block but the first. The paper uses none.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int = 128, classes: int = 0, batch_norm: bool = False) -> None:
@@ -61,7 +61,7 @@ class ResNetCritic(Critic):
 
 
 class Residual(nn.Module):
-    """The sum of two branches."""
+    """``branch(maps) + shortcut(maps)``."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class Residual(nn.Module):
         return total
 
 
-# The published code resamples at the full size on both sides of a 1 x 1 convolution. The two commute, so the shortcuts
-# here convolve at the smaller size: the same function, at a quarter of the work.
+# The shortcuts here apply the 1 x 1 convolution at the smaller size, the published code at the larger one. Resampling
+# and a 1 x 1 convolution commute: the same function, at a quarter of the work.
 
 
 def _up_block(width: int) -> Residual:
@@ -87,7 +87,7 @@ def _down_block(width: int, batch_norm: bool) -> Residual:
 
 
 def _first_block(channels: int, width: int) -> Residual:
-    """It halves the image itself, so no activation comes before its first convolution."""
+    """No activation before the first convolution, because its input is the image."""
     return Residual(
         nn.Sequential(_convolution(channels, width), nn.ReLU(), _convolution(width, width), nn.AvgPool2d(2)),
         nn.Sequential(nn.AvgPool2d(2), _pointwise(channels, width)),
