@@ -75,14 +75,16 @@ class TestAgainstTextbook:
         critic = make().to(device, torch.float64)
         real, fake, t = (value.to(device) for value in samples(shape))
         options = {"weight": 3.0, "target": 0.2, "one_sided": one_sided, "t": t}
-        with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no second derivative
-            expected = reference.gradient_penalty(critic, real, fake, **options)
         penalty = gradient_penalty(critic, real, fake, **options)
-        torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=1e-12)
-        for ours, textbook in zip(gradients(penalty, critic), gradients(expected, critic), strict=True):
-            assert (ours is None) == (textbook is None)
-            if ours is not None:
-                torch.testing.assert_close(ours, textbook, rtol=1e-10, atol=1e-12)
+        # The textbook on the CPU: on a GPU its second derivative fails in cuDNN's recurrent layers, and now and then
+        # where an activation works in place on a view.
+        textbook = copy.deepcopy(critic).cpu()
+        expected = reference.gradient_penalty(textbook, real.cpu(), fake.cpu(), **{**options, "t": t.cpu()})
+        torch.testing.assert_close(penalty.cpu(), expected, rtol=1e-10, atol=1e-12)
+        for gradient, wanted in zip(gradients(penalty, critic), gradients(expected, textbook), strict=True):
+            assert (gradient is None) == (wanted is None)
+            if gradient is not None:
+                torch.testing.assert_close(gradient.cpu(), wanted, rtol=1e-10, atol=1e-12)
 
     def test_conditional_critic(self) -> None:
         critic = Projection().double()

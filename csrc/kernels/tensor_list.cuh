@@ -6,7 +6,7 @@
 
 namespace wgan_fast {
 
-constexpr int64_t CHUNK = BLOCK * 16;  // elements of one tensor that a block processes at a time
+constexpr int64_t CHUNK = BLOCK * 32;  // elements of one tensor that a block processes at a time
 constexpr int FEW = 64;                // capacity for short lists: smaller arguments are copied faster
 constexpr int64_t MAX_ARGUMENT_BYTES = 32764;
 
