@@ -2,35 +2,39 @@
 
 import sys
 
-from wgan_fast import doctor
-
-_HELP = """Usage: wgan-fast COMMAND
+DOCTOR = "Say what is installed and built, and how to mend what does not match."
+BENCH = "Time the library against the textbook on this machine."
+_HELP = f"""Usage: wgan-fast COMMAND
 
 Commands:
-  doctor  Say what is installed and built, and how to mend what does not match.
+  doctor  {DOCTOR}
+  bench   {BENCH}
 
-The other commands need more packages ({missing}): pip install 'wgan_fast[train]'"""
+The other commands need more packages ({{missing}}): pip install 'wgan_fast[train]'"""
 
 
 def main() -> int:
-    if sys.argv[1:] == ["doctor"]:  # it must work where nothing else does
-        return doctor.main()
-    try:
-        import typer
+    command, arguments = sys.argv[1:2], sys.argv[2:]
+    # These two need torch and numpy alone, and doctor must work where nothing else does.
+    if command == ["doctor"] and not arguments:
+        from wgan_fast import doctor
 
+        return doctor.main()
+    if command == ["bench"]:
+        from wgan_fast import bench
+
+        return bench.main(arguments)
+    try:
         from wgan_fast.cli import app
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wgan_fast"):
             raise
-        asked_for_help = sys.argv[1:] == [] or "--help" in sys.argv
+        asked_for_help = not command or "--help" in sys.argv
         print(_HELP.format(missing=error.name), file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 1
-
-    @app.command("doctor")
-    def _() -> None:
-        """Say what is installed and built, and how to mend what does not match."""
-        raise typer.Exit(doctor.main())
-
+    # For the list of commands.
+    app.command("doctor", help=DOCTOR)(lambda: None)
+    app.command("bench", help=BENCH)(lambda: None)
     app()
     return 0
 

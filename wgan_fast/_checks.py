@@ -9,6 +9,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+
+class ArgumentError(Exception):
+    """A wrong argument: its name, and what was expected. As text ``name: message``; the command line "
+    "names its option."""
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(argument, message)
+        self.argument, self.message = argument, message
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.message}"
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """Of the wrong type."""
+
+
+class ArgumentValueError(ArgumentError, ValueError):
+    """Of a value that is not accepted."""
+
+
+class ArgumentOSError(ArgumentError, OSError):
+    """A file or folder that cannot be used."""
+
+
+class ArgumentFileExistsError(ArgumentOSError, FileExistsError):
+    """A file or folder that is there already."""
+
+
+class ArgumentFileNotFoundError(ArgumentOSError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -35,62 +68,64 @@ def without_partial(function: Any) -> tuple[Any, dict[str, Any]]:
 def check_tensor(name: str, value: Any) -> None:
     """A dense floating-point tensor with at least one element."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATING:
-        raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {value.dtype}")
+        raise ArgumentTypeError(name, f"expected float16, bfloat16, float32 or float64, got {value.dtype}")
     if value.layout != torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
+        raise ArgumentTypeError(name, f"expected a dense tensor, got layout {value.layout}")
     if value.numel() == 0:
-        raise ValueError(f"{name}: expected at least one element, got shape {tuple(value.shape)}")
+        raise ArgumentValueError(name, f"expected at least one element, got shape {tuple(value.shape)}")
 
 
 def check_batch(name: str, value: Any) -> None:
     """A tensor whose first dimension is the batch."""
     check_tensor(name, value)
     if value.dim() == 0:
-        raise ValueError(f"{name}: expected a batch of shape (B, ...), got a scalar")
+        raise ArgumentValueError(name, "expected a batch of shape (B, ...), got a scalar")
 
 
 def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
-        raise ValueError(f"{name}: expected device {other.device} as of {other_name}, got {value.device}")
+        raise ArgumentValueError(name, f"expected device {other.device} as of {other_name}, got {value.device}")
 
 
 def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.shape != other.shape:
-        raise ValueError(f"{name}: expected shape {tuple(other.shape)} as of {other_name}, got {tuple(value.shape)}")
+        raise ArgumentValueError(
+            name, f"expected shape {tuple(other.shape)} as of {other_name}, got {tuple(value.shape)}"
+        )
 
 
 def check_number(name: str, value: Any, *, minimum: float | None = None) -> None:
     """A finite real number."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a number, got {type(value).__name__}")
     try:
         finite = math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         finite = False
     if not finite:
-        raise ValueError(f"{name}: expected a finite number, got {value}")
+        raise ArgumentValueError(name, f"expected a finite number, got {value}")
     if minimum is not None and value < minimum:
-        raise ValueError(f"{name}: expected a number >= {minimum:g}, got {value}")
+        raise ArgumentValueError(name, f"expected a number >= {minimum:g}, got {value}")
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise ArgumentTypeError(name, f"expected an integer, got {value!r}")
     if value < minimum:
-        raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value}")
+        raise ArgumentValueError(name, f"expected an integer of at least {minimum}, got {value}")
 
 
 def check_flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected True or False, got {type(value).__name__}")
 
 
 def check_scores(name: str, value: Any) -> None:
     """What a critic returned: a tensor of scores, of any shape."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a Tensor of scores, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a Tensor of scores, got {type(value).__name__}")
     check_tensor(name, value)
 
 
@@ -111,13 +146,13 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
 def check_callable(name: str, value: Any) -> None:
     """Something that can be called."""
     if not callable(value):
-        raise TypeError(f"{name}: expected a callable, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a callable, got {type(value).__name__}")
 
 
 def check_scaler(name: str, value: Any) -> None:
     """A GradScaler, or None."""
     if value is not None and not isinstance(value, torch.amp.GradScaler):
-        raise TypeError(f"{name}: expected a torch.amp.GradScaler, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a torch.amp.GradScaler, got {type(value).__name__}")
 
 
 def check_generator(name: str, value: Any, other_name: str, other: Tensor) -> None:
@@ -125,13 +160,13 @@ def check_generator(name: str, value: Any, other_name: str, other: Tensor) -> No
     if value is None:
         return
     if not isinstance(value, torch.Generator):
-        raise TypeError(f"{name}: expected a torch.Generator, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected a torch.Generator, got {type(value).__name__}")
     if value.device.type != other.device.type:
-        raise ValueError(f"{name}: expected one of device {other.device} as of {other_name}, got {value.device}")
+        raise ArgumentValueError(name, f"expected one of device {other.device} as of {other_name}, got {value.device}")
 
 
 def check_scalar(name: str, value: Any) -> None:
     """What the callable ``name`` returned: a tensor of one number, without dimensions."""
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: expected a callable that returns a scalar Tensor, got {got}")
+        raise ArgumentValueError(name, f"expected a callable that returns a scalar Tensor, got {got}")

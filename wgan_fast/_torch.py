@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_fast._checks import accumulate_dtype
+from wgan_fast._checks import ArgumentTypeError, accumulate_dtype
 
 
 def grad_mode(enabled: bool) -> AbstractContextManager[Any]:
@@ -42,7 +42,7 @@ def to_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> T
     if value.dtype == other.dtype:
         return value
     if not torch.is_autocast_enabled(other.device.type):
-        raise TypeError(f"{name}: expected {other.dtype} as of {other_name}, got {value.dtype}")
+        raise ArgumentTypeError(name, f"expected {other.dtype} as of {other_name}, got {value.dtype}")
     return value.to(other.dtype)
 
 

@@ -2,10 +2,12 @@
 comparison with the textbook that ``wgan-fast bench`` prints.
 """
 
+import argparse
 import copy
 import functools
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -196,3 +198,31 @@ _COMPARISONS: dict[str, Callable[[torch.device], dict[str, Function]]] = {
     "critic update, MLP 2-512x3": functools.partial(_updates, TOY),
     "critic update, MNIST-size": functools.partial(_updates, MNIST),
 }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``wgan-fast bench``: prints the comparisons. Needs torch and numpy alone."""
+    parser = argparse.ArgumentParser(
+        "wgan-fast bench",
+        description="Time the library against the textbook on this machine, in turn, and print the medians.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--seconds", default=3.0, type=float, help="for each comparison, after its warm-up")
+    options = parser.parse_args(arguments)
+    if not 0.1 <= options.seconds < 1e6:
+        parser.error(f"--seconds: expected a number of at least 0.1, got {options.seconds}")
+    try:
+        device = torch.device(options.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        reason = str(error).splitlines()[0]
+        parser.error(f"--device: expected cpu, cuda or cuda:N, got {options.device!r}: {reason}")
+    print(title(device))
+    for row in rows(device, options.seconds):
+        print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

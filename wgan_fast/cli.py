@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn, get_args
 import torch
 import typer
 
-from wgan_fast.bench import rows, title
+from wgan_fast._checks import ArgumentError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
 from wgan_fast.train.data.decoder import save_samples
@@ -48,7 +48,7 @@ def train(config: Path | None = None, **options: Any) -> None:
         with _telling_of_memory(advice):
             trainer = Trainer(make_config(config, given))
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(str(error)), code=2)
+        _stop(_as_option(error), code=2)
     try:
         with _telling_of_memory(advice):
             metrics = trainer.run()
@@ -58,8 +58,8 @@ def train(config: Path | None = None, **options: Any) -> None:
         _stop(f"stopped at step {trainer.step}; to go on: {again}", code=128 + number)
     except (OSError, FloatingPointError, ValueError) as error:
         if trainer.folder is None:  # nothing has been written
-            _stop(_as_option(str(error)), code=2)
-        _stop(f"{trainer.folder}: {_as_option(str(error))}{_last_good(trainer)}", code=1)
+            _stop(_as_option(error), code=2)
+        _stop(f"{trainer.folder}: {_as_option(error)}{_last_good(trainer)}", code=1)
     if trainer.rank == 0:
         typer.echo(_report(metrics))
         typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -117,7 +117,7 @@ def sample(
         labels = labels if out.suffix.lower() in (".npz", ".csv") else None
         save_samples(out, samples, generator.codec, labels, columns=interpolate)
     except ValueError as error:
-        _stop(_as_option(str(error).replace("path:", "out:", 1)), code=2)
+        _stop(_as_option(error, path="out"), code=2)
     except OSError as error:
         _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
@@ -141,7 +141,7 @@ def evaluate(
             trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
             metrics = trainer.evaluation.evaluate(count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(str(error).replace("resume:", "run:", 1)), code=2)
+        _stop(_as_option(error, resume="run"), code=2)
     typer.echo(json.dumps({"step": trainer.step, **metrics}, indent=2))
 
 
@@ -155,27 +155,11 @@ def export(
         generator = TrainedGenerator.load(run)
         generator.export(out)
     except ValueError as error:
-        _stop(_as_option(str(error).replace("path:", "out:", 1)), code=2)
+        _stop(_as_option(error, path="out"), code=2)
     except OSError as error:
         _stop_writing(out, error)
     labels = ", labels (B,) of int64" if generator.classes else ""
     typer.echo(f"{out}: takes latent vectors (B, {generator.latent_dimension}) of float32{labels}")
-
-
-@app.command()
-def bench(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cuda" if torch.cuda.is_available() else "cpu",
-    seconds: Annotated[float, typer.Option(help="For each comparison, after its warm-up.", min=0.1)] = 3.0,
-) -> None:
-    """Time the library against the textbook on this machine, in turn, and print the medians."""
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
-        _stop(f"--device: expected cpu, cuda or cuda:N, got {device!r}: {str(error).splitlines()[0]}", code=2)
-    typer.echo(title(where))
-    for row in rows(where, seconds):
-        typer.echo(row)
 
 
 @app.command(epilog=f"Names: {', '.join(EXPERIMENTS)}.")
@@ -201,7 +185,7 @@ def reproduce(
             raise
         _stop(f"reproduce needs {error.name}: pip install 'wgan_fast[train]'", code=1)
     except OSError as error:
-        _stop(_as_option(str(error)), code=2)
+        _stop(_as_option(error), code=2)
     failed = []
     for i, one in enumerate(names, 1):
         typer.echo(f"[{i}/{len(names)}] {one} ... ", nl=False)
@@ -220,12 +204,16 @@ def reproduce(
         _stop("not reproduced: " + "; ".join(failed), code=1)
 
 
-def _as_option(message: str) -> str:
-    """``batch_size: expected ...`` as the user of the command line knows it, ``--batch-size: expected ...``."""
-    name, colon, rest = message.partition(":")
-    if not name.isidentifier() or name == "run":  # an error of another kind; an argument
-        return message
-    return f"--{name.replace('_', '-')}{colon}{rest}"
+def _as_option(error: Exception, **options: str) -> str:
+    """The message, with the wrong argument as its user knows it: ``--batch-size: expected ...``. ``options`` are names
+    that differ from the argument's.
+    """
+    if not isinstance(error, ArgumentError):
+        return str(error)
+    name = options.get(error.argument, error.argument)
+    if name == "run":  # no option, but an argument of the command
+        return f"{name}: {error.message}"
+    return f"--{name.replace('_', '-')}: {error.message}"
 
 
 def _last_good(trainer: Trainer) -> str:
@@ -240,7 +228,7 @@ def _label(generator: TrainedGenerator, label: str | None) -> int | None:
         return None if label is None else int(label)
     if not generator.classes or label not in classes:
         wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
-        raise ValueError(f"label: expected {wanted}, got {label!r}")
+        raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
     return classes.index(label)
 
 

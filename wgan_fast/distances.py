@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wgan_fast._checks import (
+    ArgumentTypeError,
+    ArgumentValueError,
     accumulate_dtype,
     check_integer,
     check_number,
@@ -195,7 +197,7 @@ def transport_plan(cost: Tensor, x_weights: Tensor | None = None, y_weights: Ten
     """
     check_tensor("cost", cost)
     if cost.dim() != 2:
-        raise ValueError(f"cost: expected a matrix of shape (n, m), got shape {tuple(cost.shape)}")
+        raise ArgumentValueError("cost", f"expected a matrix of shape (n, m), got shape {tuple(cost.shape)}")
     _check_finite("cost", cost)
     masses = _masses_of_sets(x_weights, y_weights, "cost", cost, *cost.shape)
     return _cheapest(cost.to(accumulate_dtype(cost.dtype)), masses)
@@ -275,9 +277,9 @@ def sliced_wasserstein(
     _check_point_sets(x, y)
     if generator is not None:
         if not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+            raise ArgumentTypeError("generator", f"expected a torch.Generator, got {type(generator).__name__}")
         if generator.device.type != x.device.type:
-            raise ValueError(f"generator: expected one of device {x.device} as of x, got {generator.device}")
+            raise ArgumentValueError("generator", f"expected one of device {x.device} as of x, got {generator.device}")
     x, y = (points.to(accumulate_dtype(points.dtype)) for points in (x, y))
     directions = torch.randn(projections, x.shape[1], generator=generator, device=x.device, dtype=x.dtype)
     directions = F.normalize(directions, dim=1)
@@ -308,7 +310,7 @@ def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor
     for name, values in given.items():
         _check_kind(name, values, "p", p)
         if values.shape[-1] != p.shape[-1]:
-            raise ValueError(f"{name}: expected shape (..., {p.shape[-1]}) as of p, got {tuple(values.shape)}")
+            raise ArgumentValueError(name, f"expected shape (..., {p.shape[-1]}) as of p, got {tuple(values.shape)}")
         batch = values.shape[:-1] if batch is None else _broadcast(name, values.shape[:-1], batch)
     for name, values in given.items():
         _check_masses(name, values)
@@ -413,24 +415,24 @@ def _check_kind(name: str, value: Any, like_name: str = "", like: Tensor | None 
     """Checks for a tensor of shape (..., n), on the device and of the type of ``like``."""
     check_tensor(name, value)
     if value.dim() == 0:
-        raise ValueError(f"{name}: expected shape (..., n), got a scalar")
+        raise ArgumentValueError(name, "expected shape (..., n), got a scalar")
     if like is not None:
         check_same_device(name, value, like_name, like)
         if value.dtype != like.dtype:
-            raise TypeError(f"{name}: expected {like.dtype} as of {like_name}, got {value.dtype}")
+            raise ArgumentTypeError(name, f"expected {like.dtype} as of {like_name}, got {value.dtype}")
 
 
 def _check_finite(name: str, value: Tensor) -> None:
     finite = value.detach().isfinite()
     if not finite.all():
-        raise ValueError(f"{name}: expected finite numbers, got {value.detach()[~finite][0].item()}")
+        raise ArgumentValueError(name, f"expected finite numbers, got {value.detach()[~finite][0].item()}")
 
 
 def _check_masses(name: str, masses: Tensor) -> None:
     _check_finite(name, masses)
     lowest = masses.detach().min().item()
     if lowest < 0:
-        raise ValueError(f"{name}: expected no negative mass, got {lowest:g}")
+        raise ArgumentValueError(name, f"expected no negative mass, got {lowest:g}")
 
 
 def _check_totals(expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
@@ -447,8 +449,8 @@ def _broadcast(name: str, batch: torch.Size, others: torch.Size) -> torch.Size:
     try:
         return torch.broadcast_shapes(batch, others)
     except RuntimeError:
-        raise ValueError(
-            f"{name}: expected leading dimensions that broadcast with {tuple(others)}, got {tuple(batch)}"
+        raise ArgumentValueError(
+            name, f"expected leading dimensions that broadcast with {tuple(others)}, got {tuple(batch)}"
         ) from None
 
 
@@ -464,9 +466,11 @@ def _check_point_sets(x: Any, y: Any) -> None:
     _check_points(x, y)
     for name, points in (("x", x), ("y", y)):
         if points.dim() != 2:
-            raise ValueError(f"{name}: expected points of shape (n, d), got shape {tuple(points.shape)}")
+            raise ArgumentValueError(name, f"expected points of shape (n, d), got shape {tuple(points.shape)}")
     if y.shape[1] != x.shape[1]:
-        raise ValueError(f"y: expected points of {x.shape[1]} coordinates as of x, got shape {tuple(y.shape)}")
+        raise ArgumentValueError(
+            "y", f"expected points of {x.shape[1]} coordinates as of x, got shape {tuple(y.shape)}"
+        )
 
 
 def _masses_of_sets(
@@ -475,7 +479,7 @@ def _masses_of_sets(
     """As :func:`_masses`, of shapes (n,) and (m,)."""
     for name, weights, count in (("x_weights", x_weights, n), ("y_weights", y_weights, m)):
         if isinstance(weights, Tensor) and weights.dim() != 1:
-            raise ValueError(f"{name}: expected shape ({count},), got {tuple(weights.shape)}")
+            raise ArgumentValueError(name, f"expected shape ({count},), got {tuple(weights.shape)}")
     return _masses(x_weights, y_weights, like_name, like, n, m)
 
 
@@ -490,11 +494,13 @@ def _masses(
         if weights is not None:
             _check_kind(name, weights, like_name, like)
             if weights.shape[-1] != count:
-                raise ValueError(f"{name}: expected {count} masses as of {like_name}, got shape {tuple(weights.shape)}")
+                raise ArgumentValueError(
+                    name, f"expected {count} masses as of {like_name}, got shape {tuple(weights.shape)}"
+                )
             _check_masses(name, weights)
             weights = weights.to(accumulate_dtype(weights.dtype))
             if not (weights.detach().sum(-1) > 0).all():
-                raise ValueError(f"{name}: expected a positive total, got 0")
+                raise ArgumentValueError(name, "expected a positive total, got 0")
         given.append(weights)
     x_masses, y_masses = given
     if x_masses is None:

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import (
+    ArgumentTypeError,
+    ArgumentValueError,
     accumulate_dtype,
     check_batch,
     check_callable,
@@ -143,8 +145,8 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     check_batch("real", real)
     check_batch("fake", fake)
     if fake.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
+        raise ArgumentValueError(
+            "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
         )
     check_same_device("fake", fake, "real", real)
     return -critic_loss(critic(real.detach()), critic(fake.detach()))
@@ -280,13 +282,14 @@ def _check_penalty(penalty: Any) -> None:
     """A callable ``(critic, real, fake, *args)``, or None."""
     if penalty is not None and not callable(penalty):
         wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
-        raise TypeError(f"penalty: expected {wanted}, got {type(penalty).__name__}")
+        raise ArgumentTypeError("penalty", f"expected {wanted}, got {type(penalty).__name__}")
     function, _ = without_partial(penalty)
     if function in (r1_penalty, r2_penalty, dragan_penalty):
         samples = "fake" if function is r2_penalty else "real"
-        raise ValueError(
-            f"penalty: {function.__name__} takes {samples} samples alone, and is called with both; pass "
-            f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`"
+        raise ArgumentValueError(
+            "penalty",
+            f"{function.__name__} takes {samples} samples alone, and is called with both; pass "
+            f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`",
         )
 
 
@@ -294,8 +297,8 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     check_batch("real", real)
     check_batch("fake", fake)
     if fake.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"fake: expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
+        raise ArgumentValueError(
+            "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
         )
     check_same_device("fake", fake, "real", real)
     return ordinary(real).detach(), ordinary(to_same_dtype("fake", fake, "real", real)).detach()

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from wgan_fast import reference
 from wgan_fast._checks import (
+    ArgumentTypeError,
+    ArgumentValueError,
     accumulate_dtype,
     check_batch,
     check_flag,
@@ -78,9 +80,10 @@ def _one_per_sample(t: Tensor, real: Tensor) -> Tensor:
     check_tensor("t", t)
     check_same_device("t", t, "real", real)
     if t.dim() == 0 or t.shape[0] != real.shape[0] or t.numel() != t.shape[0]:
-        raise ValueError(
-            f"t: expected shape ({real.shape[0]},) or ({real.shape[0]}, 1, ..., 1), one number per sample, "
-            f"got {tuple(t.shape)}"
+        raise ArgumentValueError(
+            "t",
+            f"expected shape ({real.shape[0]},) or ({real.shape[0]}, 1, ..., 1), one number per sample, "
+            f"got {tuple(t.shape)}",
         )
     dtype = accumulate_dtype(real.dtype)
     return t if t.dim() == 1 and t.dtype == dtype else t.reshape(-1).to(dtype)
@@ -169,10 +172,12 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     check_number("bound", bound, minimum=0.0)
     tensors = [local_shard(tensor) for tensor in _tensors(module_or_tensors)]
     if not tensors:
-        raise ValueError("module_or_tensors: expected at least one tensor, got none")
+        raise ArgumentValueError("module_or_tensors", "expected at least one tensor, got none")
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1 and any(device.type == "meta" for device in devices):
-        raise ValueError("module_or_tensors: some tensors are on meta, which holds no values; materialise them first")
+        raise ArgumentValueError(
+            "module_or_tensors", "some tensors are on meta, which holds no values; materialise them first"
+        )
     compute = operators(*devices)
     if compute is reference:
         check_weights("module_or_tensors", tensors)
@@ -190,8 +195,8 @@ def _tensors(module_or_tensors: Any) -> list[Tensor]:
     if isinstance(module_or_tensors, Tensor):
         return [module_or_tensors]
     if not isinstance(module_or_tensors, Iterable):
-        raise TypeError(
-            f"module_or_tensors: expected a Module or an iterable of tensors, got {type(module_or_tensors).__name__}"
+        raise ArgumentTypeError(
+            "module_or_tensors", f"expected a Module or an iterable of tensors, got {type(module_or_tensors).__name__}"
         )
     tensors = list(module_or_tensors)
     for i, tensor in enumerate(tensors):

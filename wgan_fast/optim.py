@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast._checks import FLOATING, check_flag, check_number, check_weights
+from wgan_fast._checks import FLOATING, ArgumentTypeError, ArgumentValueError, check_flag, check_number, check_weights
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import local_shard
 
@@ -134,7 +134,7 @@ class RMSprop(torch.optim.RMSprop):
             if grad is None:
                 continue
             if grad.layout is not torch.strided:
-                raise TypeError(f"params: expected dense gradients, got one of layout {grad.layout}")
+                raise ArgumentTypeError("params", f"expected dense gradients, got one of layout {grad.layout}")
             state = self.state[param]
             if not state:
                 state["step"] = self._step_of(group, param) if step is None else step
@@ -220,9 +220,10 @@ def _(
 def _check_refused(group: Mapping[str, Any]) -> None:
     for name in _REFUSED:
         if group.get(name):  # states of older PyTorch versions lack some
-            raise ValueError(
-                f"{name}: not offered here, got {group[name]}; torch.optim.RMSprop has it (a scheduler that cycles "
-                "momentum takes cycle_momentum=False)"
+            raise ArgumentValueError(
+                name,
+                f"not offered here, got {group[name]}; torch.optim.RMSprop has it (a scheduler that cycles "
+                "momentum takes cycle_momentum=False)",
             )
 
 
@@ -232,13 +233,13 @@ def _check_group(group: Mapping[str, Any]) -> None:
     if not isinstance(lr, Tensor):
         check_number("lr", lr, minimum=0.0)
     elif lr.numel() != 1 or lr.dtype not in FLOATING:
-        raise ValueError(f"lr: expected one floating-point number, got {lr.dtype} of shape {tuple(lr.shape)}")
+        raise ArgumentValueError("lr", f"expected one floating-point number, got {lr.dtype} of shape {tuple(lr.shape)}")
     elif lr.is_cpu and not lr >= 0:  # reading it from a GPU would wait for the device
-        raise ValueError(f"lr: expected a number >= 0, got {lr}")
+        raise ArgumentValueError("lr", f"expected a number >= 0, got {lr}")
     for name in ("alpha", "eps", "weight_decay"):
         check_number(name, group[name], minimum=0.0)
     if group["alpha"] > 1:
-        raise ValueError(f"alpha: expected a number <= 1, got {group['alpha']}")
+        raise ArgumentValueError("alpha", f"expected a number <= 1, got {group['alpha']}")
     if group["clip"] is not None:
         check_number("clip", group["clip"], minimum=0.0)
     check_flag("maximize", group.get("maximize", False))

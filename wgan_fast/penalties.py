@@ -7,7 +7,15 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from wgan_fast._checks import check_batch, check_callable, check_flag, check_generator, check_number, check_scaler
+from wgan_fast._checks import (
+    ArgumentValueError,
+    check_batch,
+    check_callable,
+    check_flag,
+    check_generator,
+    check_number,
+    check_scaler,
+)
 from wgan_fast._critic.gradient import input_gradient
 from wgan_fast._library import operators
 from wgan_fast._torch import draw_uniform, grad_mode
@@ -176,7 +184,7 @@ def dragan_penalty(
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
     if real.numel() < 2:
-        raise ValueError("real: expected at least two elements, for a standard deviation, got one")
+        raise ArgumentValueError("real", "expected at least two elements, for a standard deviation, got one")
     with torch.inference_mode(False), torch.no_grad():
         check_generator("generator", generator, "real", real)
         u = draw_uniform(real, real.shape, generator)

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from wgan_fast._checks import check_callable, check_scalar, check_scores, module_of, without_partial
+from wgan_fast._checks import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_scalar,
+    check_scores,
+    module_of,
+    without_partial,
+)
 from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
 from wgan_fast._step.optimization import Optimization, broadcast
 from wgan_fast._torch import training_mode, warn_user, without_autocast
@@ -76,7 +84,7 @@ class _Step:
         """Statistics, gradients, batch size. The graph of each term is freed before the next term is computed."""
         parameters = self._optimization.parameters()
         if not parameters:
-            raise ValueError("optimizer: all of its parameters are frozen")
+            raise ArgumentValueError("optimizer", "all of its parameters are frozen")
         at_once = any(map(_has_hooks, parameters))  # hooks must see the whole gradient
         terms: dict[str, Tensor] = {}
         try:
@@ -93,7 +101,7 @@ class _Step:
             raise
         gradients = [parameter.grad for parameter in parameters]
         if all(gradient is None for gradient in gradients):
-            raise ValueError("optimizer: the loss depends on none of its parameters")
+            raise ArgumentValueError("optimizer", "the loss depends on none of its parameters")
         return self._statistics(terms).detach(), gradients, self._batch_size
 
     def _forget_gradients(self) -> None:
@@ -196,9 +204,10 @@ class CriticStep(_Step):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         if isinstance(critic, DistributedDataParallel):
-            raise TypeError(
-                "critic: expected a critic that is not in DistributedDataParallel; pass its module, with "
-                "process_group, or wrap a CriticLoss"
+            raise ArgumentTypeError(
+                "critic",
+                "expected a critic that is not in DistributedDataParallel; pass its module, with "
+                "process_group, or wrap a CriticLoss",
             )
         optimization = Optimization(optimizer, clip=clip, scaler=scaler, process_group=process_group)
         if penalty is not None and optimization.scaler is not None and _takes_scaler(penalty):
@@ -215,8 +224,8 @@ class CriticStep(_Step):
         with torch.no_grad():
             fake = _samples("fake", fake)
         if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
-            raise ValueError(
-                f"fake: expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
+            raise ArgumentValueError(
+                "fake", f"expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
             )
         yield from self._critic_loss.terms(real, fake, *args, **kwargs)
         self._batch_size = len(real)
@@ -262,7 +271,7 @@ class GeneratorStep(_Step):
         optimization = Optimization(optimizer, scaler=scaler, process_group=process_group)
         of_critic_alone = _parameter_ids(critic) - _parameter_ids(generator)
         if any(id(parameter) in of_critic_alone for parameter in optimization.parameters(frozen=True)):
-            raise ValueError("optimizer: expected the generator's parameters, got some of the critic's")
+            raise ArgumentValueError("optimizer", "expected the generator's parameters, got some of the critic's")
         super().__init__((generator, critic), optimization, backend)
 
     def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
@@ -296,10 +305,10 @@ def _without_cached_casts() -> Iterator[None]:
 
 def _samples(name: str, samples: Samples) -> Tensor:
     if not isinstance(samples, Tensor) and not callable(samples):
-        raise TypeError(f"{name}: expected a Tensor, or a function that makes one, got {type(samples).__name__}")
+        raise ArgumentTypeError(name, f"expected a Tensor, or a function that makes one, got {type(samples).__name__}")
     made = samples if isinstance(samples, Tensor) else samples()
     if not isinstance(made, Tensor):
-        raise TypeError(f"{name}: expected a function that makes a Tensor, it made {type(made).__name__}")
+        raise ArgumentTypeError(name, f"expected a function that makes a Tensor, it made {type(made).__name__}")
     return made
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
-from wgan_fast._checks import accumulate_dtype, check_scores, module_of
+from wgan_fast._checks import ArgumentValueError, accumulate_dtype, check_scores, module_of
 from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
 from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
@@ -48,7 +48,9 @@ def input_gradient(
             if create_graph and gradient is not None:
                 gradient = graph.without_dead_work(gradient)
     if gradient is None:
-        raise ValueError("critic: its scores do not depend on the samples, so there is no gradient to penalise")
+        raise ArgumentValueError(
+            "critic", "its scores do not depend on the samples, so there is no gradient to penalise"
+        )
     return gradient
 
 

@@ -10,6 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import is_compiled, warn_user, without_autocast
 from wgan_fast.optim import RMSprop
@@ -27,10 +28,10 @@ def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any
         ValueError: no backend has that name, or it cannot run this step; the message gives the reason.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ArgumentValueError("backend", f"expected one of {', '.join(BACKENDS)}, got {backend!r}")
     obstacle = _obstacle_to_graph(optimization)
     if backend == "graph" and obstacle is not None:
-        raise ValueError(f"backend: a CUDA graph cannot be captured: {obstacle}")
+        raise ArgumentValueError("backend", f"a CUDA graph cannot be captured: {obstacle}")
     if backend == "compile":
         _check_compilable(optimization, networks)
     if backend != "auto":
@@ -40,11 +41,11 @@ def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any
 
 def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> None:
     if optimization.generators:
-        raise ValueError(
-            "backend: a penalty with a random generator of its own cannot be compiled; leave `generator` out"
+        raise ArgumentValueError(
+            "backend", "a penalty with a random generator of its own cannot be compiled; leave `generator` out"
         )
     if any(map(is_compiled, networks)):
-        raise ValueError("backend: a network is compiled already; pass the network that it was compiled from")
+        raise ArgumentValueError("backend", "a network is compiled already; pass the network that it was compiled from")
 
 
 def _obstacle_to_graph(optimization: Optimization) -> str | None:
@@ -109,7 +110,9 @@ class _RunnerPerKind:
         try:
             step = self._kept.pop(key, None)
         except TypeError as error:
-            raise TypeError(f"args: a captured or compiled step takes tensors and hashable values: {error}") from None
+            raise ArgumentTypeError(
+                "args", f"a captured or compiled step takes tensors and hashable values: {error}"
+            ) from None
         self._kept[key] = step = step or self._new(leaves, structure)
         return step(*tensors)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from wgan_fast._checks import accumulate_dtype, check_number, check_scaler
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, accumulate_dtype, check_number, check_scaler
 from wgan_fast._torch import warn_user
 from wgan_fast.ops import clip_weights_
 
@@ -33,26 +33,31 @@ class Optimization:
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+            raise ArgumentTypeError("optimizer", f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if clip is not None:
             check_number("clip", clip, minimum=0.0)
         check_scaler("scaler", scaler)
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
             reason = ": this process is no member of it" if process_group is dist.GroupMember.NON_GROUP_MEMBER else ""
-            raise TypeError(f"process_group: expected a ProcessGroup, got {type(process_group).__name__}{reason}")
+            raise ArgumentTypeError(
+                "process_group", f"expected a ProcessGroup, got {type(process_group).__name__}{reason}"
+            )
         self.optimizer = optimizer
         self.clip = clip
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.process_group = process_group
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise TypeError("optimizer: LBFGS evaluates the loss by itself, several times in a step; take another")
+            raise ArgumentTypeError(
+                "optimizer", "LBFGS evaluates the loss by itself, several times in a step; take another"
+            )
         devices = {parameter.device for parameter in self.parameters(frozen=True)}
         if len(devices) != 1:
-            raise ValueError(f"optimizer: expected parameters on one device, got {sorted(map(str, devices))}")
+            raise ArgumentValueError("optimizer", f"expected parameters on one device, got {sorted(map(str, devices))}")
         (self.device,) = devices
         if any(hasattr(parameter, "to_local") for parameter in self.parameters(frozen=True)):
-            raise TypeError(
-                "optimizer: its parameters are sharded; shard a CriticLoss and call its backward, as docs/step.md does"
+            raise ArgumentTypeError(
+                "optimizer",
+                "its parameters are sharded; shard a CriticLoss and call its backward, as docs/step.md does",
             )
         self._fuses = self.device.type == "cpu" and _is_open_adam(optimizer)
         if self._fuses:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError, ArgumentValueError
+
 from . import NAMES
 from .claim import Finding, Number
 
@@ -40,7 +42,7 @@ def experiment(name: str) -> ModuleType:
         ModuleNotFoundError: a package that it needs is not installed.
     """
     if name not in NAMES:
-        raise ValueError(f"name: expected one of {', '.join(NAMES)}, got {name!r}")
+        raise ArgumentValueError("name", f"expected one of {', '.join(NAMES)}, got {name!r}")
     return importlib.import_module(f".{name}", __package__)
 
 
@@ -62,15 +64,15 @@ def prepare(names: Iterable[str], out: Path) -> None:
     for name in names:
         experiment(name)
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"out: expected a folder, {out} is a file")
+        raise ArgumentFileExistsError("out", f"expected a folder, {out} is a file")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"out: the folder {out} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {out} cannot be made: {error.strerror}") from error
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise OSError(f"out: the folder {out} cannot be written to: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {out} cannot be written to: {error.strerror}") from error
 
 
 def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from wgan_fast._checks import check_integer
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
 from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data.sources import DATASETS
@@ -85,7 +85,7 @@ class TrainConfig:
         self._check_choice("algorithm", tuple(ALGORITHMS))
         for name in ("data", "device"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise TypeError(f"{name}: expected a name, got {getattr(self, name)!r}")
+                raise ArgumentTypeError(name, f"expected a name, got {getattr(self, name)!r}")
         if self.model is not None:
             self._check_choice("model", tuple(MODELS))
         toy = self.data in TOYS
@@ -105,19 +105,19 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), 1)
         if self.threads > (os.cpu_count() or 1):
-            raise ValueError(
-                f"threads: expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
+            raise ArgumentValueError(
+                "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
         for name in ("conditional", "faithful", "overwrite", "resume", "decay"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+                raise ArgumentTypeError(name, f"expected True or False, got {getattr(self, name)!r}")
         if self.colour is not None and not isinstance(self.colour, bool):
-            raise TypeError(f"colour: expected True or False, got {self.colour!r}")
+            raise ArgumentTypeError("colour", f"expected True or False, got {self.colour!r}")
         for name in ("generator", "critic", "features"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name}: expected module:function, got {getattr(self, name)!r}")
+                raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
-            raise TypeError(f"out: expected a path, got {self.out!r}")
+            raise ArgumentTypeError("out", f"expected a path, got {self.out!r}")
         self._check_number("learning_rate", "a number above 0", lambda value: value > 0)
         self._check_number("penalty_weight", "a number of at least 0", lambda value: value >= 0)
         if self.clip is not None:
@@ -130,34 +130,34 @@ class TrainConfig:
         self._check_choice("backend", BACKENDS)
         self._check_device()
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
-            raise ValueError(f"penalty_weight: {self.algorithm} has no penalty, got {self.penalty_weight}")
+            raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
         if self.precision == "16" and not self.device.startswith("cuda"):
-            raise ValueError(f"precision: 16 needs a GPU, got the device {self.device}; take bf16 or 32")
+            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; take bf16 or 32")
         if self.resume and self.overwrite:
-            raise ValueError("resume: expected one of resume and overwrite, got both")
+            raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
         if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+            raise ArgumentValueError(name, f"expected one of {', '.join(choices)}, got {value!r}")
 
     def _check_number(self, name: str, wanted: str, accept: Callable[[float], bool]) -> None:
         value = getattr(self, name)
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise TypeError(f"{name}: expected {wanted}, got {value!r}")
+            raise ArgumentTypeError(name, f"expected {wanted}, got {value!r}")
         if not (math.isfinite(value) and accept(value)):
-            raise ValueError(f"{name}: expected {wanted}, got {value}")
+            raise ArgumentValueError(name, f"expected {wanted}, got {value}")
 
     def _check_device(self) -> None:
         try:
             device = torch.device(self.device)
         except RuntimeError as error:
-            raise ValueError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}") from error
+            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}") from error
         if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}")
+            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device: PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {self.device!r}"
+            raise ArgumentValueError(
+                "device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {self.device!r}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,15 +179,17 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{argument}: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ArgumentValueError(
+            argument, f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{argument}: {file} is no YAML: {' '.join(str(error).split())}") from error
+        raise ArgumentValueError(argument, f"{file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{argument}: expected settings, `name: value` in each line, in {file}")
+        raise ArgumentValueError(argument, f"expected settings, `name: value` in each line, in {file}")
     known = {setting.name: setting.type for setting in fields(TrainConfig) if setting.name not in PLACES}
     unknown = [str(name) for name in found if name not in known]
     if unknown:
-        raise ValueError(f"{argument}: {file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
+        raise ArgumentValueError(argument, f"{file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
     return {name: _as_written(value, known[name]) for name, value in found.items()}
 
 
@@ -210,13 +212,16 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
     """
     if given.get("resume"):
         if file is not None or given.get("out") is None:
-            raise ValueError("resume: expected the run's folder as out, and no config, for the folder has its own")
+            raise ArgumentValueError(
+                "resume", "expected the run's folder as out, and no config, for the folder has its own"
+            )
         file = Path(given["out"]) / "config.yaml"
     settings = read_settings(file, "resume" if given.get("resume") else "config") if file is not None else {}
     for name in ("algorithm", "data"):
         if name in settings and given.get(name, settings[name]) != settings[name]:
-            raise ValueError(
-                f"{name}: {file} has the settings of {settings[name]}, which {given[name]} should not inherit; leave "
-                "one of them out"
+            raise ArgumentValueError(
+                name,
+                f"{file} has the settings of {settings[name]}, which {given[name]} should not inherit; leave "
+                "one of them out",
             )
     return TrainConfig(**settings | given)

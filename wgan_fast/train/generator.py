@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_fast._checks import check_integer
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
 from wgan_fast.train.data.decoder import Codec
 from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
@@ -73,7 +73,7 @@ class TrainedGenerator:
             ValueError: there is no run, it is damaged, or it is of another network than the user's function makes now.
         """
         if not isinstance(path, str | Path):
-            raise TypeError(f"run: expected a path, got {path!r}")
+            raise ArgumentTypeError("run", f"expected a path, got {path!r}")
         state = load_checkpoint(Path(path), "run")
         spec = state["networks"]
         with torch.random.fork_rng(devices=[]):
@@ -82,7 +82,9 @@ class TrainedGenerator:
             network.load_state_dict(state["generator"])
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"run: {spec['generator']} makes another network than was trained: {reason}") from error
+            raise ArgumentValueError(
+                "run", f"{spec['generator']} makes another network than was trained: {reason}"
+            ) from error
         network.requires_grad_(False).eval()
         return cls(network, spec["latent_dimension"], spec["classes"], Codec.from_dict(state["codec"]), state["step"])
 
@@ -131,7 +133,7 @@ class TrainedGenerator:
         check_integer("label", label, 0)
         if label >= self.classes:
             wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
-            raise ValueError(f"label: expected {wanted}, got {label}")
+            raise ArgumentValueError("label", f"expected {wanted}, got {label}")
         return torch.full((count,), label)
 
     def export(self, path: Path | str) -> None:
@@ -144,7 +146,7 @@ class TrainedGenerator:
             OSError: the file cannot be written.
         """
         if not isinstance(path, str | Path) or Path(path).suffix != ".pt2":
-            raise ValueError(f"path: expected a file of type .pt2, got {path}")
+            raise ArgumentValueError("path", f"expected a file of type .pt2, got {path}")
         example = [torch.zeros(2, self.latent_dimension)]
         if self.classes:
             example.append(torch.zeros(2, dtype=torch.int64))
@@ -155,6 +157,6 @@ class TrainedGenerator:
             )
         except Exception as error:  # a network of one's own may do anything
             reason = str(error).strip().split("\n", 1)[0]
-            raise ValueError(f"run: torch.export cannot export the generator: {reason}") from error
+            raise ArgumentValueError("run", f"torch.export cannot export the generator: {reason}") from error
         with whole_file(Path(path)) as unfinished:
             torch.export.save(exported, unfinished)

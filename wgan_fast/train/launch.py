@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from torch import distributed as dist
 from torch import nn
 
+from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import PRECISIONS, TrainConfig
 
 
@@ -23,7 +24,7 @@ def launch(config: TrainConfig) -> Fabric:
     device = torch.device(config.device)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if config.batch_size % world:
-        raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}")
+        raise ArgumentValueError("batch_size", f"expected a multiple of the {world} processes, got {config.batch_size}")
     fabric = Fabric(
         accelerator=device.type,
         devices=local if world > 1 or device.type == "cpu" else [device.index or 0],

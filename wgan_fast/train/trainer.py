@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from wgan_fast import CriticStep, GeneratorStep, optim
+from wgan_fast._checks import ArgumentOSError, ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Codec
@@ -69,7 +70,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         if not isinstance(config, TrainConfig):
-            raise TypeError(f"config: expected a TrainConfig, got {type(config).__name__}")
+            raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
         self.config = config
         self.folder: Path | None = None
         self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
@@ -78,7 +79,7 @@ class Trainer:
         )
         self.data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour)
         if config.conditional and not self.data.classes:
-            raise ValueError(f"conditional: expected data with labels, and {config.data} have none")
+            raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
         self.fabric = fabric = launch(config)
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.classes = len(self.data.classes) if config.conditional else 0
@@ -157,8 +158,8 @@ class Trainer:
         if self.folder is not None:
             raise RuntimeError("a Trainer runs once; make another one")
         if self.restored is not None and len(self.restored["random"]) != self.world:
-            raise ValueError(
-                f"resume: the run had {len(self.restored['random'])} processes, now there are {self.world}"
+            raise ArgumentValueError(
+                "resume", f"the run had {len(self.restored['random'])} processes, now there are {self.world}"
             )
         config, start = self.config, time.perf_counter()
         self.folder = self._claim_folder()
@@ -308,11 +309,13 @@ class Trainer:
         for name in FIXED:  # with another seed it would train on held-out samples
             before, now = state["config"][name], getattr(self.config, name)
             if now != before:
-                raise ValueError(f"{name}: a run that goes on keeps its {name}, {before}; got {now}")
+                raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
         if self.config.steps < state["step"]:
-            raise ValueError(f"steps: the run is at step {state['step']} already; got {self.config.steps}")
+            raise ArgumentValueError("steps", f"the run is at step {state['step']} already; got {self.config.steps}")
         if not self.data.codec.resembles(Codec.from_dict(state["codec"])):
-            raise ValueError(f"data: {self.config.data} has other columns, other units or other classes than before")
+            raise ArgumentValueError(
+                "data", f"{self.config.data} has other columns, other units or other classes than before"
+            )
         try:
             self.averaged_generator.load_state_dict(state["generator"])
             self.critic.load_state_dict(state["critic"])
@@ -323,7 +326,7 @@ class Trainer:
                 scaler.load_state_dict(values)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()  # a network of the user's may have changed
-            raise ValueError(f"resume: the networks are not the checkpoint's: {reason}") from error
+            raise ArgumentValueError("resume", f"the networks are not the checkpoint's: {reason}") from error
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _claim_folder(self) -> Path:
@@ -333,9 +336,10 @@ class Trainer:
                 folder = claim_run_folder(self.config)
                 with whole_file(folder / "config.yaml") as unfinished:
                     unfinished.write_text(self.config.to_yaml())
+            except ArgumentOSError as error:
+                folder = error
             except OSError as error:
-                named = str(error).startswith("out:")
-                folder = error if named else OSError(f"out: {error.filename} cannot be written: {error.strerror}")
+                folder = ArgumentOSError("out", f"{error.filename} cannot be written: {error.strerror}")
         folder = self.fabric.broadcast(folder)
         if isinstance(folder, OSError):  # in every process, so that none waits for another
             raise folder

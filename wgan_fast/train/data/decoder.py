@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.run.atomic import whole_file
 
 SMALLEST = 48  # pixels of an image's side in a grid
@@ -89,9 +90,11 @@ def save_samples(
     suffix = path.suffix.lower()
     fitting = (".npy", ".npz", ".csv") if codec.kind == "vectors" else (".npy", ".npz", ".png")
     if suffix not in fitting:
-        raise ValueError(f"path: {codec.kind} go into a file of type {', '.join(fitting)}, got {path}")
+        raise ArgumentValueError("path", f"{codec.kind} go into a file of type {', '.join(fitting)}, got {path}")
     if labels is not None and suffix == ".npy":
-        raise ValueError(f"path: labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}")
+        raise ArgumentValueError(
+            "path", f"labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}"
+        )
     restored = codec.restore(samples)
     with whole_file(path) as unfinished:
         _write(unfinished, restored, codec, labels, columns)

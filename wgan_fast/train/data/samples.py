@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.data.decoder import Codec
 
 #: What :func:`open_samples` reads beside ``digits``.
@@ -50,7 +51,7 @@ class Samples(ABC):
 def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
     """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
     if size is not None and (size < 16 or size & (size - 1)):
-        raise ValueError(f"size: expected a power of two of at least 16, got {size}")
+        raise ArgumentValueError("size", f"expected a power of two of at least 16, got {size}")
     if source == "digits":
         return _digits(size or 16, bool(colour))
     path = Path(source)
@@ -66,14 +67,14 @@ def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
             return _open_array(path, array, None, size, colour)
         case ".npz":
             return _open_array(path, *_read_npz(path), size, colour)
-    raise ValueError(f"data: expected {PATHS}, got {source}")
+    raise ArgumentValueError("data", f"expected {PATHS}, got {source}")
 
 
 def refuse_image_settings(source: object, size: int | None, colour: bool | None) -> None:
     """Raises ValueError where a source of vectors is given a setting that only images have."""
     for name, value in {"size": size, "colour": colour}.items():
         if value is not None:
-            raise ValueError(f"{name}: {source} holds vectors, and only images have a {name}; got {value}")
+            raise ArgumentValueError(name, f"{source} holds vectors, and only images have a {name}; got {value}")
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _naming(path: Path, wanted: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"data: {path} cannot be read as {wanted}: {reason}") from error
+        raise ArgumentValueError("data", f"{path} cannot be read as {wanted}: {reason}") from error
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -98,19 +99,22 @@ class ImageFolder(Samples):
     def __init__(self, folder: Path, size: int, colour: bool) -> None:
         folders, self.paths = _visible(folder)
         if folders and self.paths:
-            raise ValueError(
-                f"data: {folder} holds files ({self.paths[0].name}) beside folders ({folders[0].name}); "
-                "expected images alone, or a folder for each class alone"
+            raise ArgumentValueError(
+                "data",
+                f"{folder} holds files ({self.paths[0].name}) beside folders ({folders[0].name}); "
+                "expected images alone, or a folder for each class alone",
             )
         labels = []
         for label, of_class in enumerate(folders):
             deeper, paths = _visible(of_class)
             if deeper or not paths:
-                raise ValueError(f"data: {of_class} is a class; expected images, got {deeper[0] if deeper else 'none'}")
+                raise ArgumentValueError(
+                    "data", f"{of_class} is a class; expected images, got {deeper[0] if deeper else 'none'}"
+                )
             self.paths += paths
             labels += [label] * len(paths)
         if not self.paths:
-            raise ValueError(f"data: {folder} holds no images")
+            raise ArgumentValueError("data", f"{folder} holds no images")
         for path in self.paths:
             with _naming(path, "an image"), Image.open(path) as image:
                 _refuse_floats(image)
@@ -241,9 +245,9 @@ class Vectors(_ArraySamples):
             if not np.isfinite(rows).all():
                 row, column = np.argwhere(~np.isfinite(rows))[0]
                 place = f"row {start + row}" if lines is None else f"line {lines[start + row]}"
-                raise ValueError(
-                    f"data: {path}: {place}, column {columns[column]!r}: "
-                    f"expected a finite number, got {rows[row, column]}"
+                raise ArgumentValueError(
+                    "data",
+                    f"{path}: {place}, column {columns[column]!r}: expected a finite number, got {rows[row, column]}",
                 )
             total += rows.sum(axis=0)
             low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
@@ -253,9 +257,13 @@ class Vectors(_ArraySamples):
         self.deviation = np.sqrt(squares / len(array))
         for column, name in enumerate(columns):
             if low[column] == high[column]:
-                raise ValueError(f"data: {path}: column {name!r} is {low[column]:g} in every row; leave it out")
+                raise ArgumentValueError(
+                    "data", f"{path}: column {name!r} is {low[column]:g} in every row; leave it out"
+                )
             if not 0 < self.deviation[column] < math.inf:
-                raise ValueError(f"data: {path}: the deviation of column {name!r} is {self.deviation[column]}")
+                raise ArgumentValueError(
+                    "data", f"{path}: the deviation of column {name!r} is {self.deviation[column]}"
+                )
         self.codec = Codec("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -272,9 +280,10 @@ class FloatImages(_ArraySamples):
         for start, images in _pieces(array):
             within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # not for NaN
             if not within.all():
-                raise ValueError(
-                    f"data: {path}: expected images of floats within [-1, 1], "
-                    f"sample {start + int(np.argmin(within))} has others; scale them, or pass uint8"
+                raise ArgumentValueError(
+                    "data",
+                    f"{path}: expected images of floats within [-1, 1], "
+                    f"sample {start + int(np.argmin(within))} has others; scale them, or pass uint8",
                 )
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -294,7 +303,7 @@ def _open_array(
     given = f"{array.dtype} of shape {array.shape}"
     samples: Samples
     if array.dtype.kind not in "biuf" or array.size == 0:
-        raise ValueError(f"data: {path}: {_SHAPES}; got {given}")
+        raise ArgumentValueError("data", f"{path}: {_SHAPES}; got {given}")
     if array.ndim == 2:
         refuse_image_settings(path, size, colour)
         samples = Vectors(path, array, [f"x{column}" for column in range(array.shape[1])])
@@ -305,17 +314,22 @@ def _open_array(
     elif array.dtype.kind == "f" and array.ndim == 4 and array.shape[1] in (1, 3):
         own = _own_size(path, *array.shape[2:])
         if size not in (None, own):
-            raise ValueError(f"size: {path} holds floats, which are taken as they are, of size {own}; got {size}")
+            raise ArgumentValueError(
+                "size", f"{path} holds floats, which are taken as they are, of size {own}; got {size}"
+            )
         if colour not in (None, array.shape[1] == 3):
-            raise ValueError(f"colour: {path} holds floats, which are taken as they are, {given}; got {colour}")
+            raise ArgumentValueError(
+                "colour", f"{path} holds floats, which are taken as they are, {given}; got {colour}"
+            )
         samples = FloatImages(path, array)
     else:
-        raise ValueError(f"data: {path}: {_SHAPES}; got {given}")
+        raise ArgumentValueError("data", f"{path}: {_SHAPES}; got {given}")
     if labels is not None:
         if labels.dtype.kind not in "iu" or labels.shape != array.shape[:1]:
-            raise ValueError(
-                f"data: {path}: expected labels of integers, shape {array.shape[:1]}, "
-                f"got {labels.dtype} of shape {labels.shape}"
+            raise ArgumentValueError(
+                "data",
+                f"{path}: expected labels of integers, shape {array.shape[:1]}, "
+                f"got {labels.dtype} of shape {labels.shape}",
             )
         values, places = np.unique(labels, return_inverse=True)
         samples.labels = places.astype(np.int64)
@@ -325,9 +339,10 @@ def _open_array(
 
 def _own_size(path: Path, height: int, width: int) -> int:
     if height != width or height < 16 or height & (height - 1):
-        raise ValueError(
-            f"data: {path} holds images of {height} x {width}; networks need a square whose side is a power of two of "
-            "at least 16, so pass a size (uint8 images are cropped and resized to it)"
+        raise ArgumentValueError(
+            "data",
+            f"{path} holds images of {height} x {width}; networks need a square whose side is a power of two of "
+            "at least 16, so pass a size (uint8 images are cropped and resized to it)",
         )
     return height
 
@@ -337,7 +352,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         arrays = {name: file[name] for name in file.files}
     labels = arrays.pop("labels", None)
     if "samples" not in arrays and len(arrays) != 1:
-        raise ValueError(f"data: {path}: expected an array named samples, got {', '.join(arrays) or 'none'}")
+        raise ArgumentValueError("data", f"{path}: expected an array named samples, got {', '.join(arrays) or 'none'}")
     return arrays.get("samples", next(iter(arrays.values()))), labels
 
 
@@ -356,35 +371,37 @@ def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]
                 except ValueError:
                     place = next(place for place, cell in enumerate(row) if not _is_number(cell))
                     name = repr(columns[place]) if place < len(columns) else place + 1
-                    raise ValueError(
-                        f"data: {path}: line {reader.line_num}, column {name}: expected a number, got {row[place]!r}"
+                    raise ArgumentValueError(
+                        "data", f"{path}: line {reader.line_num}, column {name}: expected a number, got {row[place]!r}"
                     ) from None
                 if len(row) != len(columns):
-                    raise ValueError(
-                        f"data: {path}: line {reader.line_num}: expected {len(columns)} cells, separated by commas, "
-                        f"got {len(row)}"
+                    raise ArgumentValueError(
+                        "data",
+                        f"{path}: line {reader.line_num}: expected {len(columns)} cells, separated by commas, "
+                        f"got {len(row)}",
                     )
                 lines.append(reader.line_num)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"data: {path}: after line {reader.line_num}: {error}") from error
+            raise ArgumentValueError("data", f"{path}: after line {reader.line_num}: {error}") from error
     if not lines:
-        raise ValueError(f"data: {path}: expected rows of numbers below the header, got none")
+        raise ArgumentValueError("data", f"{path}: expected rows of numbers below the header, got none")
     return np.frombuffer(values).reshape(len(lines), len(columns)), columns, lines
 
 
 def _header(path: Path, row: list[str]) -> list[str]:
     columns = [name.strip() for name in row]
     if not columns:
-        raise ValueError(f"data: {path}: expected a line with the names of the columns, the file is empty")
+        raise ArgumentValueError("data", f"{path}: expected a line with the names of the columns, the file is empty")
     if all(map(_is_number, columns)):
         example = ",".join(f"x{column}" for column in range(len(columns)))
-        raise ValueError(
-            f"data: {path}: the first line holds only numbers; add a line with the names of the columns above it, "
-            f"for example {example}"
+        raise ArgumentValueError(
+            "data",
+            f"{path}: the first line holds only numbers; add a line with the names of the columns above it, "
+            f"for example {example}",
         )
     for place, name in enumerate(columns):
         if not name or name in columns[:place]:
-            raise ValueError(f"data: {path}: expected a name of its own for column {place + 1}, got {name!r}")
+            raise ArgumentValueError("data", f"{path}: expected a name of its own for column {place + 1}, got {name!r}")
     return columns
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.train.data.decoder import Codec
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
@@ -112,7 +113,7 @@ class FiniteData(Data):
     def __init__(self, samples: Samples, seed: int) -> None:
         super().__init__(samples.shape, samples.codec)
         if len(samples) < 2:
-            raise ValueError("data: expected at least 2 samples, of which 1 is held out, got 1")
+            raise ArgumentValueError("data", "expected at least 2 samples, of which 1 is held out, got 1")
         order = np.random.default_rng(_sequence(seed, _SPLIT, 0)).permutation(len(samples))
         kept_back = min(2500, max(1, len(samples) // 10))
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
@@ -174,10 +175,10 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
     path = Path(source)
     if source not in DATASETS and not path.exists():
         if path.suffix or os.sep in source:
-            raise FileNotFoundError(f"data: there is no {source}; expected {', '.join(DATASETS)}, or {PATHS}")
+            raise ArgumentFileNotFoundError("data", f"there is no {source}; expected {', '.join(DATASETS)}, or {PATHS}")
         near = difflib.get_close_matches(source, DATASETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"data: expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
+        raise ArgumentValueError("data", f"expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
     return FiniteData(open_samples(source, size, colour), seed)
 
 
@@ -209,7 +210,7 @@ def batches(
             worker.
     """
     if size % world:
-        raise ValueError(f"size: expected a multiple of the {world} training processes, got {size}")
+        raise ArgumentValueError("size", f"expected a multiple of the {world} training processes, got {size}")
     loader = DataLoader(
         _Numbered(data, size, seed, slice(rank, None, world)),
         batch_size=None,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wgan_fast._checks import ArgumentValueError
+
 
 class Distribution(ABC):
     """Something that real samples are drawn from.
@@ -85,5 +87,5 @@ def make_toy(name: str) -> Distribution:
         ValueError: there is none of that name.
     """
     if name not in TOYS:
-        raise ValueError(f"name: expected one of {', '.join(TOYS)}, got {name!r}")
+        raise ArgumentValueError("name", f"expected one of {', '.join(TOYS)}, got {name!r}")
     return TOYS[name]()

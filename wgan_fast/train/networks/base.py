@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wgan_fast._checks import ArgumentValueError
+
 
 class Models(NamedTuple):
     """The generator and the critic of a run, the library's or a user's.
@@ -105,10 +107,12 @@ class Critic(nn.Module):
 def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | None:
     if embedding is None:
         if labels is not None:
-            raise ValueError("labels: expected none, for this network was made without classes")
+            raise ArgumentValueError("labels", "expected none, for this network was made without classes")
         return None
     if labels is None:
-        raise ValueError(f"labels: expected one of {embedding.num_embeddings} classes for each sample, got none")
+        raise ArgumentValueError(
+            "labels", f"expected one of {embedding.num_embeddings} classes for each sample, got none"
+        )
     embedded: Tensor = embedding(labels)
     return embedded
 
@@ -123,7 +127,8 @@ def doublings(shape: tuple[int, ...]) -> int:
         _, height, width = shape
         if height == width >= 16 and height.bit_count() == 1:
             return height.bit_length() - 3
-    raise ValueError(
-        "model: dcgan and resnet make images (channels, S, S) whose side S is a power of two of at least 16, got shape "
-        f"{tuple(shape)}: take mlp, or resize images with --size"
+    raise ArgumentValueError(
+        "model",
+        "dcgan and resnet make images (channels, S, S) whose side S is a power of two of at least 16, got shape "
+        f"{tuple(shape)}: take mlp, or resize images with --size",
     )

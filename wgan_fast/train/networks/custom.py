@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from wgan_fast._checks import ArgumentError, ArgumentValueError
 from wgan_fast.train.networks.base import Models, evaluating, latents
 
 _HERE = str(Path(__file__).parents[2])  # the folder of wgan_fast
@@ -33,7 +34,7 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ValueError(f"{argument}: expected module:function, such as my.module:make_{argument}, got {name!r}")
+        raise ArgumentValueError(argument, f"expected module:function, such as my.module:make_{argument}, got {name!r}")
     directory = os.getcwd()
     if directory not in sys.path and "" not in sys.path:
         sys.path.insert(0, directory)
@@ -44,16 +45,17 @@ def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Mod
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise ValueError(
-                f"{argument}: there is no module {error.name!r}, neither installed nor in {directory}; got {name!r}"
+            raise ArgumentValueError(
+                argument, f"there is no module {error.name!r}, neither installed nor in {directory}; got {name!r}"
             ) from error
     if not hasattr(module, attribute):
-        raise ValueError(f"{argument}: {module.__file__} has no {attribute!r}; got {name!r}")
+        raise ArgumentValueError(argument, f"{module.__file__} has no {attribute!r}; got {name!r}")
     factory: Any = getattr(module, attribute)
     if not callable(factory) or isinstance(factory, nn.Module):
-        raise ValueError(
-            f"{argument}: expected a function that returns a torch.nn.Module, got {name!r}, "
-            f"which is of type {type(factory).__name__}"
+        raise ArgumentValueError(
+            argument,
+            f"expected a function that returns a torch.nn.Module, got {name!r}, "
+            f"which is of type {type(factory).__name__}",
         )
 
     @wraps(factory)
@@ -70,10 +72,10 @@ def naming_own_code(argument: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if str(error).startswith(f"{argument}:"):
+        if isinstance(error, ArgumentError) and error.argument == argument:
             raise
         reason = (str(error).strip() or "no message").split("\n", 1)[0]
-        raise ValueError(f"{argument}: {type(error).__name__}: {reason}{_line(error)}") from error
+        raise ArgumentValueError(argument, f"{type(error).__name__}: {reason}{_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

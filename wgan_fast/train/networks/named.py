@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import nn
 
+from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.networks.base import Models, latents
 from wgan_fast.train.networks.custom import check_models, load_factory
 from wgan_fast.train.networks.dcgan import DCGANCritic, DCGANGenerator
@@ -53,11 +54,13 @@ def make_models(
             a model other than mlp, or a network has no parameters to train.
     """
     if name not in MODELS:
-        raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {name!r}")
+        raise ArgumentValueError("model", f"expected one of {', '.join(MODELS)}, got {name!r}")
     if norm not in ("batch", "none"):
-        raise ValueError(f"norm: expected batch or none, got {norm!r}")
+        raise ArgumentValueError("norm", f"expected batch or none, got {norm!r}")
     if depth is not None and name != "mlp":
-        raise ValueError(f"depth: that of {name} follows from the size of the images; expected none, got {depth}")
+        raise ArgumentValueError(
+            "depth", f"that of {name} follows from the size of the images; expected none, got {depth}"
+        )
     sizes = {argument: value for argument, value in (("width", width), ("depth", depth)) if value is not None}
     named_generator, named_critic = MODELS[name]
     make_generator = generator or partial(named_generator, **sizes)

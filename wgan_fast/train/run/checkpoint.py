@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
+from wgan_fast._checks import ArgumentValueError
+
 NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
 #: What a checkpoint holds. The generator is the averaged one, which samples are drawn from.
 KEYS = frozenset(
@@ -46,14 +48,14 @@ def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
     if path.is_dir():  # a run that was killed between the two names has the previous one alone
         file = next((path / name for name in (NAME, PREVIOUS) if (path / name).exists()), path / NAME)
     if not file.exists():
-        raise ValueError(f"{argument}: there is no checkpoint {file}")
+        raise ArgumentValueError(argument, f"there is no checkpoint {file}")
     state, problem = _read(file)
     if state is not None:
         return state
     previous = file.with_name(PREVIOUS)
     whole = _read(previous)[0] if previous != file and previous.exists() else None
     hint = f"; {previous} is whole, of step {whole['step']}: mv {previous} {file}" if whole else ""
-    raise ValueError(f"{argument}: {file} {problem}{hint}")
+    raise ArgumentValueError(argument, f"{file} {problem}{hint}")
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:

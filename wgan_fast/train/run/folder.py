@@ -4,6 +4,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.run.checkpoint import NAME, PREVIOUS
 
@@ -27,7 +28,7 @@ def claim_run_folder(config: TrainConfig) -> Path:
     if config.resume:
         return folder
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"out: expected a folder, {folder} is a file")
+        raise ArgumentFileExistsError("out", f"expected a folder, {folder} is a file")
     if config.overwrite:
         _make(folder)
         for name in RUN_FILES:
@@ -37,7 +38,9 @@ def claim_run_folder(config: TrainConfig) -> Path:
         return folder
     if config.out is not None:
         if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"out: {folder} is not empty; name another folder, or set overwrite (--overwrite)")
+            raise ArgumentFileExistsError(
+                "out", f"{folder} is not empty; name another folder, or set overwrite (--overwrite)"
+            )
         return _make(folder)
     _make(folder.parent)
     number, candidate = 1, folder
@@ -53,5 +56,5 @@ def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"out: the folder {folder} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {folder} cannot be made: {error.strerror}") from error
     return folder

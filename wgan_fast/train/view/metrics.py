@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast import distances
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.networks.custom import naming_own_code
 
@@ -106,9 +107,13 @@ def check_features(network: nn.Module, real: Tensor) -> None:
         ValueError: it does not return features (B, F), raises an error, or has too few samples to compare.
     """
     if not isinstance(network, nn.Module):
-        raise TypeError(f"features: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+        raise ArgumentTypeError(
+            "features", f"expected a function that returns a torch.nn.Module, got {type(network).__name__}"
+        )
     if len(real) < 2:
-        raise ValueError("features: FID needs at least 4 held-out samples, a tenth of the data, to compare; got fewer")
+        raise ArgumentValueError(
+            "features", "FID needs at least 4 held-out samples, a tenth of the data, to compare; got fewer"
+        )
     with naming_own_code("features"):
         _features(network.eval(), real[:2])
 
@@ -117,7 +122,7 @@ def _features(network: nn.Module, samples: Tensor) -> Tensor:
     found = network(samples)
     if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(samples):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"features: expected a network that returns features ({len(samples)}, F), got {got}")
+        raise ArgumentValueError("features", f"expected a network that returns features ({len(samples)}, F), got {got}")
     return found.float()
 
 
