@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from results import Entry, Results, ratio, value
+from wgan_fast.train.view.colours import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 
 NAMES = ("speedup", "growth")
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 LINES = {  # by provider: colour, line, marker
     "ours": (COLOURS[0], "-", "o"),

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,15 @@ def test_the_boost_is_for_the_first_steps_and_every_500th(tmp_path: Path) -> Non
 
 def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(tmp_path: Path) -> None:
     trainer = Trainer(TrainConfig(penalty_every=3, width=4, penalty_weight=2.0))
-    lazy = []
-    for trainer.batches_taken in range(1, 8):
-        lazy.append(trainer.next_critic_step() is trainer.critic_step)
-    assert lazy == [True, False, False, True, False, False, True]
+    steps = {"critic_step": trainer.critic_step, "unpenalised_step": trainer.unpenalised_step}
+    taken: list[str] = []
+    for name in steps:
+        setattr(trainer, name, lambda *samples, name=name: taken.append(name))
+    trainer.history = SimpleNamespace(add=lambda output: None)
+    for number in range(7):
+        trainer.update_critic(trainer.data.batch(number, 4, 0, slice(None)))
+    assert [name == "critic_step" for name in taken] == [True, False, False, True, False, False, True]
+    trainer.critic_step, trainer.unpenalised_step = steps.values()
     assert trainer.critic_step._critic_loss.penalty.keywords["weight"] == 6.0
     assert trainer.unpenalised_step._critic_loss.penalty is None
 

@@ -18,7 +18,7 @@ pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not
 
 from PIL import Image
 
-from wgan_fast.train.data.decoder import Codec, save_samples
+from wgan_fast.train.data.decoder import Decoder, save_samples
 from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import DATASETS, FiniteData, batches, make_data
 from wgan_fast.train.data.toys import TOYS, make_toy
@@ -33,7 +33,7 @@ class Counted(Samples):
 
     count: int
     shape = (1,)
-    codec = Codec("vectors", ("index",), (0.0,), (1.0,))
+    decoder = Decoder("vectors", ("index",), (0.0,), (1.0,))
 
     def __len__(self):
         return self.count
@@ -185,7 +185,7 @@ def test_toys_are_those_of_their_distributions():
         assert data.sigma == toy.sigma
         assert (data.centres is None) == (toy.centres is None)
         batch = data.batch(0, 9, 0).samples
-        assert np.array_equal(data.codec.restore(batch), batch.double().numpy())
+        assert np.array_equal(data.decoder.restore(batch), batch.double().numpy())
     with pytest.raises(ValueError, match="name: expected one of 25gaussians, 8gaussians, swissroll, got 'digits'"):
         make_toy("digits")
 
@@ -229,7 +229,7 @@ def read_one(path, **settings):
     data = make_data(str(folder), **settings)
     samples = data.batch(0, 1, 0).samples
     assert samples.min() >= -1 and samples.max() <= 1
-    return data.codec.restore(samples)[0]
+    return data.decoder.restore(samples)[0]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -281,7 +281,7 @@ def test_arrays_of_images_come_back(tmp_path, shape):
     assert data.shape == (3 if shape[2:] == (3,) else 1, *shape[:2])
     assert data.classes == ("0", "10", "20")
     batch = data.batch(0, 11, 0)
-    for image, label in zip(data.codec.restore(batch.samples), batch.labels.tolist(), strict=True):
+    for image, label in zip(data.decoder.restore(batch.samples), batch.labels.tolist(), strict=True):
         (place,) = np.flatnonzero((pixels.reshape(12, *image.shape) == image).all(axis=tuple(range(1, image.ndim + 1))))
         assert place // 4 == label
 
@@ -309,11 +309,11 @@ def test_float_images_are_taken_as_they_are(tmp_path):
 
 def test_tables_are_standardised_and_come_back(table):
     data = make_data(str(table))
-    assert data.codec.columns == ("a", "b, c")
+    assert data.decoder.columns == ("a", "b, c")
     both = torch.cat([data.batch(0, 2, 0).samples, data.held_out(1, 0).samples])
     torch.testing.assert_close(both.mean(dim=0), torch.zeros(2))
     torch.testing.assert_close(both.std(dim=0, correction=0), torch.ones(2))
-    restored = data.codec.restore(both)
+    restored = data.decoder.restore(both)
     assert restored.dtype == np.float64
     np.testing.assert_allclose(sorted(restored.tolist()), [[1, 10], [2, 20], [4, 5]], rtol=1e-6)
 
@@ -321,53 +321,53 @@ def test_tables_are_standardised_and_come_back(table):
 def test_arrays_of_vectors_larger_than_a_piece_are_standardised(tmp_path):
     array = np.random.default_rng(0).normal(1e6, [1e-3, 7.0], size=(700_000, 2))
     np.save(tmp_path / "vectors.npy", array)
-    codec = make_data(str(tmp_path / "vectors.npy")).codec
-    np.testing.assert_allclose(codec.mean, array.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(codec.deviation, array.std(axis=0), rtol=1e-6)
+    decoder = make_data(str(tmp_path / "vectors.npy")).decoder
+    np.testing.assert_allclose(decoder.mean, array.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(decoder.deviation, array.std(axis=0), rtol=1e-6)
 
 
-# Codec --------------------------------------------------------------------------------------------
+# Decoder --------------------------------------------------------------------------------------------
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4))
 def test_vectors_come_back_unclipped(values):
-    codec = Codec("vectors", ("a", "b"), (1e3, -2.0), (0.5, 1e4))
+    decoder = Decoder("vectors", ("a", "b"), (1e3, -2.0), (0.5, 1e4))
     samples = torch.tensor(values).reshape(2, 2)
     assert np.array_equal(
-        codec.restore(samples), np.array([1e3, -2.0]) + np.array([0.5, 1e4]) * samples.double().numpy()
+        decoder.restore(samples), np.array([1e3, -2.0]) + np.array([0.5, 1e4]) * samples.double().numpy()
     )
 
 
 def test_every_shade_comes_back_and_what_is_beyond_is_cut():
-    codec = Codec("images")
+    decoder = Decoder("images")
     shades = torch.arange(256).div(127.5).sub(1).reshape(1, 1, 16, 16)
-    assert codec.restore(shades).flatten().tolist() == list(range(256))
-    assert codec.restore(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
+    assert decoder.restore(shades).flatten().tolist() == list(range(256))
+    assert decoder.restore(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(
-    "codec", [Codec("images", classes=("a", "b")), Codec("vectors", ("x",), (0.1,), (3.0,), ("c",))], ids=str
+    "decoder", [Decoder("images", classes=("a", "b")), Decoder("vectors", ("x",), (0.1,), (3.0,), ("c",))], ids=str
 )
-def test_a_codec_survives_a_checkpoint(codec):
+def test_a_codec_survives_a_checkpoint(decoder):
     file = io.BytesIO()
-    torch.save({"codec": codec.to_dict()}, file)
+    torch.save({"decoder": decoder.to_dict()}, file)
     file.seek(0)
-    assert Codec.from_dict(torch.load(file, weights_only=True)["codec"]) == codec
+    assert Decoder.from_dict(torch.load(file, weights_only=True)["decoder"]) == decoder
 
 
 def test_samples_are_saved_in_the_users_units(table, tmp_path):
     data = make_data(str(table))
     samples = data.batch(0, 2, 0).samples
-    restored = data.codec.restore(samples)
+    restored = data.decoder.restore(samples)
     for suffix in (".npy", ".npz", ".csv", ".NPY"):
-        save_samples(tmp_path / f"out{suffix}", samples, data.codec)
+        save_samples(tmp_path / f"out{suffix}", samples, data.decoder)
         reread = make_data(str(tmp_path / f"out{suffix}"))
         both = torch.cat([reread.batch(0, 1, 0).samples, reread.held_out(1, 0).samples])
-        np.testing.assert_allclose(sorted(reread.codec.restore(both).tolist()), sorted(restored.tolist()), rtol=1e-6)
-    labelled = Codec("vectors", ("a", "b, c"), (0.0, 0.0), (1.0, 1.0), ("no", "yes"))
+        np.testing.assert_allclose(sorted(reread.decoder.restore(both).tolist()), sorted(restored.tolist()), rtol=1e-6)
+    labelled = Decoder("vectors", ("a", "b, c"), (0.0, 0.0), (1.0, 1.0), ("no", "yes"))
     save_samples(tmp_path / "out.csv", torch.tensor([[0.5, 1], [2, 3]]), labelled, torch.tensor([1, 0]))
     assert (tmp_path / "out.csv").read_text() == 'a,"b, c",label\n0.5,1.0,yes\n2.0,3.0,no\n'
-    save_samples(tmp_path / "out.npz", samples, data.codec, torch.tensor([1, 0]))
+    save_samples(tmp_path / "out.npz", samples, data.decoder, torch.tensor([1, 0]))
     with np.load(tmp_path / "out.npz") as file:
         assert np.array_equal(file["samples"], restored) and file["labels"].tolist() == [1, 0]
 
@@ -375,26 +375,26 @@ def test_samples_are_saved_in_the_users_units(table, tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_shows_every_image(tmp_path, channels):
     samples = torch.linspace(-1, 1, 7).reshape(7, 1, 1, 1).expand(7, channels, 16, 16)
-    save_samples(tmp_path / "grid.png", samples, Codec("images"))
+    save_samples(tmp_path / "grid.png", samples, Decoder("images"))
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image.convert("L"))
     assert grid.shape == (152, 152)  # three times 16 pixels and 2 between, three times
-    shades = Codec("images").restore(samples).reshape(7, -1)[:, 0]
+    shades = Decoder("images").restore(samples).reshape(7, -1)[:, 0]
     assert np.array_equal(grid[2:50, 2:50], np.full((48, 48), shades[0]))
     assert grid[2::50, 2::50][:3].flatten().tolist() == [*shades, 255, 255]
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "labels", "message"),
+    ("name", "decoder", "labels", "message"),
     [
-        ("a.png", Codec("vectors"), None, "path: vectors go into a file of type .npy, .npz, .csv, got "),
-        ("a.csv", Codec("images"), None, "path: images go into a file of type .npy, .npz, .png, got "),
-        ("a.npy", Codec("images"), torch.zeros(2), "path: labels need a file of another type than .npy: .npz, .png"),
+        ("a.png", Decoder("vectors"), None, "path: vectors go into a file of type .npy, .npz, .csv, got "),
+        ("a.csv", Decoder("images"), None, "path: images go into a file of type .npy, .npz, .png, got "),
+        ("a.npy", Decoder("images"), torch.zeros(2), "path: labels need a file of another type than .npy: .npz, .png"),
     ],
 )
-def test_samples_that_a_file_cannot_hold(tmp_path, name, codec, labels, message):
+def test_samples_that_a_file_cannot_hold(tmp_path, name, decoder, labels, message):
     with pytest.raises(ValueError, match=message):
-        save_samples(tmp_path / name, torch.zeros(2, 2), codec, labels)
+        save_samples(tmp_path / name, torch.zeros(2, 2), decoder, labels)
     assert not (tmp_path / name).exists()
 
 
@@ -485,7 +485,7 @@ BAD = [
     ("x.csv", text("a,b\n1,2\n3\n"), {}, "data: .*x.csv: line 3: expected 2 cells, separated by commas, got 1"),
     ("x.csv", text("a,b\n1,2,3\n"), {}, "data: .*x.csv: line 2: expected 2 cells, separated by commas, got 3"),
     ("x.csv", text("a;b\n1;2\n"), {}, "data: .*x.csv: line 2, column 'a;b': expected a number, got '1;2'"),
-    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line 0: 'utf-8' codec"),
+    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line 0: 'utf-8' decoder"),
     ("x.csv", text('a,b\n1,"2\n'), {}, "data: .*x.csv: after line 2: unexpected end of data"),
     ("x.csv", text("a,b\n1,2\n2,3\n"), {"size": 16}, "size: .*x.csv holds vectors, and only images have a size"),
 ]

@@ -115,7 +115,7 @@ def sample(
             else:
                 samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
         labels = labels if out.suffix.lower() in (".npz", ".csv") else None
-        save_samples(out, samples, generator.codec, labels, columns=interpolate)
+        save_samples(out, samples, generator.decoder, labels, columns=interpolate)
     except ValueError as error:
         _stop(_as_option(error, path="out"), code=2)
     except OSError as error:
@@ -223,7 +223,7 @@ def _last_good(trainer: Trainer) -> str:
 
 
 def _label(generator: TrainedGenerator, label: str | None) -> int | None:
-    classes = generator.codec.classes
+    classes = generator.decoder.classes
     if label is None or (label not in classes and label.isdecimal()):
         return None if label is None else int(label)
     if not generator.classes or label not in classes:

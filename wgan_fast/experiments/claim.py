@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+
 
 class Number(NamedTuple):
     """A measured number and the value that the theory predicts.
@@ -45,10 +47,7 @@ class Finding(NamedTuple):
     numbers: list[Number]
 
 
-#: The colour-blind-safe palette of Okabe and Ito; lines and markers differ as well, for print.
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
+#: Lines and markers differ as well, for print.
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^Dvx+"

@@ -23,8 +23,9 @@ from wgan_fast import CriticStep, critic_loss, gradient_penalty, optim
 from wgan_fast.distances import dual_estimate, earth_movers_distance
 from wgan_fast.train.data import Distribution, make_toy
 from wgan_fast.train.networks import MLPCritic
+from wgan_fast.train.view.colours import BLUE, RED
 
-from .claim import BLUE, COLOURS, LINES, MARKERS, RED, Finding, Number, axes
+from .claim import COLOURS, LINES, MARKERS, Finding, Number, axes
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians", "swissroll": "Swiss roll"}
 BOUNDS = (0.1, 0.01, 0.001)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from wgan_fast.distances import earth_movers_distance, js_divergence
+from wgan_fast.train.view.colours import BLACK, RED
 
-from .claim import BLACK, COLOURS, LINES, MARKERS, RED, Finding, Number, axes
+from .claim import COLOURS, LINES, MARKERS, Finding, Number, axes
 
 RANGE = 1.2  # theta in radians: from -RANGE to RANGE
 ANGLE = 0.7  # where derivatives are compared

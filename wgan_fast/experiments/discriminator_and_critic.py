@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from wgan_fast import CriticStep, gradient_penalty, optim
 from wgan_fast.train.networks import MLPCritic
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 128
 

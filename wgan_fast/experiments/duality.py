@@ -26,8 +26,9 @@ from wgan_fast import CriticStep, gradient_penalty, interpolate
 from wgan_fast.distances import dual_estimate, transport_plan
 from wgan_fast.train.data import make_toy
 from wgan_fast.train.networks import MLPCritic
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 
 class Exact(NamedTuple):

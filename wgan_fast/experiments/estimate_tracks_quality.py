@@ -19,8 +19,9 @@ from torchmetrics.functional import spearman_corrcoef
 from wgan_fast import critic_loss, discriminator_loss
 from wgan_fast.distances import dual_estimate, earth_movers_distance
 from wgan_fast.train.data import make_toy
+from wgan_fast.train.view.colours import BLACK, BLUE, RED
 
-from .claim import BLACK, BLUE, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 from .gan_training import ALGORITHMS, Algorithm, train
 
 NAMES = ("WGAN, clipping", "WGAN-GP", "non-saturating GAN")

@@ -20,8 +20,9 @@ from torch import Tensor
 from wgan_fast import CriticStep, generator_loss, gradient_penalty
 from wgan_fast.distances import earth_movers_distance
 from wgan_fast.train.networks import MLPCritic
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 SHIFT = torch.tensor([1.2, 1.6])  # m, of length 2
 OPTIMUM = SHIFT / SHIFT.norm()  # the gradient of ||m||, too

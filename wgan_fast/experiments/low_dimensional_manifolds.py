@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .claim import BLACK, BLUE, RED, Finding, Number, axes
+from wgan_fast.train.view.colours import BLACK, BLUE, RED
+
+from .claim import Finding, Number, axes
 
 DIMENSION, DISCRIMINATORS, BATCH, HELD_OUT = 10, 8, 64, 512
 #: The perturbation of the generator's weights, in their standard deviations.

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from wgan_fast.train.data import Distribution, make_toy
+from wgan_fast.train.view.colours import BLACK
 from wgan_fast.train.view.metrics import near_modes
 
-from .claim import BLACK, COLOURS, Finding, Number, axes
+from .claim import COLOURS, Finding, Number, axes
 from .gan_training import ALGORITHMS, Algorithm, train
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians"}

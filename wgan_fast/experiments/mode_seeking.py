@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from wgan_fast.distances import js_divergence, kl_divergence
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 STEP = 0.04
 GRID = torch.arange(-16.0, 16.0, STEP, dtype=torch.float64)

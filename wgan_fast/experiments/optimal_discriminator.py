@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from wgan_fast.distances import js_divergence
 from wgan_fast.train.networks import MLPCritic
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, ORANGE, RED
 
-from .claim import BLACK, BLUE, GREEN, ORANGE, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 GRID = torch.linspace(-8.0, 8.0, 321, dtype=torch.float64)
 WEIGHTS = torch.full_like(GRID, 0.05)  # quadrature weights

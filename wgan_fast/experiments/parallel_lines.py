@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from wgan_fast import CriticStep
 from wgan_fast.distances import dual_estimate, earth_movers_distance, js_divergence, kl_divergence, total_variation
+from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import BLACK, BLUE, GREEN, RED, Finding, Number, axes
+from .claim import Finding, Number, axes
 
 THETAS = [-1.0, -0.75, -0.5, -0.25, -0.01, 0.0, 0.01, 0.25, 0.5, 0.75, 1.0]
 HEIGHTS = (torch.arange(64) + 0.5) / 64

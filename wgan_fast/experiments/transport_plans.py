@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from wgan_fast.distances import earth_movers_distance_1d, transport_plan
+from wgan_fast.train.view.colours import BLACK, RED, SKY
 
-from .claim import BLACK, COLOURS, LINES, RED, SKY, Finding, Number, axes
+from .claim import COLOURS, LINES, Finding, Number, axes
 
 BOXES, PLACES = torch.tensor([1.0, 1, 1, 2, 3, 3]), torch.tensor([7.0, 8, 9, 9, 10, 10])
 MIXED_BOXES, MIXED_PLACES = torch.tensor([1.0, 1, 4, 6, 8, 9]), torch.tensor([2.0, 3, 3, 5, 7, 12])

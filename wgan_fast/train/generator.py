@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
-from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
 from wgan_fast.train.run.atomic import whole_file
@@ -54,14 +54,14 @@ class TrainedGenerator:
         network: in evaluation mode, on the CPU.
         latent_dimension: the size of its input.
         classes: how many labels it takes; 0 is none.
-        codec: of the data that it imitates.
+        decoder: of the data that it imitates.
         step: how long it was trained.
     """
 
     network: nn.Module
     latent_dimension: int
     classes: int
-    codec: Codec
+    decoder: Decoder
     step: int
 
     @classmethod
@@ -86,7 +86,7 @@ class TrainedGenerator:
                 "run", f"{spec['generator']} makes another network than was trained: {reason}"
             ) from error
         network.requires_grad_(False).eval()
-        return cls(network, spec["latent_dimension"], spec["classes"], Codec.from_dict(state["codec"]), state["step"])
+        return cls(network, spec["latent_dimension"], spec["classes"], Decoder.from_dict(state["codec"]), state["step"])
 
     def sample(self, count: int, *, seed: int = 0, label: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Samples (count, ...) as the network makes them, and their labels (count,).

@@ -18,7 +18,7 @@ from wgan_fast import CriticStep, GeneratorStep, optim
 from wgan_fast._checks import ArgumentOSError, ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.config import FIXED, TrainConfig
-from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.sources import Batch, batches, make_data
 from wgan_fast.train.generator import build_networks
 from wgan_fast.train.launch import StopRequest, cpu_threads, launch, place, process_group
@@ -84,7 +84,7 @@ class Trainer:
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.classes = len(self.data.classes) if config.conditional else 0
         self.networks = {
-            "name": config.model or ("dcgan" if self.data.codec.kind == "images" else "mlp"),
+            "name": config.model or ("dcgan" if self.data.decoder.kind == "images" else "mlp"),
             "shape": list(self.data.shape),
             **{name: getattr(config, name) for name in ("latent_dimension", "width", "depth", "norm")},
             **{name: getattr(config, name) for name in ("generator", "critic")},
@@ -178,9 +178,7 @@ class Trainer:
             while self.step < config.steps:
                 self.set_learning_rate()
                 for _ in range(self.critic_updates()):
-                    real = self.take(next(real_batches))
-                    with self.fabric.autocast():
-                        self.history.add(self.next_critic_step()(real, self.fakes, *self.labels))
+                    real = self.update_critic(next(real_batches))
                 with self.fabric.autocast():
                     self.history.add_generator(self.generator_step(self.latents, *self.labels))
                 self.step += 1
@@ -197,17 +195,17 @@ class Trainer:
         boosted = self.config.n_critic_boost and (self.step < first or self.step % every == 0)
         return self.config.n_critic_boost if boosted else self.config.n_critic
 
-    def next_critic_step(self) -> CriticStep:
-        """The one with the penalty, or at most updates, where the penalty is lazy, the one without."""
-        return self.critic_step if (self.batches_taken - 1) % self.config.penalty_every == 0 else self.unpenalised_step
-
-    def take(self, batch: Batch) -> Tensor:
-        """The samples of a batch, on the device; its labels go where the steps read them."""
+    def update_critic(self, batch: Batch) -> Tensor:
+        """The penalised step at every ``penalty_every``-th batch, else the unpenalised; returns the real samples."""
+        step = self.critic_step if self.batches_taken % self.config.penalty_every == 0 else self.unpenalised_step
         self.batches_taken += 1
-        for held in self.labels:
+        for held in self.labels:  # where the steps read them
             assert batch.labels is not None
             held.copy_(batch.labels, non_blocking=True)
-        return batch.samples.to(self.fabric.device, non_blocking=True)
+        real = batch.samples.to(self.fabric.device, non_blocking=True)
+        with self.fabric.autocast():
+            self.history.add(step(real, self.fakes, *self.labels))
+        return real
 
     def latents(self) -> Tensor:
         """This process's share of the latent vectors of a batch, standard normal."""
@@ -300,7 +298,7 @@ class Trainer:
             "random": states,
             "history": self.history.state_dict(),
             "networks": self.networks,
-            "codec": self.data.codec.to_dict(),
+            "codec": self.data.decoder.to_dict(),
             "config": self.config.to_dict(),
         }
         save_checkpoint(self.fabric, self.folder, state)
@@ -312,7 +310,7 @@ class Trainer:
                 raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
         if self.config.steps < state["step"]:
             raise ArgumentValueError("steps", f"the run is at step {state['step']} already; got {self.config.steps}")
-        if not self.data.codec.resembles(Codec.from_dict(state["codec"])):
+        if not self.data.decoder.resembles(Decoder.from_dict(state["codec"])):
             raise ArgumentValueError(
                 "data", f"{self.config.data} has other columns, other units or other classes than before"
             )

@@ -19,7 +19,7 @@ SMALLEST = 48  # pixels of an image's side in a grid
 
 
 @dataclass(frozen=True)
-class Codec:
+class Decoder:
     """What samples are outside the network.
 
     Attributes:
@@ -50,7 +50,7 @@ class Codec:
         pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return (pixels.squeeze(1) if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()).numpy()
 
-    def resembles(self, other: "Codec") -> bool:
+    def resembles(self, other: "Decoder") -> bool:
         """Whether it means the same, but for the rounding of another machine."""
         if (self.kind, self.columns, self.classes) != (other.kind, other.columns, other.classes):
             return False
@@ -63,13 +63,13 @@ class Codec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Codec":
-        """The codec that :meth:`to_dict` was called on."""
+    def from_dict(cls, values: dict[str, Any]) -> "Decoder":
+        """The decoder that :meth:`to_dict` was called on."""
         return cls(**values)
 
 
 def save_samples(
-    path: Path | str, samples: Tensor, codec: Codec, labels: Tensor | None = None, *, columns: int | None = None
+    path: Path | str, samples: Tensor, decoder: Decoder, labels: Tensor | None = None, *, columns: int | None = None
 ) -> None:
     """Writes samples in the user's units.
 
@@ -78,7 +78,7 @@ def save_samples(
             under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row,
             enlarged where they are smaller than 48 pixels).
         samples: of shape (B, ...).
-        codec: that of the data which the samples imitate.
+        decoder: that of the data which the samples imitate.
         labels: of shape (B,). A grid does not show them.
         columns: images in each row of a grid; None makes it nearly square.
 
@@ -88,24 +88,24 @@ def save_samples(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    fitting = (".npy", ".npz", ".csv") if codec.kind == "vectors" else (".npy", ".npz", ".png")
+    fitting = (".npy", ".npz", ".csv") if decoder.kind == "vectors" else (".npy", ".npz", ".png")
     if suffix not in fitting:
-        raise ArgumentValueError("path", f"{codec.kind} go into a file of type {', '.join(fitting)}, got {path}")
+        raise ArgumentValueError("path", f"{decoder.kind} go into a file of type {', '.join(fitting)}, got {path}")
     if labels is not None and suffix == ".npy":
         raise ArgumentValueError(
             "path", f"labels need a file of another type than .npy: {', '.join(fitting[1:])}; got {path}"
         )
-    restored = codec.restore(samples)
+    restored = decoder.restore(samples)
     with whole_file(path) as unfinished:
-        _write(unfinished, restored, codec, labels, columns)
+        _write(unfinished, restored, decoder, labels, columns)
 
 
-def _write(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor | None, columns: int | None) -> None:
+def _write(path: Path, restored: NDArray[Any], decoder: Decoder, labels: Tensor | None, columns: int | None) -> None:
     suffix = path.suffix.lower()
     if suffix == ".png":
         _grid(restored, columns or math.ceil(math.sqrt(len(restored)))).save(path)
     elif suffix == ".csv":
-        _write_csv(path, restored, codec, labels)
+        _write_csv(path, restored, decoder, labels)
     else:
         with path.open("wb") as file:  # given a name, NumPy appends a suffix of its own to .NPY
             if suffix == ".npy":
@@ -116,13 +116,13 @@ def _write(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor | No
                 np.savez(file, samples=restored, labels=labels.cpu().numpy())
 
 
-def _write_csv(path: Path, restored: NDArray[Any], codec: Codec, labels: Tensor | None) -> None:
+def _write_csv(path: Path, restored: NDArray[Any], decoder: Decoder, labels: Tensor | None) -> None:
     rows = restored.tolist()
-    header = list(codec.columns)
+    header = list(decoder.columns)
     if labels is not None:
         header.append("label")
         for row, label in zip(rows, labels.tolist(), strict=True):
-            row.append(codec.classes[label] if codec.classes else label)
+            row.append(decoder.classes[label] if decoder.classes else label)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 

@@ -17,7 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from wgan_fast._checks import ArgumentValueError
-from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.decoder import Decoder
+from wgan_fast.train.networks.base import is_image_side
 
 #: What :func:`open_samples` reads beside ``digits``.
 PATHS = "a folder of images, or a file .npy, .npz or .csv"
@@ -32,12 +33,12 @@ class Samples(ABC):
 
     Attributes:
         shape: of one sample.
-        codec: the way back to the user's units.
-        labels: int64 (N,), places in ``codec.classes``; None where there are none.
+        decoder: the way back to the user's units.
+        labels: int64 (N,), places in ``decoder.classes``; None where there are none.
     """
 
     shape: tuple[int, ...]
-    codec: Codec
+    decoder: Decoder
     labels: NDArray[np.int64] | None = None
 
     @abstractmethod
@@ -50,7 +51,7 @@ class Samples(ABC):
 
 def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
     """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
-    if size is not None and (size < 16 or size & (size - 1)):
+    if size is not None and not is_image_side(size):
         raise ArgumentValueError("size", f"expected a power of two of at least 16, got {size}")
     if source == "digits":
         return _digits(size or 16, bool(colour))
@@ -119,7 +120,7 @@ class ImageFolder(Samples):
             with _naming(path, "an image"), Image.open(path) as image:
                 _refuse_floats(image)
         self.labels = np.array(labels) if folders else None
-        self.codec = Codec("images", classes=tuple(of_class.name for of_class in folders))
+        self.decoder = Decoder("images", classes=tuple(of_class.name for of_class in folders))
         self.size, self.colour = size, colour
         self.shape = (3 if colour else 1, size, size)
 
@@ -162,7 +163,7 @@ class ImageArray(_ArraySamples):
         super().__init__(pixels)
         self.size, self.colour = size, colour
         self.shape = (3 if colour else 1, size, size)
-        self.codec = Codec("images", classes=classes)
+        self.decoder = Decoder("images", classes=classes)
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         pixels = self.array[indices]
@@ -264,7 +265,7 @@ class Vectors(_ArraySamples):
                 raise ArgumentValueError(
                     "data", f"{path}: the deviation of column {name!r} is {self.deviation[column]}"
                 )
-        self.codec = Codec("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
+        self.decoder = Decoder("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(((self.array[indices] - self.mean) / self.deviation).astype(np.float32))
@@ -276,7 +277,7 @@ class FloatImages(_ArraySamples):
     def __init__(self, path: Path, array: NDArray[Any]) -> None:
         super().__init__(array)
         self.shape = array.shape[1:]
-        self.codec = Codec("images")
+        self.decoder = Decoder("images")
         for start, images in _pieces(array):
             within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # not for NaN
             if not within.all():
@@ -333,12 +334,12 @@ def _open_array(
             )
         values, places = np.unique(labels, return_inverse=True)
         samples.labels = places.astype(np.int64)
-        samples.codec = replace(samples.codec, classes=tuple(map(str, values)))
+        samples.decoder = replace(samples.decoder, classes=tuple(map(str, values)))
     return samples
 
 
 def _own_size(path: Path, height: int, width: int) -> int:
-    if height != width or height < 16 or height & (height - 1):
+    if height != width or not is_image_side(height):
         raise ArgumentValueError(
             "data",
             f"{path} holds images of {height} x {width}; networks need a square whose side is a power of two of "

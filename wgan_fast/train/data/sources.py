@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
-from wgan_fast.train.data.decoder import Codec
+from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
 
@@ -46,7 +46,7 @@ class Data(ABC):
 
     Attributes:
         shape: of one sample.
-        codec: the way back to the user's units.
+        decoder: the way back to the user's units.
         classes: the names of the labels; empty where there are none.
         centres: the modes of a toy distribution, of shape (modes, dimension), or None.
         sigma: the standard deviation of every mode, per coordinate, or None.
@@ -55,13 +55,13 @@ class Data(ABC):
     centres: Tensor | None = None
     sigma: float | None = None
 
-    def __init__(self, shape: tuple[int, ...], codec: Codec) -> None:
+    def __init__(self, shape: tuple[int, ...], decoder: Decoder) -> None:
         self.shape = shape
-        self.codec = codec
+        self.decoder = decoder
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.codec.classes
+        return self.decoder.classes
 
     @abstractmethod
     def batch(self, number: int, size: int, seed: int, rows: slice = _ALL) -> Batch:
@@ -85,7 +85,7 @@ class ToyData(Data):
     def __init__(self, distribution: Distribution) -> None:
         dimension = distribution.dimension
         columns = ("x", "y") if dimension == 2 else tuple(f"x{column}" for column in range(dimension))
-        super().__init__((dimension,), Codec("vectors", columns, (0.0,) * dimension, (1.0,) * dimension))
+        super().__init__((dimension,), Decoder("vectors", columns, (0.0,) * dimension, (1.0,) * dimension))
         self.centres, self.sigma = distribution.centres, distribution.sigma
         self.distribution = distribution
 
@@ -111,7 +111,7 @@ class FiniteData(Data):
     """
 
     def __init__(self, samples: Samples, seed: int) -> None:
-        super().__init__(samples.shape, samples.codec)
+        super().__init__(samples.shape, samples.decoder)
         if len(samples) < 2:
             raise ArgumentValueError("data", "expected at least 2 samples, of which 1 is held out, got 1")
         order = np.random.default_rng(_sequence(seed, _SPLIT, 0)).permutation(len(samples))

@@ -117,6 +117,11 @@ def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | No
     return embedded
 
 
+def is_image_side(side: int) -> bool:
+    """Whether the networks for images can have that side: a power of two of at least 16."""
+    return side >= 16 and side.bit_count() == 1
+
+
 def doublings(shape: tuple[int, ...]) -> int:
     """How many times 4 must be doubled to reach the side S of images (channels, S, S): log2(S / 4).
 
@@ -125,7 +130,7 @@ def doublings(shape: tuple[int, ...]) -> int:
     """
     if len(shape) == 3:
         _, height, width = shape
-        if height == width >= 16 and height.bit_count() == 1:
+        if height == width and is_image_side(height):
             return height.bit_length() - 3
     raise ArgumentValueError(
         "model",

@@ -19,6 +19,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"unfinished-{path.name}")  # writers look at the suffix
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def replace(unfinished: Path, path: Path) -> None:
+    """Gives a written file its name, once it is on the disk: after a crash ``path`` is the old file or the new one."""
+    _flush(unfinished)
+    os.replace(unfinished, path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric import Fabric
 
 from wgan_fast._checks import ArgumentValueError
+from wgan_fast.train.run.atomic import replace
 
 NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
 #: What a checkpoint holds. The generator is the averaged one, which samples are drawn from.
@@ -27,11 +28,9 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
     try:
         fabric.save(unfinished, state)
         if fabric.is_global_zero:
-            with unfinished.open("rb") as written:
-                os.fsync(written.fileno())
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
-            os.replace(unfinished, file)
+            replace(unfinished, file)
     finally:
         if fabric.is_global_zero:  # another process would take the file from under this one
             unfinished.unlink(missing_ok=True)

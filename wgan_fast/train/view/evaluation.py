@@ -67,7 +67,7 @@ class Evaluation:
         real = self._data.held_out(SAMPLES, self._seed).samples
         with evaluating(self._critic):
             critic = None if self._classes else self._critic
-            plots.plot(path, self.generated(SAMPLES), real, self._data.codec, critic, metrics)
+            plots.plot(path, self.generated(SAMPLES), real, self._data.decoder, critic, metrics)
 
     def of_critic(self, real: Tensor, labels: tuple[Tensor, ...]) -> dict[str, float]:
         """The mean norm of the critic's gradient between a batch of real and as many generated samples, and the share

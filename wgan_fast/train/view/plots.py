@@ -1,4 +1,4 @@
-"""The figures of a run. Colours are Okabe and Ito's, which colour-blind readers tell apart."""
+"""The figures of a run."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wgan_fast.train.data.decoder import Codec, save_samples
+from wgan_fast.train.data.decoder import Decoder, save_samples
+from wgan_fast.train.view.colours import BLUE, GREEN, RED
 
-BLUE = "#0072B2"
-VERMILION = "#D55E00"
-GREEN = "#009E73"
 ESTIMATES = {"wasserstein": "Wasserstein estimate", "jensen_shannon": "Jensen-Shannon estimate"}
 
 
@@ -27,17 +25,17 @@ def plot(
     path: Path,
     generated: Tensor,
     real: Tensor,
-    codec: Codec,
+    decoder: Decoder,
     critic: Callable[[Tensor], Tensor] | None,
     metrics: dict[str, Any] | None = None,
 ) -> None:
     """Writes a picture of samples: a grid of images, points in the plane, or the histogram of each column."""
-    if codec.kind == "images":
-        save_samples(path, generated[:SHOWN], codec)
+    if decoder.kind == "images":
+        save_samples(path, generated[:SHOWN], decoder)
     elif generated.shape[1] == 2:
         plot_points(path, generated, real, critic, metrics)
     else:
-        plot_columns(path, codec.restore(generated), codec.restore(real), codec.columns)
+        plot_columns(path, decoder.restore(generated), decoder.restore(real), decoder.columns)
 
 
 @torch.no_grad()
@@ -69,7 +67,7 @@ def plot_points(
     figure = Figure(figsize=(12, 6.1), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, title, points, colour in (
-        (panels[0], f"generated{_summary(metrics) if metrics else ''}{beyond}", generated, VERMILION),
+        (panels[0], f"generated{_summary(metrics) if metrics else ''}{beyond}", generated, RED),
         (panels[1], "real, held out", real, BLUE),
     ):
         if critic is not None:
@@ -106,7 +104,7 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         edges = np.linspace(low, high, 41)
         for values, label, style in (
             (real[:, i], "real, held out", {"color": BLUE, "alpha": 0.4}),
-            (generated[:, i], "generated", {"color": VERMILION, "histtype": "step"}),
+            (generated[:, i], "generated", {"color": RED, "histtype": "step"}),
         ):
             share = np.full(len(values), 40 / (len(values) * (high - low)))  # also of those outside the frame
             panel.hist(values, edges, weights=share, label=label, **style)
@@ -140,7 +138,7 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
     axes.axhline(0, color="grey", linewidth=0.8)
     for name, label, colour, line in (
         (estimate, ESTIMATES[estimate], BLUE, "-"),
-        ("critic_loss", "critic loss", VERMILION, "--"),
+        ("critic_loss", "critic loss", RED, "--"),
         ("generator_loss", "generator loss", GREEN, ":"),
     ):
         axes.plot(steps, [row[name] for row in rows], color=colour, linestyle=line, marker=marker, label=label)
