@@ -485,7 +485,7 @@ BAD = [
     ("x.csv", text("a,b\n1,2\n3\n"), {}, "data: .*x.csv: line 3: expected 2 cells, separated by commas, got 1"),
     ("x.csv", text("a,b\n1,2,3\n"), {}, "data: .*x.csv: line 2: expected 2 cells, separated by commas, got 3"),
     ("x.csv", text("a;b\n1;2\n"), {}, "data: .*x.csv: line 2, column 'a;b': expected a number, got '1;2'"),
-    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line 0: 'utf-8' decoder"),
+    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line 0: 'utf-8' codec"),
     ("x.csv", text('a,b\n1,"2\n'), {}, "data: .*x.csv: after line 2: unexpected end of data"),
     ("x.csv", text("a,b\n1,2\n2,3\n"), {"size": 16}, "size: .*x.csv holds vectors, and only images have a size"),
 ]

@@ -198,7 +198,7 @@ def damage(folder: Path, how: str) -> None:
         ("empty", "is truncated, or no checkpoint"),
         ("text", "is no checkpoint of wgan_fast"),
         ("table", "is truncated, or no checkpoint"),
-        ("foreign", "is no checkpoint of wgan_fast train: it lacks batches, decoder"),
+        ("foreign", "is no checkpoint of wgan_fast train: it lacks batches, codec"),
         ("list", "is no checkpoint of wgan_fast train: it lacks everything"),
         ("code", "is no checkpoint of wgan_fast"),
     ],

@@ -19,17 +19,13 @@ from wgan_fast.train.networks.named import MODELS
 
 OPTIMIZERS = ("adam", "rmsprop")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
-#: Where a run goes and how it begins; they do not decide its result, and are not written down.
-PLACES = ("out", "overwrite", "resume")
-#: What a run that goes on cannot change.
-FIXED = (
-    "algorithm", "data", "size", "colour", "model", "generator", "critic", "conditional", "seed", "batch_size",
-    "optimizer", "norm", "latent_dimension", "width", "depth",
-)  # fmt: skip
 
 
-def _setting(default: Any, words: str) -> Any:
-    return field(default=default, metadata={"help": words})
+def _setting(default: Any, words: str, *, minimum: int | None = None, fixed: bool = False, place: bool = False) -> Any:
+    """A setting with its help. ``minimum``: of an integer; ``fixed``: a run that goes on cannot change it; ``place``:
+    where a run goes and how it begins, which does not decide its result and is not written down.
+    """
+    return field(default=default, metadata={"help": words, "minimum": minimum, "fixed": fixed, "place": place})
 
 
 @dataclass(frozen=True)
@@ -40,46 +36,60 @@ class TrainConfig:
     the data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
-    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.")
-    data: str = _setting("25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.")
-    size: int | None = _setting(None, "Side of the images: a power of two of at least 16.")
-    colour: bool | None = _setting(None, "Images with 3 channels, or with 1.")
-    model: str | None = _setting(None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.")
-    generator: str | None = _setting(None, "A network of one's own, my.module:make_generator, called with its shape.")
-    critic: str | None = _setting(None, "The same for the critic, my.module:make_critic.")
-    conditional: bool = _setting(False, "Give the data's labels to both networks.")
+    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", fixed=True)
+    data: str = _setting(
+        "25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.", fixed=True
+    )
+    size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
+    colour: bool | None = _setting(None, "Images with 3 channels, or with 1.", fixed=True)
+    model: str | None = _setting(
+        None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.", fixed=True
+    )
+    generator: str | None = _setting(
+        None, "A network of one's own, my.module:make_generator, called with its shape.", fixed=True
+    )
+    critic: str | None = _setting(None, "The same for the critic, my.module:make_critic.", fixed=True)
+    conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "The published settings also for the embedded data, on which they take hours.")
-    steps: int = _setting(None, "Updates of the generator.")
-    batch_size: int = _setting(None, "Real samples per update, over all processes.")
-    n_critic: int = _setting(None, "Updates of the critic per step.")
-    n_critic_boost: int = _setting(None, "The same in the first 25 steps and every 500th; 0 is no exception.")
-    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.")
+    steps: int = _setting(None, "Updates of the generator.", minimum=1)
+    batch_size: int = _setting(None, "Real samples per update, over all processes.", minimum=1, fixed=True)
+    n_critic: int = _setting(None, "Updates of the critic per step.", minimum=1)
+    n_critic_boost: int = _setting(
+        None, "The same in the first 25 steps and every 500th; 0 is no exception.", minimum=0
+    )
+    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.", fixed=True)
     learning_rate: float = _setting(None, "Of both networks.")
     decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
     beta1: float = _setting(None, "Adam's decay of the gradients' mean.")
     beta2: float = _setting(None, "Adam's decay of the gradients' squares.")
     penalty_weight: float = _setting(None, "Of the penalty; of wgan-div, k.")
-    penalty_every: int = _setting(1, "Updates of the critic per penalty, which weighs as many times more (lazy).")
+    penalty_every: int = _setting(
+        1, "Updates of the critic per penalty, which weighs as many times more (lazy).", minimum=1
+    )
     clip: float | None = _setting(None, "Bound of the critic's weights.")
-    norm: str = _setting(None, "Of the named model's critic: none, batch.")
-    latent_dimension: int = _setting(None, "Size of the generator's input.")
-    width: int | None = _setting(None, "Units of each hidden layer, or channels, in both networks.")
-    depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.")
+    norm: str = _setting(None, "Of the named model's critic: none, batch.", fixed=True)
+    latent_dimension: int = _setting(None, "Size of the generator's input.", minimum=1, fixed=True)
+    width: int | None = _setting(
+        None, "Units of each hidden layer, or channels, in both networks.", minimum=1, fixed=True
+    )
+    depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.", minimum=1, fixed=True)
     average_decay: float = _setting(0.999, "Share of itself that the averaged generator keeps at each step.")
-    log_every: int = _setting(25, "Steps per row of metrics.jsonl.")
-    sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.")
-    evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.")
-    checkpoint_every: int = _setting(500, "Steps per checkpoint.")
+    log_every: int = _setting(25, "Steps per row of metrics.jsonl.", minimum=1)
+    sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.", minimum=1)
+    evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.", minimum=1)
+    checkpoint_every: int = _setting(500, "Steps per checkpoint.", minimum=1)
     features: str | None = _setting(None, "A network for FID and KID, my.module:make_features, from samples to (B, F).")
-    seed: int = _setting(0, "The same seed gives the same weights on the same machine.")
-    threads: int = _setting(1, "CPU threads that an operation may use.")
-    workers: int = _setting(0, "Processes that read data ahead.")
+    seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
+    threads: int = _setting(1, "CPU threads that an operation may use.", minimum=1)
+    workers: int = _setting(0, "Processes that read data ahead.", minimum=0)
     device: str = _setting("cpu", "cpu, cuda or cuda:N.")
     precision: str = _setting("32", f"Of the networks: {', '.join(PRECISIONS)}.")
     backend: str = _setting("auto", f"Of the steps: {', '.join(BACKENDS)}.")
-    out: Path | None = _setting(None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.")
-    overwrite: bool = _setting(False, "Replace the run that is in the folder.")
-    resume: bool = _setting(False, "Go on from the last checkpoint of the folder, with its config.yaml.")
+    out: Path | None = _setting(
+        None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
+    )
+    overwrite: bool = _setting(False, "Replace the run that is in the folder.", place=True)
+    resume: bool = _setting(False, "Go on from the last checkpoint of the folder, with its config.yaml.", place=True)
 
     def __post_init__(self) -> None:
         self._check_choice("algorithm", tuple(ALGORITHMS))
@@ -95,15 +105,11 @@ class TrainConfig:
         self._check()
 
     def _check(self) -> None:
-        for name in ("steps", "batch_size", "n_critic", "latent_dimension", "log_every", "threads"):
-            check_integer(name, getattr(self, name), 1)
-        for name in ("penalty_every", "sample_every", "evaluate_every", "checkpoint_every"):
-            check_integer(name, getattr(self, name), 1)
-        for name in ("seed", "workers", "n_critic_boost"):
-            check_integer(name, getattr(self, name), 0)
-        for name in ("width", "depth", "size"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), 1)
+        for setting in fields(self):
+            value, minimum = getattr(self, setting.name), setting.metadata["minimum"]
+            left_out = value is None and isinstance(None, setting.type)  # type: ignore[arg-type]
+            if minimum is not None and not left_out:
+                check_integer(setting.name, value, minimum)
         if self.threads > (os.cpu_count() or 1):
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
@@ -167,6 +173,10 @@ class TrainConfig:
     def to_yaml(self) -> str:
         """The same as YAML, which :func:`read_settings` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+PLACES = tuple(setting.name for setting in fields(TrainConfig) if setting.metadata["place"])
+FIXED = tuple(setting.name for setting in fields(TrainConfig) if setting.metadata["fixed"])
 
 
 def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:

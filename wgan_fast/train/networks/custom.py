@@ -129,10 +129,10 @@ def _check(
     role: str, output: Any, wanted: str, shapes: list[tuple[int, ...]], dtype: torch.dtype | None = None
 ) -> None:
     if not isinstance(output, Tensor):
-        raise ValueError(f"{role}: expected {wanted}, got {type(output).__name__}")
+        raise ArgumentValueError(role, f"expected {wanted}, got {type(output).__name__}")
     if tuple(output.shape) not in shapes:
-        raise ValueError(f"{role}: expected {wanted}, got shape {tuple(output.shape)}")
+        raise ArgumentValueError(role, f"expected {wanted}, got shape {tuple(output.shape)}")
     if output.dtype != (dtype or output.dtype):
-        raise ValueError(f"{role}: expected {wanted}, got {output.dtype}")
+        raise ArgumentValueError(role, f"expected {wanted}, got {output.dtype}")
     if not output.isfinite().all():
-        raise ValueError(f"{role}: expected {wanted}, got NaN or infinity")
+        raise ArgumentValueError(role, f"expected {wanted}, got NaN or infinity")

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from wgan_fast._checks import ArgumentValueError
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.networks.base import Models, latents
 from wgan_fast.train.networks.custom import check_models, load_factory
 from wgan_fast.train.networks.dcgan import DCGANCritic, DCGANGenerator
@@ -71,7 +71,9 @@ def make_models(
     )
     for role, network in models._asdict().items():
         if not isinstance(network, nn.Module):
-            raise TypeError(f"{role}: expected a function that returns a torch.nn.Module, got {type(network).__name__}")
+            raise ArgumentTypeError(
+                role, f"expected a function that returns a torch.nn.Module, got {type(network).__name__}"
+            )
         if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise ValueError(f"{role}: expected a network with parameters to train, got none")
+            raise ArgumentValueError(role, "expected a network with parameters to train, got none")
     return models
