@@ -44,7 +44,8 @@ format: venv
 
 # The API from its docstrings, into build/docs/.
 docs: venv
-	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast wgan_fast.train
+	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast wgan_fast.train wgan_fast.train.data wgan_fast.train.networks wgan_fast.train.view.metrics \
+	  wgan_fast.train.view.colours wgan_fast.experiments
 
 # Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
 BENCH ?= not slow and not cuda

@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 from wgan_fast import distances, losses, ops, optim, penalties, reference, step
+from wgan_fast._checks import ArgumentError
 from wgan_fast.losses import (
     CriticLoss,
     CriticOutput,
@@ -18,6 +19,7 @@ from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2
 from wgan_fast.step import CriticStep, GeneratorStep
 
 __all__ = [
+    "ArgumentError",
     "CriticLoss",
     "CriticOutput",
     "CriticStep",
