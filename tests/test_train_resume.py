@@ -125,6 +125,23 @@ def test_a_signal_saves_and_leaves(number: int, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_a_disk_that_is_full_when_it_is_flushed_leaves_both_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabric = SimpleNamespace(is_global_zero=True, save=lambda path, state: path.write_text(state))
+    for state in ("one", "two"):
+        checkpoint.save_checkpoint(fabric, tmp_path, state)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save_checkpoint(fabric, tmp_path, "three")
+    files = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert files == {checkpoint.NAME: "two", checkpoint.PREVIOUS: "one"}
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "run")
     before = (tmp_path / "run" / checkpoint.NAME).read_bytes()

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 
 class ArgumentError(Exception):
-    """A wrong argument: its name, and what was expected. As text ``name: message``; the command line "
-    "names its option."""
+    """A wrong argument: its name, and what was expected. As text ``name: message``."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(argument, message)

@@ -26,12 +26,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def replace(unfinished: Path, path: Path) -> None:
     """Gives a written file its name, once it is on the disk: after a crash ``path`` is the old file or the new one."""
-    _flush(unfinished)
+    flush(unfinished)
     os.replace(unfinished, path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file or a folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric import Fabric
 
 from wgan_fast._checks import ArgumentValueError
-from wgan_fast.train.run.atomic import replace
+from wgan_fast.train.run.atomic import flush
 
 NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
 #: What a checkpoint holds. The generator is the averaged one, which samples are drawn from.
@@ -28,9 +28,11 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
     try:
         fabric.save(unfinished, state)
         if fabric.is_global_zero:
+            flush(unfinished)  # a full disk is met here, while both files have their names
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
-            replace(unfinished, file)
+            os.replace(unfinished, file)
+            flush(folder)
     finally:
         if fabric.is_global_zero:  # another process would take the file from under this one
             unfinished.unlink(missing_ok=True)
