@@ -20,8 +20,8 @@ CALL = (
     "includes the call's work on the host; replayed from a CUDA graph the kernels reach 0.97 to 1.02 of a copy's speed,"
     " the norm 0.70 (docs/decisions.md)"
 )
-EAGER = "the GPU waits for Python; a captured step, the default there, does not"
-REPLAY = "each replay first looks for changed settings; for so small a critic that takes longer than the graph"
+EAGER = 'eager calls keep the GPU waiting for Python; `backend="auto"` captures where it can'
+REPLAY = "a replay costs the host 0.33 ms (by hand), about as long as the kernels of so small a critic take"
 NO_BFLOAT16 = "on a CPU without AVX-512, PyTorch's bfloat16 matrix products are slower than float32 ones"
 #: Why ours is slower: (suite, baseline, words, reason). The words must be in the case or name the instruction set. The
 #: first matching reason is shown that the measurement does not contradict (HOLDS).
