@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,25 +141,26 @@ def test_published_settings_of_the_toys_and_of_the_resnet() -> None:
 
 def test_the_boost_is_for_the_first_steps_and_every_500th(tmp_path: Path) -> None:
     trainer = Trainer(TrainConfig(algorithm="wgan", data="swissroll", faithful=True, width=4))
-    counts = {}
-    for trainer.step in (0, 24, 25, 499, 500, 501):
-        counts[trainer.step] = trainer.critic_updates()
+    counts = {step: trainer.steps.critic_updates(step) for step in (0, 24, 25, 499, 500, 501)}
     assert counts == {0: 100, 24: 100, 25: 5, 499: 5, 500: 100, 501: 5}
 
 
-def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(tmp_path: Path) -> None:
+def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(TrainConfig(penalty_every=3, width=4, penalty_weight=2.0))
-    steps = {"critic_step": trainer.critic_step, "unpenalised_step": trainer.unpenalised_step}
-    taken: list[str] = []
-    for name in steps:
-        setattr(trainer, name, lambda *samples, name=name: taken.append(name))
+    steps, taken = trainer.steps, []
     trainer.history = SimpleNamespace(add=lambda output: None)
+    choose = steps.critic_step
+
+    def chosen(batch: int) -> Callable[..., None]:
+        return lambda *samples: taken.append(choose(batch))
+
+    monkeypatch.setattr(steps, "critic_step", chosen)
     for number in range(7):
         trainer.update_critic(trainer.data.batch(number, 4, 0, slice(None)))
-    assert [name == "critic_step" for name in taken] == [True, False, False, True, False, False, True]
-    trainer.critic_step, trainer.unpenalised_step = steps.values()
-    assert trainer.critic_step._critic_loss.penalty.keywords["weight"] == 6.0
-    assert trainer.unpenalised_step._critic_loss.penalty is None
+    assert [step is steps.penalised for step in taken] == [True, False, False, True, False, False, True]
+    assert {step is steps.unpenalised for step in taken} == {True, False}
+    assert steps.penalised._critic_loss.penalty.keywords["weight"] == 6.0
+    assert steps.unpenalised._critic_loss.penalty is None
 
 
 # Data and networks of one's own -------------------------------------------------------------------
@@ -392,14 +394,13 @@ def test_memory_stays_flat_over_20000_steps(tmp_path: Path) -> None:
     program = f"""
 import resource
 from wgan_fast.train import TrainConfig, Trainer
-from wgan_fast.train import trainer
 peaks = []
-look = trainer.Trainer.look
-def watched(self, *args):
-    look(self, *args)
+update = Trainer.update_generator
+def watched(self):
+    update(self)
     if self.step in (4000, 20000):
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-trainer.Trainer.look = watched
+Trainer.update_generator = watched
 small = dict(data="8gaussians", batch_size=16, width=8, n_critic=1, log_every=100)
 Trainer(TrainConfig(**small, steps=20_001, out={str(tmp_path)!r})).run()
 print(peaks[1] - peaks[0])

@@ -42,15 +42,15 @@ def run(folder: Path, **settings: Any) -> None:
 
 def killed(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, trainer: Trainer) -> None:
     """Ends the run in the middle of a step, without a chance to save."""
-    update_average = Trainer.update_average
+    update_generator = Trainer.update_generator
 
     def dying(self: Trainer) -> None:
-        update_average(self)
+        update_generator(self)
         if self.step == step:
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update_average", dying)
+        patched.setattr(Trainer, "update_generator", dying)
         with pytest.raises(Killed):
             trainer.run()
 
@@ -107,14 +107,14 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update_average = Trainer.update_average
+    update_generator = Trainer.update_generator
 
     def interrupted(self: Trainer) -> None:
-        update_average(self)
+        update_generator(self)
         if self.step == 4:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Trainer, "update_average", interrupted)
+    monkeypatch.setattr(Trainer, "update_generator", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     options = [item for name, value in SMALL.items() for item in (f"--{name.replace('_', '-')}", str(value))]
     result = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "run"), *options])

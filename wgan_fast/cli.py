@@ -19,8 +19,9 @@ from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settin
 from wgan_fast.train.data.decoder import save_samples
 from wgan_fast.train.generator import TrainedGenerator
 from wgan_fast.train.run import checkpoint
-from wgan_fast.train.trainer import Stopped, Trainer
-from wgan_fast.train.view.evaluation import SAMPLES
+from wgan_fast.train.run.signals import Stopped
+from wgan_fast.train.trainer import Trainer
+from wgan_fast.train.view.evaluation import SAMPLES, evaluate_run
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
@@ -138,11 +139,10 @@ def evaluate(
         here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
         settings = read_settings(run / "config.yaml", "run") | here | ({"features": features} if features else {})
         with _telling_of_memory("a smaller --count may help"):
-            trainer = Trainer(TrainConfig(**settings, out=run, resume=True))
-            metrics = trainer.evaluation.evaluate(count)
+            metrics = evaluate_run(run, TrainConfig(**settings), count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(error, resume="run"), code=2)
-    typer.echo(json.dumps({"step": trainer.step, **metrics}, indent=2))
+        _stop(_as_option(error), code=2)
+    typer.echo(json.dumps(metrics, indent=2))
 
 
 @app.command()

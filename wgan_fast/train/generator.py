@@ -69,12 +69,20 @@ class TrainedGenerator:
         """From a run folder or a checkpoint.
 
         Raises:
-            TypeError: ``path`` is none.
-            ValueError: there is no run, it is damaged, or it is of another network than the user's function makes now.
+            TypeError: ``path`` is not a path.
+            ValueError: there is no run, it is damaged, or the user's function makes another network than was trained.
         """
         if not isinstance(path, str | Path):
             raise ArgumentTypeError("run", f"expected a path, got {path!r}")
-        state = load_checkpoint(Path(path), "run")
+        return cls.from_checkpoint(load_checkpoint(Path(path), "run"))
+
+    @classmethod
+    def from_checkpoint(cls, state: dict[str, Any]) -> "TrainedGenerator":
+        """From what :func:`.run.checkpoint.load_checkpoint` returns.
+
+        Raises:
+            ValueError: the user's function makes another network than was trained.
+        """
         spec = state["networks"]
         with torch.random.fork_rng(devices=[]):
             network = build_networks(spec).generator

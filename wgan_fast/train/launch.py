@@ -1,10 +1,8 @@
 """Where a run runs: devices, processes and precision, by Lightning Fabric."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 from lightning.fabric import Fabric
@@ -46,46 +44,6 @@ def place(fabric: Fabric, network: nn.Module) -> nn.Module:
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network.to(fabric.device)
-
-
-class StopRequest:
-    """Turns the first SIGINT or SIGTERM into something to ask about; a second one ends the process as usual.
-
-    Attributes:
-        signal: the number of the signal that came, or None.
-    """
-
-    def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
-        self.signal: int | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Only in the main thread can signals be heard; elsewhere nothing changes."""
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
-                    before[number] = signal.signal(number, self._hear)
-        except ValueError:
-            pass
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    def heard(self) -> bool:
-        """Whether any process was asked to stop. All of them must ask at the same step."""
-        if self._fabric.world_size > 1:
-            heard = torch.tensor(self.signal or 0, device=self._fabric.device)
-            dist.all_reduce(heard, dist.ReduceOp.MAX)
-            self.signal = int(heard) or None
-        return self.signal is not None
 
 
 @contextmanager

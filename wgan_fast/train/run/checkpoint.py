@@ -9,6 +9,8 @@ import torch
 from lightning.fabric import Fabric
 
 from wgan_fast._checks import ArgumentValueError
+from wgan_fast.train.config import FIXED, TrainConfig
+from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.run.atomic import flush
 
 NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
@@ -57,6 +59,29 @@ def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
     whole = _read(previous)[0] if previous != file and previous.exists() else None
     hint = f"; {previous} is whole, of step {whole['step']}: mv {previous} {file}" if whole else ""
     raise ArgumentValueError(argument, f"{file} {problem}{hint}")
+
+
+def check_resumable(state: dict[str, Any], config: TrainConfig, decoder: Decoder, world: int) -> None:
+    """Checks that a run with these settings, data and processes can continue from a checkpoint.
+
+    Raises:
+        ValueError: it cannot; begins with the setting that must change.
+    """
+    for name in FIXED:  # with another seed it would train on held-out samples
+        before, now = state["config"][name], getattr(config, name)
+        if now != before:
+            raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
+    if config.steps < state["step"]:
+        raise ArgumentValueError("steps", f"the run is at step {state['step']} already; got {config.steps}")
+    check_same_data(state, config, decoder)
+    if len(state["random"]) != world:
+        raise ArgumentValueError("resume", f"the run had {len(state['random'])} processes, now there are {world}")
+
+
+def check_same_data(state: dict[str, Any], config: TrainConfig, decoder: Decoder) -> None:
+    """Checks that the data which ``config.data`` names today are those of the checkpoint."""
+    if not decoder.resembles(Decoder.from_dict(state["codec"])):
+        raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:

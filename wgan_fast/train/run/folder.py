@@ -4,13 +4,39 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from lightning.fabric import Fabric
+
 from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError
 from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.run.atomic import whole_file
 from wgan_fast.train.run.checkpoint import NAME, PREVIOUS
 
 #: What a run leaves in its folder.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "samples.png", "curve.png", NAME, PREVIOUS)
 RUN_FOLDERS = ("samples", "tensorboard")
+
+
+def open_run_folder(config: TrainConfig, fabric: Fabric) -> Path:
+    """The folder of a run, with its ``config.yaml``: made in the first process, the same in all.
+
+    Raises:
+        FileExistsError: as :func:`claim_run_folder`, in every process, so that none waits for another.
+        OSError: the folder or the file cannot be written.
+    """
+    folder: Path | OSError = Path()
+    if fabric.global_rank == 0:
+        try:
+            folder = claim_run_folder(config)
+            with whole_file(folder / "config.yaml") as unfinished:
+                unfinished.write_text(config.to_yaml())
+        except ArgumentOSError as error:
+            folder = error
+        except OSError as error:
+            folder = ArgumentOSError("out", f"{error.filename} cannot be written: {error.strerror}")
+    folder = fabric.broadcast(folder)
+    if isinstance(folder, OSError):
+        raise folder
+    return folder
 
 
 def claim_run_folder(config: TrainConfig) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from wgan_fast import CriticOutput
 from wgan_fast.train.run.atomic import whole_file
 
+NAME = "metrics.jsonl"
 Row = dict[str, float]
 
 
@@ -18,20 +20,30 @@ class History:
     """Rows of means over the updates since the row before. Values stay on the device until a row is complete.
 
     Args:
-        path: of the file. The rows in it that are not behind ``step`` are kept, others are removed.
-        step: what has been trained already.
+        folder: of the run. Rows of its ``metrics.jsonl`` up to ``step`` are kept, later ones are removed.
+        step: steps trained so far.
         estimate: what the critic's loss without its penalty estimates, ``wasserstein`` or ``jensen_shannon``.
+        state: the :meth:`state_dict` of the history that is continued.
+        written: False, in all processes but the first, writes no file.
 
     Attributes:
-        rows: all of them.
+        rows: all rows, those of the file included.
     """
 
-    def __init__(self, path: Path, step: int = 0, estimate: str = "wasserstein") -> None:
-        lines = path.read_text(errors="replace").splitlines() if step and path.exists() else []
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        estimate: str = "wasserstein",
+        state: dict[str, Any] | None = None,
+        *,
+        written: bool = True,
+    ) -> None:
+        self._path, self._estimate = folder / NAME if written else Path(os.devnull), estimate
+        lines = self._path.read_text(errors="replace").splitlines() if step and self._path.exists() else []
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
-        self._path, self._estimate = path, estimate
-        self._critic: list[Tensor] = []
-        self._generator: list[Tensor] = []
+        self._critic: list[Tensor] = list(state["critic"]) if state else []
+        self._generator: list[Tensor] = list(state["generator"]) if state else []
 
     def __enter__(self) -> "History":
         if self.rows:  # a run that is killed now still has them
@@ -52,7 +64,7 @@ class History:
         self._generator.append(loss)
 
     def means(self) -> Row:
-        """Of what came since the last row. Waits for the device.
+        """The means since the last row. Waits for the device.
 
         The Wasserstein estimate is in units of the critic's slope, which a weak penalty lets exceed 1; the
         Jensen-Shannon divergence is in nats.
@@ -73,6 +85,11 @@ class History:
             "penalty": penalty,
         }
 
+    def check_finite(self) -> None:
+        """Raises what :meth:`means` raises, also where nothing came since the last row."""
+        if self._critic:
+            self.means()
+
     def end_row(self, step: int, **more: float) -> Row:
         """Completes a row after generator step ``step``, and returns it."""
         row = {"step": step, **self.means(), **more}
@@ -84,12 +101,8 @@ class History:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """What is not in a row yet."""
+        """The values that are not in a row yet."""
         return {"critic": list(self._critic), "generator": list(self._generator)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state_dict`."""
-        self._critic, self._generator = list(state["critic"]), list(state["generator"])
 
 
 def _row(line: str) -> Row | None:

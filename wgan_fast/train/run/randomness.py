@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
+from torch import distributed as dist
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -19,6 +21,15 @@ def random_states(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def all_random_states(fabric: Fabric) -> list[dict[str, Any]]:
+    """Those of every process of a run, by rank. A collective."""
+    states: list[Any] = [random_states(fabric.device)]
+    if fabric.world_size > 1:
+        own, states = states[0], [None] * fabric.world_size
+        dist.all_gather_object(states, own)
     return states
 
 

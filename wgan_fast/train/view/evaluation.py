@@ -1,16 +1,24 @@
-"""How a run looks at its networks, without moving anything: samples, distances, pictures, the critic's slope."""
+"""What a run measures of its networks, in evaluation mode: distances, pictures, the critic's gradient norm."""
 
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wgan_fast import interpolate
+from wgan_fast.train.build import derive_seeds, open_data
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Data
-from wgan_fast.train.generator import cyclic_labels, generate, seeded_latents
+from wgan_fast.train.generator import TrainedGenerator, cyclic_labels, generate, seeded_latents
 from wgan_fast.train.networks.base import evaluating
 from wgan_fast.train.networks.named import load_factory
+from wgan_fast.train.run.atomic import whole_file
+from wgan_fast.train.run.checkpoint import check_same_data, load_checkpoint
+from wgan_fast.train.run.history import Row
 from wgan_fast.train.view import plots
 from wgan_fast.train.view.metrics import Metrics, check_features, evaluate, feature_distances
 
@@ -19,22 +27,21 @@ SAMPLES = 2500
 
 
 class Evaluation:
-    """Looks at a generator and a critic, always from the same latent vectors and held-out samples.
+    """Evaluates a generator and a critic, always on the same latent vectors and held-out samples.
 
     Args:
         config: the settings of the run.
         data: what it trains on.
-        generator: the one to judge.
-        critic: the critic.
-        seed: of latent vectors and held-out samples.
+        generator: the generator evaluated.
+        critic: the critic, for pictures and gradient norms.
 
     Raises:
         ValueError: ``config.features`` names no function that makes a network from samples to features, or too few
             samples are held out for it.
     """
 
-    def __init__(self, config: TrainConfig, data: Data, generator: nn.Module, critic: nn.Module, seed: int) -> None:
-        self._config, self._data, self._seed = config, data, seed
+    def __init__(self, config: TrainConfig, data: Data, generator: nn.Module, critic: nn.Module | None = None) -> None:
+        self._config, self._data, self._seed = config, data, derive_seeds(config.seed).evaluation
         self._generator, self._critic = generator, critic
         self._classes = len(data.classes) if config.conditional else 0
         self._features = load_factory(config.features, "features")() if config.features else None
@@ -43,7 +50,7 @@ class Evaluation:
 
     @torch.no_grad()
     def evaluate(self, count: int | None = None) -> Metrics:
-        """Judges the generator on held-out samples, 2,500 by default; see :func:`.metrics.evaluate`."""
+        """Compares generated with held-out samples, 2,500 by default; see :func:`.metrics.evaluate`."""
         real, other_real = self._real(count or SAMPLES)
         generated = self.generated(len(real))
         metrics = evaluate(generated, real, other_real, self._data)
@@ -65,14 +72,30 @@ class Evaluation:
         """Writes a picture of generated samples."""
         path.parent.mkdir(exist_ok=True)
         real = self._data.held_out(SAMPLES, self._seed).samples
-        with evaluating(self._critic):
-            critic = None if self._classes else self._critic
+        critic = None if self._classes else self._critic  # its level sets; with classes there is one set for each
+        with evaluating(critic) if critic is not None else nullcontext():
             plots.plot(path, self.generated(SAMPLES), real, self._data.decoder, critic, metrics)
+
+    def finish(self, folder: Path, rows: Sequence[Row], more: Mapping[str, float]) -> Metrics:
+        """Writes the figures and, last, ``metrics.json``, which says that the run is finished; returns what it holds.
+
+        Args:
+            folder: of the run.
+            rows: of its history.
+            more: added to the metrics.
+        """
+        metrics: Metrics = {**self.evaluate(), **more}
+        self.draw(folder / "samples.png", metrics)
+        plots.plot_curve(folder / "curve.png", rows)
+        with whole_file(folder / "metrics.json") as unfinished:
+            unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
+        return metrics
 
     def of_critic(self, real: Tensor, labels: tuple[Tensor, ...]) -> dict[str, float]:
         """The mean norm of the critic's gradient between a batch of real and as many generated samples, and the share
         of its weights that lie at the bound of clipping.
         """
+        assert self._critic is not None
         random = torch.Generator(real.device).manual_seed(self._seed)
         latents = torch.randn(len(real), self._config.latent_dimension, generator=random, device=real.device)
         with evaluating(self._critic):
@@ -84,3 +107,21 @@ class Evaluation:
             weights = torch.cat([parameter.detach().flatten() for parameter in self._critic.parameters()])
             found["clip_saturation"] = (weights.abs() >= self._config.clip).float().mean().item()
         return found
+
+
+def evaluate_run(run: Path, config: TrainConfig, count: int = SAMPLES) -> dict[str, Any]:
+    """Evaluates the averaged generator of a run on its data: ``step`` and the metrics of :func:`.metrics.evaluate`.
+
+    Args:
+        run: the run folder.
+        config: its settings, with the device to evaluate on.
+        count: generated and held-out samples, at most.
+
+    Raises:
+        ValueError: there is no whole checkpoint, or the data are not those of the run.
+    """
+    state = load_checkpoint(run, "run")
+    generator, data = TrainedGenerator.from_checkpoint(state), open_data(config)
+    check_same_data(state, config, data.decoder)
+    network = generator.network.to(config.device)
+    return {"step": generator.step, **Evaluation(config, data, network).evaluate(count)}

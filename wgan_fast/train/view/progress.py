@@ -1,12 +1,13 @@
 """What a run shows while it lasts."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from wgan_fast.train.run.history import History, Row
+from wgan_fast.train.run.history import Row
 
 #: What is shown of a row: its name there, in words, and its format.
 SHOWN = (
@@ -64,7 +65,7 @@ class ProgressDisplay:
         elif self._visible:
             self._print(message)
 
-    def update(self, step: int, history: History) -> None:
+    def update(self, step: int, rows: Sequence[Row]) -> None:
         """Shows the state after generator step ``step``, if it is time to."""
         now = time.perf_counter()
         if not self._visible or (now - self._shown < self._interval and step < self._steps):
@@ -73,7 +74,7 @@ class ProgressDisplay:
         rate = (step - self._first) / (now - self._start)
         minutes, seconds = divmod(round((self._steps - step) / rate), 60)
         speed = f"{self.speed(step):,.0f} samples/s  {minutes}:{seconds:02d} left"
-        values = _values(history.rows[-1]) if history.rows else ""
+        values = _values(rows[-1]) if rows else ""
         if not self._live:
             self._print(f"step {step}/{self._steps}  {values}  {speed}")
             return

@@ -1,0 +1,66 @@
+"""The data and the networks of a run, made from its settings."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from wgan_fast._checks import ArgumentValueError
+from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.data.sources import Data, make_data
+from wgan_fast.train.generator import build_networks
+from wgan_fast.train.launch import place
+from wgan_fast.train.networks.base import Models
+from wgan_fast.train.networks.named import check_models
+from wgan_fast.train.run.randomness import own_random_states
+
+
+class Seeds(NamedTuple):
+    """The independent seeds of a run: of the first weights, of training, of evaluation."""
+
+    weights: int
+    training: int
+    evaluation: int
+
+
+def derive_seeds(seed: int) -> Seeds:
+    """Three seeds from the one setting."""
+    return Seeds(*np.random.SeedSequence(seed).generate_state(3).tolist())
+
+
+def open_data(config: TrainConfig) -> Data:
+    """The data that ``config.data`` names.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the data are not usable, or ``config.conditional`` asks for labels that they lack.
+    """
+    data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour)
+    if config.conditional and not data.classes:
+        raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
+    return data
+
+
+def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
+    """The arguments of :func:`.generator.build_networks`; a checkpoint holds them as ``networks``."""
+    return {
+        "name": config.model or ("dcgan" if data.decoder.kind == "images" else "mlp"),
+        "shape": list(data.shape),
+        **{name: getattr(config, name) for name in ("latent_dimension", "width", "depth", "norm")},
+        **{name: getattr(config, name) for name in ("generator", "critic")},
+        "classes": len(data.classes) if config.conditional else 0,
+    }
+
+
+def make_networks(description: dict[str, Any], seed: int, fabric: Fabric) -> Models:
+    """The generator and the critic with their first weights, on the device of the run.
+
+    Raises:
+        ValueError: a network does not accept or return what the description says.
+    """
+    with own_random_states(seed, torch.device("cpu")):
+        models = build_networks(description)
+    models = Models(*(place(fabric, network) for network in models))
+    check_models(models, tuple(description["shape"]), description["latent_dimension"], description["classes"])
+    return models
