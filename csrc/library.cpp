@@ -2,6 +2,7 @@
 // it was built and give the layers and the graph of a critic inside a penalty.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 #include <torch/version.h>
@@ -77,9 +78,24 @@ PYBIND11_MODULE(_C, module) {
   layer("hardtanh", hardtanh, input, min_val, max_val, inplace);
   layer("hardtanh_", hardtanh_, input, min_val, max_val);
   py::class_<CriticGraph>(module, "CriticGraph")
-      .def(py::init<const Tensor&, const Tensor&>(), py::arg("scores"), py::arg("points"))
+      .def(py::init<const std::vector<Tensor>&>(), py::arg("points"))
+      .def("note_sum", &CriticGraph::note_sum)
+      .def("note_concatenation", &CriticGraph::note_concatenation)
+      .def("note_plateau", &CriticGraph::note_plateau)
+      .def("close", &CriticGraph::close)
       .def_property_readonly("curved", &CriticGraph::curved)
       .def_property_readonly("compiled", &CriticGraph::compiled)
+      .def_property_readonly("affine", &CriticGraph::affine)
       .def("let_go_of_inputs", &CriticGraph::let_go_of_inputs)
+      .def("signal_edges",
+           [](const CriticGraph& graph) {
+             py::list edges;  // (node, output), as torch.autograd.graph.GradientEdge has them
+             for (const auto& edge : graph.signal_edges()) {
+               const auto node = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(edge.function));
+               edges.append(py::make_tuple(node, edge.input_nr));
+             }
+             return edges;
+           })
+      .def("affine_scores", &CriticGraph::affine_scores)
       .def("without_dead_work", &CriticGraph::without_dead_work);
 }

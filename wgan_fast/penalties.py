@@ -16,7 +16,7 @@ from wgan_fast._checks import (
     check_number,
     check_scaler,
 )
-from wgan_fast._critic.gradient import input_gradient
+from wgan_fast._critic.gradient import evaluate
 from wgan_fast._library import operators
 from wgan_fast._torch import draw_uniform, grad_mode
 from wgan_fast.ops import interpolate
@@ -259,7 +259,7 @@ def _norm_penalty(
     one_sided: bool = False,
 ) -> Tensor:
     """The penalty of :func:`wgan_fast.ops.gradient_norm_penalty` on the critic's gradient at the points."""
-    gradient = input_gradient(critic, points, args, kwargs, scaler)
+    _, (gradient,) = evaluate(critic, (points,), args, kwargs, scaler)
     penalty, _ = operators(gradient.device).gradient_norm_penalty(gradient, weight, target, power, one_sided)
     return penalty
 

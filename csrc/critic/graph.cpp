@@ -10,11 +10,11 @@
 
 #include <algorithm>
 #include <bitset>
-#include <sstream>
 #include <string>
-#include <unordered_map>
 
+#include "critic/affine_scores.h"
 #include "critic/layers.h"
+#include "critic/linearity.h"
 #include "ops/piecewise_linear.h"
 
 namespace wgan_fast {
@@ -23,88 +23,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Edge;
 using torch::autograd::variable_list;
-
-// Names of PyTorch's operators, as their backward nodes have them. LINEAR: linear, or choosing among the inputs (a
-// maximum); their backward saves no differentiable input.
-constexpr const char* LINEAR =
-    "Add Alias Amax Amin AsStrided Cat Clamp ClampMax ClampMin Clone ConstantPadNd Cumsum Diagonal Expand Flip Gather "
-    "Im2Col Index IndexSelect MaskedFill Max Maximum Mean Median Min Minimum NativeDropout Neg Permute PixelShuffle "
-    "PixelUnshuffle Repeat ReshapeAlias Roll Rsub Select Slice Sort Split SplitWithSizes Squeeze Stack Sub Sum T "
-    "ToCopy Topk Transpose Tril Triu Unbind Unfold UnsafeSplit UnsafeView Unsqueeze UpsampleBilinear2D "
-    "UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D View Where";
-// BILINEAR: linear in each of two inputs; the backward for one saves the other.
-constexpr const char* BILINEAR = "Bmm Convolution Mm Mul Mv";
-// PIECEWISE: piecewise linear; the backward saves the input for a sign, a maximum or a shape. Double backward sends
-// zeros to that input, and from there through the whole forward.
-constexpr const char* PIECEWISE =
-    "AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D FractionalMaxPool2D "
-    "FractionalMaxPool3D Hardshrink Hardtanh LeakyRelu MaxPool2DWithIndices MaxPool3DWithIndices ReflectionPad1D "
-    "ReflectionPad2D ReflectionPad3D Relu ReplicationPad1D ReplicationPad2D ReplicationPad3D RreluWithNoise Softshrink "
-    "Threshold";
-
-template <class Use>
-void for_each_word(const char* words, Use&& use) {
-  std::istringstream stream(words);
-  for (std::string word; stream >> word;) use(word);
-}
-
-// How a node depends on its inputs; bit i stands for input i.
-struct Linearity {
-  unsigned multiplied = 0;  // linear in each of these, but a product of them
-  unsigned curved = 0;      // not known to be linear in these
-  bool piecewise = false;   // double backward sends zeros to its input
-};
-constexpr unsigned ALL = ~0u;
-
-// By node name. A node that is missing here counts as curved: the result is the same and costs more memory.
-const std::unordered_map<std::string, Linearity>& linearities() {
-  static const auto table = [] {
-    std::unordered_map<std::string, Linearity> table;
-    const auto enter = [&](const std::string& name, std::initializer_list<const char*> overloads, Linearity linearity) {
-      for (const char* overload : overloads) table[name + "Backward" + overload] = linearity;
-    };
-    for_each_word(LINEAR, [&](auto& name) { enter(name, {"0", "1", "2"}, {}); });
-    for_each_word(BILINEAR, [&](auto& name) { enter(name, {"0"}, {0b11, 0, false}); });
-    for_each_word(PIECEWISE, [&](auto& name) { enter(name, {"0", "1"}, {0, 0, true}); });
-    for (const char* name : {"Addmm", "Baddbmm"}) enter(name, {"0"}, {0b110, 0, false});
-    enter("Mul", {"1"}, {});
-    enter("Div", {"0"}, {0, 0b10, false});
-    enter("Div", {"1"}, {});
-    for (const char* name : {"Abs", "PreluKernel"}) enter(name, {"0"}, {0, ALL, true});
-    return table;
-  }();
-  return table;
-}
-
-// The name of a node of PyTorch's operators; empty for other nodes, whose names are demangled from their type, which is
-// slower than the rest of a walk.
-std::string name_of(const Node& node) {
-  const bool nameless =
-      is_layer(node) || is_piecewise_linear(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
-  return nameless ? std::string() : node.name();
-}
-
-Linearity linearity_of(const Node& node) {
-  // A view changed in place; if by an activation, double backward sends zeros too.
-  if (const auto* change = dynamic_cast<const torch::autograd::CopySlices*>(&node)) {
-    return {0, ALL, change->fn && linearity_of(*change->fn).piecewise};
-  }
-  if (is_layer(node)) return {0b11, 0, is_prelu(node)};
-  if (is_piecewise_linear(node)) return {0, 0, true};
-  const auto entry = linearities().find(name_of(node));
-  return entry == linearities().end() ? Linearity{0, ALL, false} : entry->second;
-}
-
-// Whether the node is the backward of a PIECEWISE backward. Its edge 1, to the input in the forward, carries only
-// zeros.
-bool sends_zeros(const Node& node) {
-  static const auto names = [] {
-    std::unordered_set<std::string> names;
-    for_each_word(PIECEWISE, [&](auto& name) { names.insert(name + "BackwardBackward0"); });
-    return names;
-  }();
-  return names.count(name_of(node)) > 0;
-}
 
 // The derivative of |x| is sgn(x), whose derivative is 0 for real x.
 bool is_real_sign(const Node& node) {
@@ -168,16 +86,67 @@ class WithZeros : public torch::autograd::Function<WithZeros> {
 
 }  // namespace
 
-CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(scores) {
-  const auto accumulator = torch::autograd::impl::grad_accumulator(points);
-  points_ = accumulator.get();
-  on_path_.insert(points_);
-  curved_ = has_hooks(*points_);
+CriticGraph::CriticGraph(const std::vector<Tensor>& points) : points_(points) {
+  for (const Tensor& point : points) {
+    accumulators_.push_back(torch::autograd::impl::grad_accumulator(point));
+    point_nodes_.insert(accumulators_.back().get());
+  }
+  seen_ = seen_on_path_ = point_nodes_;
+}
+
+bool CriticGraph::comes_from_points(Node* root) {
+  walk(root, seen_, nothing, [&](Node* node) {
+    const auto& edges = node->next_edges();
+    if (std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) { return seen_on_path_.count(edge.function.get()); }))
+      seen_on_path_.insert(node);
+  });
+  return seen_on_path_.count(root) > 0;
+}
+
+void CriticGraph::keep_term(Node* node, const Tensor& value) { noted_[node] = {node->getptr(), value}; }
+
+void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands) {
+  const auto node = output.grad_fn();
+  if (!node || !comes_from_points(node.get())) return;
+  Tensor term;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool on_path = i < node->num_outputs() && seen_on_path_.count(node->next_edge(i).function.get());
+    if (on_path || !operands[i]) continue;
+    term = term.defined() ? term + *operands[i] : *operands[i];
+  }
+  keep_term(node.get(), term);
+}
+
+void CriticGraph::note_concatenation(const Tensor& output, const std::vector<Tensor>& operands, int64_t dim) {
+  const auto node = output.grad_fn();
+  if (!node || node->num_outputs() != operands.size() || !comes_from_points(node.get())) return;
+  std::vector<Tensor> parts;
+  bool any = false;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool on_path = seen_on_path_.count(node->next_edge(i).function.get());
+    parts.push_back(on_path ? at::zeros({1}, operands[i].options()).expand(operands[i].sizes()) : operands[i]);
+    any |= !on_path;
+  }
+  keep_term(node.get(), any ? at::cat(parts, dim) : Tensor());
+}
+
+void CriticGraph::note_plateau(const Tensor& output) {
+  const auto node = output.grad_fn();
+  if (node && has_plateau(*node)) keep_term(node.get(), plateau_of(*node, output.detach()));
+}
+
+void CriticGraph::close(const Tensor& scores) {
+  scores_ = scores;
+  on_path_ = point_nodes_;
+  for (Node* node : point_nodes_) curved_ |= has_hooks(*node);
   std::vector<Node*> piecewise;
   walk(scores.grad_fn().get(), forward_, nothing, [&](Node* node) {
     unsigned from_points = 0;
+    std::vector<size_t> inputs;
     for (size_t i = 0; i < node->next_edges().size(); ++i) {
-      if (on_path_.count(node->next_edge(i).function.get())) from_points |= 1u << std::min<size_t>(i, 31);
+      if (!on_path_.count(node->next_edge(i).function.get())) continue;
+      from_points |= 1u << std::min<size_t>(i, 31);
+      inputs.push_back(i);
     }
     if (from_points == 0) return;
     on_path_.insert(node);
@@ -187,16 +156,55 @@ CriticGraph::CriticGraph(const Tensor& scores, const Tensor& points) : scores_(s
     if (linearity.piecewise) piecewise.push_back(node);
     if (is_layer(*node) && from_points == 0b01) layers_.push_back(node);
     if (name_of(*node) == "CompiledFunctionBackward") compiled_ = true;
+    if (affine_ && !curved_) look_for_terms(*node, inputs);
   });
+  affine_ = affine_ && !curved_ && !points_.empty() && scores.dim() > 0 && scores.size(0) == points_[0].size(0) &&
+            scores.numel() == scores.size(0);
   std::unordered_set<Node*> below;
   for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
+}
+
+// Keeps the term of a node on the path. Not affine: samples may mix, or a term is not known.
+void CriticGraph::look_for_terms(Node& node, const std::vector<size_t>& from_points) {
+  const int64_t batch = points_[0].size(0);
+  for (const size_t input : from_points) affine_ = affine_ && (batch == 1 || keeps_rows_apart(node, input, batch));
+  Tensor term;
+  if (is_layer(node)) {
+    term = layer_bias(node);
+  } else if (linearity_of(node).adds) {
+    const bool alone = from_points.size() == node.num_outputs() && from_points.size() > 1;  // points everywhere
+    const auto noted = noted_.find(&node);
+    if (noted != noted_.end()) {
+      term = noted->second.second;
+    } else if (!alone) {
+      affine_ = false;
+    }
+  }
+  if (term.defined()) terms_.push_back({&node, term});
+}
+
+std::vector<Edge> CriticGraph::signal_edges() const {
+  std::vector<Edge> edges;
+  for (const Term& term : terms_) edges.emplace_back(term.node->getptr(), 0);
+  return edges;
+}
+
+Tensor CriticGraph::affine_scores(const std::vector<Tensor>& gradients,
+                                  const std::vector<std::optional<Tensor>>& signals) const {
+  std::vector<Tensor> used_signals, terms;
+  for (size_t i = 0; i < terms_.size(); ++i) {
+    if (!signals[i]) continue;
+    used_signals.push_back(*signals[i]);
+    terms.push_back(terms_[i].value);
+  }
+  return wgan_fast::affine_scores(scores_.detach(), points_, gradients, used_signals, terms);
 }
 
 // Appends to below_activations_ the leaves that PyTorch's zeros reach from `root`.
 void CriticGraph::collect_leaves(Node* root, std::unordered_set<Node*>& visited) {
   walk(root, visited, nothing, [&](Node* node) {
     auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node);
-    if (leaf && leaf != points_) below_activations_.push_back(leaf->variable);
+    if (leaf && !point_nodes_.count(leaf)) below_activations_.push_back(leaf->variable);
     if (is_sparse_embedding(*node)) {  // its weight was appended just now
       const Node* weight = node->next_edge(0).function.get();
       auto& leaves = below_activations_;
@@ -214,7 +222,8 @@ void CriticGraph::let_go_of_inputs() {
   for (Node* layer : layers_) release_input(*layer);
 }
 
-Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
+std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(
+    const std::vector<std::optional<Tensor>>& gradients) {
   std::unordered_set<Node*> visited, alive;
   const auto cut_dead = [&](Node* node) {
     if (forward_.count(node)) return;
@@ -226,7 +235,7 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
   // refused, never partial.
   const auto cut_edges_to_points = [&](Node* node) {
     auto& edges = node->next_edges();
-    bool reaches = edges.empty() && node != points_;
+    bool reaches = edges.empty() && !point_nodes_.count(node);
     for (Edge& edge : edges) {
       if (alive.count(edge.function.get())) {
         reaches = true;
@@ -237,27 +246,40 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
     if (reaches) alive.insert(node);
   };
   if (curved_) walk(scores_.grad_fn().get(), visited, nothing, cut_edges_to_points);
-  walk(gradient.grad_fn().get(), visited, cut_dead, cut_edges_to_points);
+  std::vector<Node*> roots;
+  for (const auto& gradient : gradients) {
+    if (gradient) roots.push_back(gradient->grad_fn().get());
+  }
+  for (Node* root : roots) walk(root, visited, cut_dead, cut_edges_to_points);
   std::vector<Tensor> zeros;
-  const auto reached = surely_reached(gradient.grad_fn().get());
+  const auto reached = surely_reached(roots);
   for (const Tensor& leaf : below_activations_) {
     if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
   }
-  if (!zeros.empty()) return WithZeros::apply(gradient, at::TensorList(zeros));
-  // With a frozen critic, PyTorch's penalty still requires grad (and its backward computes nothing); so does this one.
-  return gradient.requires_grad() ? gradient : gradient.detach().requires_grad_();
+  std::vector<std::optional<Tensor>> result = gradients;
+  for (auto& gradient : result) {
+    if (!gradient) continue;
+    if (!zeros.empty()) {
+      gradient = WithZeros::apply(*gradient, at::TensorList(zeros));
+      zeros.clear();
+    } else if (!gradient->requires_grad()) {
+      // With a frozen critic, PyTorch's penalty still requires grad (and its backward computes nothing); so does this.
+      gradient = gradient->detach().requires_grad_();
+    }
+  }
+  return result;
 }
 
 // The nodes that certainly receive a gradient when the penalty is differentiated. Curved nodes and backwards of
 // backwards may return an undefined gradient, so paths through them do not count.
-std::unordered_set<Node*> CriticGraph::surely_reached(Node* root) const {
+std::unordered_set<Node*> CriticGraph::surely_reached(const std::vector<Node*>& roots) const {
   const auto passes_on = [&](Node& node) {
     if (is_layer(node) || is_piecewise_linear(node)) return true;
     const std::string name = node.name();
-    return forward_.count(&node) ? name.find("BackwardBackward") == std::string::npos : linearities().count(name) > 0;
+    return forward_.count(&node) ? name.find("BackwardBackward") == std::string::npos : is_known(name);
   };
   std::unordered_set<Node*> reached;
-  std::vector<Node*> next{root};
+  std::vector<Node*> next = roots;
   while (!next.empty()) {
     Node* node = next.back();
     next.pop_back();

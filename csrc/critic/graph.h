@@ -2,19 +2,34 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/function.h>
 
+#include <optional>
+#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace wgan_fast {
 
 using at::Tensor;
 using torch::autograd::Node;
+using NodePointer = decltype(std::declval<Node&>().getptr());  // PyTorch 2.11 and 2.13 differ
 
 class CriticGraph {
  public:
-  CriticGraph(const Tensor& scores, const Tensor& points);
+  explicit CriticGraph(const std::vector<Tensor>& points);
+
+  // While the critic runs: `output` is the sum of the operands, or their concatenation along `dim`, in the order of its
+  // node's inputs. What does not come from the points is kept as a term.
+  void note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands);
+  void note_concatenation(const Tensor& output, const std::vector<Tensor>& operands, int64_t dim);
+  // `output` is an activation with a plateau, which is such a term.
+  void note_plateau(const Tensor& output);
+
+  // Once it has run.
+  void close(const Tensor& scores);
 
   // Whether the gradient varies smoothly with the points; false for piecewise-linear critics.
   bool curved() const { return curved_; }
@@ -22,24 +37,50 @@ class CriticGraph {
   // Whether a part of the critic was compiled: PyTorch has no second derivative of it.
   bool compiled() const { return compiled_; }
 
+  // Whether, for fixed masks, the score of each sample is affine in this sample alone, with known terms:
+  // f(x) = <grad f, x> + sum over terms c of <signal, c>, where the signal is the gradient of f with respect to the sum
+  // that c is part of.
+  bool affine() const { return affine_; }
+
   // Frees the inputs that the layers saved, unless the critic is curved: only a derivative through curvature needs
   // them.
   void let_go_of_inputs();
 
-  // `gradient`, that of the scores at the points, without the edges along which its derivative would compute unused
+  // Where the signals of the terms are computed in the backward pass.
+  std::vector<torch::autograd::Edge> signal_edges() const;
+
+  // The scores of an affine critic as that function of the points' gradients and of the signals: their derivative
+  // shares one pass with that of a penalty on the gradients. A signal that is undefined adds nothing.
+  Tensor affine_scores(const std::vector<Tensor>& gradients, const std::vector<std::optional<Tensor>>& signals) const;
+
+  // `gradients`, those of the scores at the points, without the edges along which their derivative would compute unused
   // values. This changes the graph: it cuts edges that carry only zeros, and edges that lead to the points alone.
-  Tensor without_dead_work(const Tensor& gradient);
+  std::vector<std::optional<Tensor>> without_dead_work(const std::vector<std::optional<Tensor>>& gradients);
 
  private:
-  void collect_leaves(Node* root, std::unordered_set<Node*>& visited);
-  std::unordered_set<Node*> surely_reached(Node* root) const;
+  struct Term {
+    Node* node;
+    Tensor value;
+  };
 
+  bool comes_from_points(Node* node);
+  void keep_term(Node* node, const Tensor& value);
+  void look_for_terms(Node& node, const std::vector<size_t>& from_points);
+  void collect_leaves(Node* root, std::unordered_set<Node*>& visited);
+  std::unordered_set<Node*> surely_reached(const std::vector<Node*>& roots) const;
+
+  std::vector<Tensor> points_;
   Tensor scores_;  // keeps the nodes alive
-  Node* points_;
+  std::vector<NodePointer> accumulators_;  // a tensor has a weak pointer alone
+  std::unordered_set<Node*> point_nodes_;
+  // While the critic runs: visited nodes, those that come from the points, and what was noted of a node.
+  std::unordered_set<Node*> seen_, seen_on_path_;
+  std::unordered_map<Node*, std::pair<NodePointer, Tensor>> noted_;
   std::unordered_set<Node*> forward_, on_path_;
   std::vector<Node*> layers_;              // on the path, reached through their input
+  std::vector<Term> terms_;
   std::vector<Tensor> below_activations_;  // leaves that PyTorch's zeros reach
-  bool curved_ = false, compiled_ = false;
+  bool curved_ = false, compiled_ = false, affine_ = true;
 };
 
 }  // namespace wgan_fast

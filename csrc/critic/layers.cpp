@@ -20,11 +20,12 @@ using torch::autograd::variable_list;
 
 // release_input frees every saved variable, so only the input is one. The weight is in saved_data, and saved_weight
 // checks its version.
-void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight, bool has_bias = false) {
+void save_layer(AutogradContext* context, const Tensor& input, const Tensor& weight,
+                const std::optional<Tensor>& bias = std::nullopt) {
   context->set_materialize_grads(false);
   context->save_for_backward({input});
   context->saved_data["weight"] = weight;
-  context->saved_data["has_bias"] = has_bias;
+  if (bias) context->saved_data["bias"] = *bias;
   if (!weight.is_inference()) context->saved_data["version"] = weight._version();
 }
 
@@ -51,7 +52,7 @@ Tensor saved_input(AutogradContext* context) {
 }
 
 bool needs_bias_grad(AutogradContext* context) {
-  return context->saved_data["has_bias"].toBool() && context->needs_input_grad(2);
+  return context->saved_data.count("bias") && context->needs_input_grad(2);
 }
 
 // y = x W^T + b
@@ -60,7 +61,7 @@ class Linear : public torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save_layer(context, input, weight, bias.has_value());
+    save_layer(context, input, weight, bias);
     const Tensor x = rows(input, weight.size(1));
     const Tensor y = bias ? at::addmm(*bias, x, weight.t()) : x.mm(weight.t());
     std::vector<int64_t> sizes = input.sizes().vec();
@@ -144,7 +145,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, const Geometry& g) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    save_layer(context, input, weight, bias.has_value());
+    save_layer(context, input, weight, bias);
     context->saved_data["geometry"] = g.pack();
     context->saved_data["input_sizes"] = input.sizes().vec();
     if (is_narrow(input, weight, bias, g)) return narrow_transposed_convolution(input, weight, g);
@@ -300,6 +301,21 @@ bool is(const Node& node) {
 bool is_layer(const Node& node) { return is<Linear>(node) || is<Convolution>(node) || is<PReLU>(node); }
 
 bool is_prelu(const Node& node) { return is<PReLU>(node); }
+
+Tensor layer_bias(Node& layer) {
+  const auto bias_of = [](const auto& saved) {
+    const auto bias = saved.find("bias");
+    return bias == saved.end() ? Tensor() : bias->second.toTensor();
+  };
+  if (is<Linear>(layer)) return bias_of(static_cast<CppNode<Linear>&>(layer).ctx_.saved_data);
+  if (!is<Convolution>(layer)) return Tensor();
+  auto& saved = static_cast<CppNode<Convolution>&>(layer).ctx_.saved_data;
+  const Tensor bias = bias_of(saved);
+  if (!bias.defined()) return bias;
+  std::vector<int64_t> per_channel(saved["weight"].toTensor().dim() - 1, 1);
+  per_channel[0] = bias.size(0);
+  return bias.view(per_channel);
+}
 
 template <class Function>
 void release_input_of(Node& layer) {

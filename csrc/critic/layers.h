@@ -29,6 +29,9 @@ bool is_plain(const Tensor& tensor);
 bool is_layer(const Node& node);
 bool is_prelu(const Node& node);
 
+// The bias of such a layer, shaped so that it broadcasts to the output; undefined without one.
+Tensor layer_bias(Node& layer);
+
 // Frees the input that a layer saved. Its weight's gradient can no longer be computed; differentiating raises.
 void release_input(Node& layer);
 

@@ -178,6 +178,7 @@ class Activation : public torch::autograd::Function<Activation> {
       std::tie(y, *mask) = dispatch_piecewise_linear(x, negative_slope, lower, upper);
     }
     save(context, *mask, negative_slope, x.strides());
+    context->saved_data["plateau"] = lower != 0 || std::isfinite(upper);
     return y;
   }
 
@@ -221,6 +222,18 @@ void implement(torch::Library& library) {
 bool is_piecewise_linear(const torch::autograd::Node& node) {
   return typeid(node) == typeid(torch::autograd::CppNode<Activation>) ||
          typeid(node) == typeid(torch::autograd::CppNode<ApplyMask>);
+}
+
+bool has_plateau(const torch::autograd::Node& node) {
+  if (typeid(node) != typeid(torch::autograd::CppNode<Activation>)) return false;
+  const auto& saved = static_cast<const torch::autograd::CppNode<Activation>&>(node).ctx_.saved_data;
+  return saved.at("plateau").toBool();
+}
+
+Tensor plateau_of(torch::autograd::Node& node, const Tensor& y) {
+  auto& context = static_cast<torch::autograd::CppNode<Activation>&>(node).ctx_;
+  const Tensor mask = context.get_saved_variables()[0];
+  return dispatch_apply_mask(y, ~mask, 0.0, context.saved_data["stride"].toIntVector());
 }
 
 TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }

@@ -17,4 +17,10 @@ at::Tensor dispatch_apply_mask(const at::Tensor& x, const at::Tensor& mask, doub
 // Whether the node is the backward of one of these operators.
 bool is_piecewise_linear(const torch::autograd::Node& node);
 
+// Whether it is that of an activation with a bound that is not 0, as hardtanh has.
+bool has_plateau(const torch::autograd::Node& node);
+
+// The part of the output y of such an activation that does not come from its input: y where y is at a bound, else 0.
+at::Tensor plateau_of(torch::autograd::Node& node, const at::Tensor& y);
+
 }  // namespace wgan_fast

@@ -1,4 +1,4 @@
-"""The gradient of a critic's scores with respect to its input, differentiable again without dead work."""
+"""One evaluation of a critic: its scores and their gradient with respect to its input, differentiable again."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
@@ -16,55 +17,90 @@ from wgan_fast._library import extension
 from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
 
 
-def input_gradient(
+Points = tuple[Tensor, ...]
+
+
+def evaluate(
     critic: Callable[..., Tensor],
-    points: Tensor,
+    points: Points,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    scaler: torch.amp.GradScaler | None,
-) -> Tensor:
-    """The gradient of the sum of the scores with respect to the points, with a graph if gradients are enabled.
+    scaler: torch.amp.GradScaler | None = None,
+    *,
+    scored: bool = False,
+) -> tuple[Tensor, Points]:
+    """The scores at the points, and the gradient of their sum with respect to the points.
+
+    With gradients enabled, the gradient is differentiable with respect to everything but the points; with ``scored``
+    the scores are too. Both together cost 4 forwards with their derivative where the critic is affine in each sample
+    for fixed masks (see ``CriticGraph.affine``), and 6 elsewhere.
 
     ``scaler`` scales the backward pass through a float16 critic, against overflow and underflow.
     """
     if torch._C._are_functorch_transforms_active():
-        return _input_gradient_in_transform(critic, points, args, kwargs, scaler)
+        return _evaluate_in_transform(critic, points, args, kwargs, scaler)
     create_graph = torch.is_grad_enabled()
+    scored = scored and create_graph
     if torch.is_inference_mode_enabled():  # autograd cannot save inference tensors
         args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
     with grad_mode(True):
-        points.requires_grad_()
-        scores, graph = _scores_and_graph(critic, points, args, kwargs)
-        gradient = None
-        if scores.requires_grad:
+        for point in points:
+            point.requires_grad_()
+        scores, graph = _scores_and_graph(critic, points, args, kwargs, scored)
+        if not scores.requires_grad:
+            raise _no_dependence()
+        edges = graph.signal_edges() if scored and graph.affine and scaler is None else None
+        if not scored or edges is not None:
             graph.let_go_of_inputs()
-            # Autocast is for the forward alone; the dtypes of the backward follow from those of the forward.
-            with without_autocast(points.device.type):
-                (gradient,) = torch.autograd.grad(
-                    scores, points, _scaled_ones(scores, scaler), create_graph=create_graph, allow_unused=True
-                )
-                if gradient is not None:
-                    gradient = _unscaled(gradient, scaler)
-            if create_graph and gradient is not None:
-                gradient = graph.without_dead_work(gradient)
-    if gradient is None:
-        raise ArgumentValueError(
-            "critic", "its scores do not depend on the samples, so there is no gradient to penalise"
+        wanted = [*points, *(GradientEdge(*edge) for edge in edges or ())]
+        # Autocast is for the forward alone; the dtypes of the backward follow from those of the forward.
+        with without_autocast(points[0].device.type):
+            seeds = _scaled_ones(scores, scaler)
+            found = torch.autograd.grad(scores, wanted, seeds, create_graph=create_graph, allow_unused=True)
+            gradients = [None if one is None else _unscaled(one, scaler) for one in found[: len(points)]]
+        if all(gradient is None for gradient in gradients):
+            raise _no_dependence()
+        if create_graph:
+            gradients = graph.without_dead_work(gradients)
+        full = tuple(
+            torch.zeros_like(point) if gradient is None else gradient
+            for point, gradient in zip(points, gradients, strict=True)
         )
-    return gradient
+        if edges is not None:
+            scores = graph.affine_scores(full, found[len(points) :])
+        return scores if scored else scores.detach(), full
 
 
-def _input_gradient_in_transform(
+def evaluate_with_history(
+    critic: Callable[..., Tensor], points: Points, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Points]:
+    """As :func:`evaluate`, differentiable with respect to the points and what they were computed from as well."""
+    scores = _scores(critic, points, args, kwargs)
+    if not scores.requires_grad:
+        raise _no_dependence()
+    with without_autocast(points[0].device.type):
+        found = torch.autograd.grad(
+            scores, points, torch.ones_like(scores), create_graph=True, allow_unused=True, materialize_grads=True
+        )
+    return scores, found
+
+
+def _no_dependence() -> ArgumentValueError:
+    return ArgumentValueError("critic", "its scores do not depend on the samples, so there is no gradient to penalise")
+
+
+def _evaluate_in_transform(
     critic: Callable[..., Tensor],
-    points: Tensor,
+    points: Points,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     scaler: torch.amp.GradScaler | None,
-) -> Tensor:
+) -> tuple[Tensor, Points]:
     """The same inside a ``torch.func`` transform, where ``requires_grad_`` is not allowed."""
-    scores, pull_back = torch.func.vjp(lambda points: _scores(critic, points, args, kwargs), points)[:2]
-    with without_autocast(points.device.type):
-        return _unscaled(pull_back(_scaled_ones(scores, scaler))[0], scaler)
+    scores, pull_back = torch.func.vjp(lambda *points: _scores(critic, points, args, kwargs), *points)[:2]
+    with without_autocast(points[0].device.type):
+        gradients = pull_back(_scaled_ones(scores, scaler))
+        return scores, tuple(_unscaled(gradient, scaler) for gradient in gradients)
 
 
 def _scaled_ones(scores: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
@@ -83,20 +119,25 @@ _compiled_critics: WeakSet[Any] = WeakSet()
 
 
 def _scores_and_graph(
-    critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    critic: Callable[..., Tensor], points: Points, args: tuple[Any, ...], kwargs: dict[str, Any], scored: bool
 ) -> tuple[Tensor, Any]:
     """Runs the critic uncompiled, because compiled code has no second derivative in PyTorch. A critic of which only a
     submodule is compiled is recognised by its graph, and runs once more.
     """
+
+    def run() -> tuple[Tensor, Any]:
+        graph = _CriticGraph(points)
+        scores = _scores(critic, points, args, kwargs, graph if scored else None)
+        graph.close(scores)
+        return scores, graph
+
     if not is_compiled(critic) and not _is_in(_compiled_critics, critic):
-        scores = _scores(critic, points, args, kwargs)
-        graph = _CriticGraph(scores, points)
+        scores, graph = run()
         if not graph.compiled:
             return scores, graph
         _add(_compiled_critics, critic)
     with torch.compiler.set_stance("force_eager"):
-        scores = _scores(critic, points, args, kwargs)
-    graph = _CriticGraph(scores, points)
+        scores, graph = run()
     if graph.compiled:
         raise RuntimeError(
             "critic: a part of it was compiled ahead of time and has no second derivative; pass the critic that it was "
@@ -105,9 +146,11 @@ def _scores_and_graph(
     return scores, graph
 
 
-def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    with CriticLayers() as layers:
-        scores = critic(points, *args, **kwargs)
+def _scores(
+    critic: Callable[..., Tensor], points: Points, args: tuple[Any, ...], kwargs: dict[str, Any], graph: Any = None
+) -> Tensor:
+    with CriticLayers(graph) as layers:
+        scores = critic(*points, *args, **kwargs)
     check_scores("critic", scores)
     if layers.batch_statistics:
         _warn_of_batch_statistics(critic)
@@ -117,16 +160,25 @@ def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...]
 class _PyTorchGraph:
     """Takes the place of ``CriticGraph`` where the extension is missing."""
 
-    compiled = False
+    compiled = affine = False
 
-    def __init__(self, scores: Tensor, points: Tensor) -> None:
+    def __init__(self, points: Points) -> None:
+        pass
+
+    def note_sum(self, output: Tensor, operands: list[Tensor | None]) -> None:
+        pass
+
+    def note_concatenation(self, output: Tensor, operands: list[Tensor], dim: int) -> None:
+        pass
+
+    def close(self, scores: Tensor) -> None:
         pass
 
     def let_go_of_inputs(self) -> None:
         pass
 
-    def without_dead_work(self, gradient: Tensor) -> Tensor:
-        return gradient
+    def without_dead_work(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        return gradients
 
 
 _CriticGraph: Any = _PyTorchGraph if extension is None else extension.CriticGraph

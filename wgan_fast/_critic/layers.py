@@ -1,7 +1,7 @@
 """Layers for a critic inside a penalty: twice differentiable, and without dead work in double backward."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import index
 from threading import Lock
 from typing import Any
@@ -27,7 +27,14 @@ class CriticLayers(TorchFunctionMode):
     - Attention and recurrent layers run in the implementation that PyTorch can differentiate twice.
 
     Calls that the library's layers do not support (subclasses of Tensor, layouts with gaps, transforms) go to PyTorch.
+
+    Args:
+        graph: a CriticGraph, which is told of what the critic adds to what comes from the points.
     """
+
+    def __init__(self, graph: Any = None) -> None:
+        super().__init__()
+        self._graph = graph
 
     #: Whether a layer has normalised with batch statistics.
     batch_statistics = False
@@ -43,7 +50,14 @@ class CriticLayers(TorchFunctionMode):
                 output = layer(*args, **kwargs)
             except TypeError:  # PyTorch's function accepts these arguments, or raises its own error
                 output = None
+            if output is not None and self._graph is not None and func in _BOUNDED:
+                self._graph.note_plateau(output)
             return func(*args, **kwargs) if output is None else output
+        if self._graph is not None and func in _ADDING:
+            output = func(*args, **kwargs)
+            with suppress(TypeError):  # other arguments than the graph understands: it then knows no term
+                _ADDING[func](self._graph, output, *args, **kwargs)
+            return output
         if func in _ATTENTION:
             with _math_attention:
                 return func(*args, **kwargs)
@@ -155,6 +169,42 @@ def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> t
     return None if padding != "same" or any(n % 2 for n in total) else tuple(n // 2 for n in total)
 
 
+# Each takes a CriticGraph, the output of PyTorch's function and its arguments, and notes the operands of the sum.
+
+
+def _note_add(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1, out: None = None) -> None:
+    graph.note_sum(output, [_operand(input, output), _operand(other, output, alpha)])
+
+
+def _note_subtract(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1, out: None = None) -> None:
+    graph.note_sum(output, [_operand(input, output), _operand(other, output, -alpha)])
+
+
+def _note_reversed_subtract(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1) -> None:
+    graph.note_sum(output, [None if alpha == 1 else _operand(input, output), _operand(other, output)])
+
+
+def _note_matrix_product(
+    graph: Any, output: Tensor, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> None:
+    graph.note_sum(output, [_operand(input, output, beta), None, None])
+
+
+def _note_concatenation(graph: Any, output: Tensor, tensors: Any, dim: int = 0) -> None:
+    graph.note_concatenation(output, list(tensors), dim)
+
+
+def _note_padding(graph: Any, output: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> None:
+    if mode == "constant" and not value:
+        graph.note_sum(output, [])
+
+
+def _operand(value: Any, output: Tensor, factor: Any = 1) -> Tensor:
+    """``factor * value``, a number as a tensor."""
+    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=output.dtype, device=output.device)
+    return tensor if isinstance(factor, int) and factor == 1 else tensor * factor
+
+
 class _ForTheProcess:
     """A process-wide setting: entered by the first thread that needs it, left by the last."""
 
@@ -211,6 +261,19 @@ if _C is not None:
     _replace(_C.prelu, torch.prelu, Tensor.prelu)
     _replace(_rrelu, F.rrelu)
     _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
+
+#: Activations with bounds, where they are constant.
+_BOUNDED = {F.hardtanh, _nn.hardtanh, _nn.hardtanh_, F.relu6, _nn.relu6, _nn.relu6_}
+_ADDING: dict[Layer, Callable[..., None]] = {}
+for _note, _functions in (
+    (_note_add, (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)),
+    (_note_subtract, (torch.sub, torch.subtract, Tensor.sub, Tensor.sub_, Tensor.__sub__, Tensor.__isub__)),
+    (_note_reversed_subtract, (torch.rsub, Tensor.__rsub__)),
+    (_note_matrix_product, (torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)),
+    (_note_concatenation, (torch.cat, torch.concat, torch.concatenate)),
+    (_note_padding, (F.pad, torch.constant_pad_nd)),
+):
+    _ADDING.update(dict.fromkeys(_functions, _note))
 
 _LINEAR = {F.linear, torch.conv1d, torch.conv2d, torch.conv3d}
 _LINEAR |= {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}

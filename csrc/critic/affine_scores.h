@@ -1,0 +1,18 @@
+// The scores of a critic that is affine in each sample, as a function of its input gradient.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace wgan_fast {
+
+// The value `scores`, of shape (B, 1, ..., 1), whose derivative is that of
+//   f_i = sum over points <gradient_i, x_i> + sum over terms <signal_i, c>
+// with the points x constant. A pass that starts at the gradients and the signals serves a function of the gradients
+// and of the scores together: 4 forwards for the scores, the gradient and both derivatives.
+at::Tensor affine_scores(const at::Tensor& scores, const std::vector<at::Tensor>& points,
+                         const std::vector<at::Tensor>& gradients, const std::vector<at::Tensor>& signals,
+                         const std::vector<at::Tensor>& terms);
+
+}  // namespace wgan_fast
