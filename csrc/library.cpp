@@ -77,6 +77,7 @@ PYBIND11_MODULE(_C, module) {
   layer("leaky_relu_", leaky_relu_, input, slope);
   layer("hardtanh", hardtanh, input, min_val, max_val, inplace);
   layer("hardtanh_", hardtanh_, input, min_val, max_val);
+  module.def("has_hooks", [](const Tensor& leaf) { return accumulation_has_hooks(leaf); });
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const std::vector<Tensor>&>(), py::arg("points"))
       .def("note_sum", &CriticGraph::note_sum)

@@ -18,9 +18,11 @@ ones = functools.partial(torch.ones, dtype=torch.float64)
 
 
 def graph_of(critic: Callable[[Tensor], Tensor], points: Tensor) -> Any:
-    with CriticLayers():
+    graph = extension.CriticGraph([points])
+    with CriticLayers(graph):
         scores = critic(points)
-    return extension.CriticGraph(scores, points)
+    graph.close(scores, True)
+    return graph
 
 
 LINEAR: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,9 +13,20 @@ from wgan_fast.losses import (
     generator_loss,
     minimax_generator_loss,
     non_saturating_generator_loss,
+    relativistic_critic_loss,
+    relativistic_generator_loss,
 )
 from wgan_fast.ops import clip_weights_, interpolate
-from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
+from wgan_fast.penalties import (
+    dragan_penalty,
+    finite_difference_penalty,
+    gradient_penalty,
+    input_gradient,
+    r1_penalty,
+    r1_r2_penalty,
+    r2_penalty,
+    wgan_div_penalty,
+)
 from wgan_fast.step import CriticStep, GeneratorStep
 
 __all__ = [
@@ -31,8 +42,10 @@ __all__ = [
     "distances",
     "doctor",
     "dragan_penalty",
+    "finite_difference_penalty",
     "generator_loss",
     "gradient_penalty",
+    "input_gradient",
     "interpolate",
     "losses",
     "minimax_generator_loss",
@@ -41,8 +54,11 @@ __all__ = [
     "optim",
     "penalties",
     "r1_penalty",
+    "r1_r2_penalty",
     "r2_penalty",
     "reference",
+    "relativistic_critic_loss",
+    "relativistic_generator_loss",
     "step",
     "wgan_div_penalty",
 ]

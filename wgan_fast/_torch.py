@@ -4,12 +4,13 @@ modules, DTensors, warnings.
 
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from wgan_fast._checks import ArgumentTypeError, accumulate_dtype
 
@@ -48,12 +49,17 @@ def to_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> T
 
 def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     """For each submodule, whether it is in training mode, and its dropout probability if it has one."""
+    return tuple((part.training, _dropout(part)) for part in module.modules())
 
-    def dropout(part: nn.Module) -> float | None:
-        p = part.__dict__.get("p")
-        return p if isinstance(p, float | int) else None
 
-    return tuple((part.training, dropout(part)) for part in module.modules())
+def draws_and_trains(module: nn.Module) -> tuple[tuple[bool, bool], ...]:
+    """For each submodule, whether it is in training mode, and whether it has a dropout probability above 0."""
+    return tuple((part.training, bool(_dropout(part))) for part in module.modules())
+
+
+def _dropout(part: nn.Module) -> float | None:
+    p = part.__dict__.get("p")
+    return p if isinstance(p, float | int) else None
 
 
 def is_compiled(network: Any) -> bool:
@@ -64,6 +70,22 @@ def is_compiled(network: Any) -> bool:
         or attributes.get("_compiled_call_impl") is not None  # module.compile()
         or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
     )
+
+
+def parametrizations_are_cached() -> bool:
+    """Inside :func:`torch.nn.utils.parametrize.cached`: weights of one computation serve several forwards."""
+    return parametrize._cache_enabled > 0
+
+
+@contextmanager
+def without_parametrization_cache() -> Iterator[None]:
+    """Computes parametrized weights anew, so that weights without a graph do not enter the cache."""
+    before = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = before
 
 
 def local_shard(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Losses of the Wasserstein GAN, and of the minimax and the non-saturating GAN."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +24,18 @@ from wgan_fast._checks import (
 )
 from wgan_fast._critic.rows import rows_are_independent
 from wgan_fast._library import is_recorded
-from wgan_fast._torch import ordinary, to_same_dtype, training_mode
-from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
+from wgan_fast._torch import draws_and_trains, ordinary, to_same_dtype
+from wgan_fast.penalties import (
+    AT_SCORED_SAMPLES,
+    dragan_penalty,
+    finite_difference_penalty,
+    gradient_penalty,
+    r1_penalty,
+    r2_penalty,
+    scores_and_penalty,
+    watching_norms,
+    wgan_div_penalty,
+)
 
 Penalty = Callable[..., Tensor]
 #: ``(real_scores, fake_scores) -> scalar``
@@ -152,6 +163,47 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     return -critic_loss(critic(real.detach()), critic(fake.detach()))
 
 
+def relativistic_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    r"""The critic's loss in the relativistic pairing GAN, with the logistic function.
+
+    .. math:: \frac{1}{B} \sum_i \log\left(1 + e^{f(\tilde{x}_i) - f(x_i)}\right)
+
+    Args:
+        real_scores: :math:`f(x)`, of any shape.
+        fake_scores: :math:`f(\tilde{x})`, of the same shape and device.
+
+    Returns, raises: as :func:`critic_loss`; also ValueError where the shapes differ.
+
+    Source: Jolicoeur-Martineau, "The relativistic discriminator", 2018, section 4.2; Huang et al., "The GAN is dead;
+    long live the GAN! A Modern GAN Baseline", 2024, equation 2.
+    """
+    return _mean(_softplus(_differences(fake_scores, real_scores)))
+
+
+def relativistic_generator_loss(fake_scores: Tensor, real_scores: Tensor) -> Tensor:
+    r"""The generator's loss in the relativistic pairing GAN.
+
+    .. math:: \frac{1}{B} \sum_i \log\left(1 + e^{f(x_i) - f(G(z_i))}\right)
+
+    Args:
+        fake_scores: :math:`f(G(z))`, of any shape.
+        real_scores: :math:`f(x)`, of the same shape and device. :class:`~wgan_fast.step.GeneratorStep` passes them
+            where it is called with ``real``.
+
+    Returns, raises, source: as :func:`relativistic_critic_loss`.
+    """
+    return _mean(_softplus(_differences(real_scores, fake_scores, "real_scores", "fake_scores")))
+
+
+def _differences(scores: Tensor, others: Tensor, name: str = "fake_scores", other_name: str = "real_scores") -> Tensor:
+    check_scores(name, scores)
+    check_scores(other_name, others)
+    check_same_shape(name, scores, other_name, others)  # pairs
+    check_same_device(name, scores, other_name, others)
+    dtype = accumulate_dtype(scores.dtype)
+    return scores.to(dtype) - others.to(dtype)
+
+
 class CriticOutput(NamedTuple):
     """What :class:`CriticLoss` returns: scalars."""
 
@@ -159,12 +211,32 @@ class CriticOutput(NamedTuple):
     wasserstein: Tensor  #: mean f(real) - mean f(fake), the estimate of the Wasserstein distance; detached
     penalty: Tensor  #: detached; 0 without one
 
-    @classmethod
-    def of(cls, terms: dict[str, Tensor]) -> "CriticOutput":
-        """The output for the terms of :meth:`CriticLoss.terms`."""
-        loss = terms["loss"]
-        penalty = terms.get("penalty", torch.zeros_like(loss))
-        return cls(loss + penalty, terms.get("wasserstein", -loss.detach()), penalty.detach())
+
+class Summand(NamedTuple):
+    """A summand of a loss, with a graph of its own, and what is reported of it."""
+
+    loss: Tensor  #: a scalar, with the graph
+    samples: int  #: in the batch
+    wasserstein: Tensor | None = None
+    penalty: Tensor | None = None
+    norms: Tensor | None = None  #: of the penalised gradients
+
+
+def report(summands: Sequence[Summand]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum of the losses, the Wasserstein estimate, the penalty and the mean norm, each 0 where there is none."""
+    loss = sum_of([summand.loss for summand in summands])
+
+    wasserstein, penalty, norms = (
+        next((value for value in values if value is not None), None)
+        for values in zip(*(summand[2:] for summand in summands), strict=True)
+    )
+    zero = torch.zeros_like(loss.detach()) if wasserstein is None or penalty is None or norms is None else loss
+    return (
+        loss,
+        zero if wasserstein is None else wasserstein,
+        zero if penalty is None else penalty,
+        zero if norms is None else norms.mean().to(loss.dtype),
+    )
 
 
 class CriticLoss(nn.Module):
@@ -179,6 +251,14 @@ class CriticLoss(nn.Module):
         penalty: any callable ``(critic, real, fake, *args) -> scalar``, for example
             ``functools.partial(gradient_penalty, weight=0.1)``; None: no penalty.
         loss: any callable ``(real_scores, fake_scores) -> scalar``, for example :func:`discriminator_loss`.
+
+    The penalties at samples that are scored, :func:`r1_penalty`, :func:`r2_penalty` and :func:`r1_r2_penalty`, share
+    the scores' forward, also as a ``functools.partial`` that binds ``weight``. :func:`dragan_penalty` and
+    :func:`finite_difference_penalty` are called with the real samples.
+
+    Attributes:
+        gradient_norms: the norms that the penalty saw in the last call, of shape (B,) for a batch of B points,
+            detached; None where it was not one of this library's.
 
     Call it with ``real`` and ``fake``, of shape (B, ...), and further arguments of the critic. Both are detached: no
     gradient reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
@@ -215,43 +295,63 @@ class CriticLoss(nn.Module):
         self.critic = critic
         self.penalty = penalty
         self.loss = loss
+        self.gradient_norms: Tensor | None = None
         # training mode -> (number of calls, whether rows are independent)
         self._probed: dict[Hashable, tuple[int, bool | None]] = {}
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
-        """The loss at real and generated samples; further arguments go to the critic untouched."""
-        return CriticOutput.of(dict(self.terms(real, fake, *args, **kwargs)))
+        """The loss at real and generated samples; further arguments go to the critic unchanged."""
+        return CriticOutput(*report(list(self.summands(real, fake, *args, **kwargs)))[:3])
 
-    def terms(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        """Yields ``(name, term)``: the ``penalty`` and the ``loss`` of the scores, whose sum is minimised; and
-        ``wasserstein`` where that is not the negative loss. Each term is computed when the iterator reaches it, so that
-        a caller who differentiates one before the next holds one graph at a time.
+    def summands(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Iterator[Summand]:
+        """Yields the summands of the loss, each computed when the iterator reaches it, so that a caller who
+        differentiates one before the next holds one graph at a time.
         """
         real, fake = _samples(real, fake)
-        if without_partial(self.penalty)[0] in (gradient_penalty, wgan_div_penalty):
+        function, bound = without_partial(self.penalty)
+        if function in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
-        # Otherwise the scores come first, as in the textbook: scoring has side effects, which depend on the order.
+        if _shares_forward(self.penalty):
+            with watching_norms() as norms:
+                real_scores, fake_scores, penalty = self._scores_and_penalty(
+                    real, fake, args, kwargs, AT_SCORED_SAMPLES[function], bound
+                )
+            loss, wasserstein = self._of_scores(real_scores, fake_scores)
+            yield Summand(loss + penalty, len(real), wasserstein, penalty.detach(), self._keep_norms(norms))
+            return
         in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
-        if in_one_batch and self.penalty is not None:
-            yield "penalty", self._penalty(real, fake)
-        yield from self._of_scores(*self._scores(real, fake, args, kwargs, in_one_batch))
-        if not in_one_batch and self.penalty is not None:
-            yield "penalty", self._penalty(real, fake, *args, **kwargs)
+        # With side effects the scores come first, as in the textbook.
+        if in_one_batch:
+            yield from self._of_penalty(function, real, fake, args, kwargs)
+        loss, wasserstein = self._of_scores(*self._scores(real, fake, args, kwargs, in_one_batch))
+        yield Summand(loss, len(real), wasserstein)
+        if not in_one_batch:
+            yield from self._of_penalty(function, real, fake, args, kwargs)
 
-    def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> list[tuple[str, Tensor]]:
+    def _keep_norms(self, norms: list[Tensor]) -> Tensor | None:
+        self.gradient_norms = norms[0] if len(norms) == 1 else torch.cat(norms) if norms else None
+        return self.gradient_norms
+
+    def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the Wasserstein estimate."""
         loss = self.loss(real_scores, fake_scores)
         check_scalar("loss", loss)
         if self.loss is critic_loss:
-            return [("loss", loss)]
-        return [("wasserstein", -critic_loss(real_scores.detach(), fake_scores.detach())), ("loss", loss)]
+            return loss, -loss.detach()
+        return loss, -critic_loss(real_scores.detach(), fake_scores.detach())
 
-    def _penalty(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        assert self.penalty is not None
-        penalty = self.penalty(self.critic, real, fake, *args, **kwargs)
+    def _of_penalty(
+        self, function: Any, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[Summand]:
+        if self.penalty is None:
+            return
+        samples = _SAMPLES_OF[function](real, fake) if function in _SAMPLES_OF else (real, fake)
+        with watching_norms() as norms:
+            penalty = self.penalty(self.critic, *samples, *args, **kwargs)
         check_scalar("penalty", penalty)
-        return penalty
+        yield Summand(penalty, len(real), None, penalty.detach(), self._keep_norms(norms))
 
     def _scores(
         self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
@@ -263,11 +363,35 @@ class CriticLoss(nn.Module):
             check_scores("critic", one)
         return scores
 
+    def _scores_and_penalty(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        at: tuple[bool, bool],
+        bound: dict[str, Any],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores of real and fake samples, and the penalty at those that ``at`` names, from one forward of each.
+
+        Not in one batch, which is as fast and takes more memory.
+        """
+        scores, penalties = [], []
+        for name, samples, penalised in zip(("real", "fake"), (real, fake), at, strict=True):
+            if penalised:
+                found, penalty = scores_and_penalty(name, self.critic, samples, args, kwargs, **bound)
+                penalties.append(penalty)
+            else:
+                found = self.critic(samples, *args, **kwargs)
+                check_scores("critic", found)
+            scores.append(found)
+        return scores[0], scores[1], sum_of(penalties)
+
     def _in_one_batch(self, real: Tensor, fake: Tensor) -> bool:
         module = module_of(self.critic)
         if module is None or torch.compiler.is_compiling():
             return False
-        mode = training_mode(module)
+        mode = draws_and_trains(module)
         calls, independent = self._probed.get(mode, (0, None))
         calls += 1
         # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
@@ -283,14 +407,27 @@ def _check_penalty(penalty: Any) -> None:
     if penalty is not None and not callable(penalty):
         wanted = "a callable, such as functools.partial(gradient_penalty, weight=10.0), or None"
         raise ArgumentTypeError("penalty", f"expected {wanted}, got {type(penalty).__name__}")
-    function, _ = without_partial(penalty)
-    if function in (r1_penalty, r2_penalty, dragan_penalty):
-        samples = "fake" if function is r2_penalty else "real"
-        raise ArgumentValueError(
-            "penalty",
-            f"{function.__name__} takes {samples} samples alone, and is called with both; pass "
-            f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`",
-        )
+
+
+#: The samples of penalties that are not called with real and fake ones.
+_SAMPLES_OF: dict[Any, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
+    r1_penalty: lambda real, fake: (real,),
+    r2_penalty: lambda real, fake: (fake,),
+    dragan_penalty: lambda real, fake: (real,),
+    finite_difference_penalty: lambda real, fake: (real,),
+}
+
+
+def _shares_forward(penalty: Any) -> bool:
+    """Whether it penalises scored samples, with the critic called as for the scores."""
+    function, bound = without_partial(penalty)
+    positional = getattr(penalty, "args", ()) if isinstance(penalty, partial) else ()
+    return function in AT_SCORED_SAMPLES and bound.keys() <= {"weight", "scaler"} and not positional
+
+
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Their sum; of one, itself."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).sum(0)
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from wgan_fast._checks import (
     ArgumentTypeError,
     ArgumentValueError,
+    check_batch,
     check_callable,
     check_scalar,
     check_scores,
@@ -20,10 +22,21 @@ from wgan_fast._checks import (
     without_partial,
 )
 from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
-from wgan_fast._step.optimization import Optimization, broadcast
-from wgan_fast._torch import training_mode, warn_user, without_autocast
-from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss
-from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
+from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
+from wgan_fast._torch import parametrizations_are_cached, training_mode, warn_user, without_autocast
+from wgan_fast.losses import (
+    CriticLoss,
+    CriticOutput,
+    Penalty,
+    ScoreLoss,
+    Summand,
+    critic_loss,
+    generator_loss,
+    relativistic_generator_loss,
+    report,
+    sum_of,
+)
+from wgan_fast.penalties import SCALED_PENALTIES, gradient_penalty
 
 __all__ = ["BACKENDS", "CriticStep", "GeneratorStep", "Samples"]
 
@@ -33,8 +46,6 @@ Samples = Tensor | Callable[[], Tensor]
 
 class _Step:
     """Common to both steps: a loss, its gradients with respect to the optimizer's parameters, an update of these."""
-
-    _batch_size: int  # in the last call
 
     def __init__(self, networks: tuple[Any, ...], optimization: Optimization, backend: str) -> None:
         self._networks, self._optimization = networks, optimization
@@ -59,12 +70,12 @@ class _Step:
         """The number of updates that were skipped because a gradient was not finite. Waits for the device."""
         return self._optimization.skipped.total()
 
-    def _terms(self, *inputs: Any) -> Iterator[tuple[str, Tensor]]:
-        """Yields the names and terms of the loss; each term is computed when the iterator reaches it."""
+    def _summands(self, *inputs: Any) -> Iterator[Summand]:
+        """Yields the summands of the loss; each is computed when the iterator reaches it."""
         raise NotImplementedError
 
-    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
-        """The statistics that the step returns, computed from the terms."""
+    def _report(self, summands: list[Summand]) -> Tensor:
+        """The statistics that the step returns, a vector."""
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
@@ -81,40 +92,51 @@ class _Step:
         return statistics
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
-        """Statistics, gradients, batch size. The graph of each term is freed before the next term is computed."""
+        """Statistics, gradients, batch size. The graph of each summand is freed before the next one is computed."""
         parameters = self._optimization.parameters()
         if not parameters:
             raise ArgumentValueError("optimizer", "all of its parameters are frozen")
-        at_once = any(map(_has_hooks, parameters))  # hooks must see the whole gradient
-        terms: dict[str, Tensor] = {}
+        at_once = self._must_be_differentiated_at_once(parameters, inputs)
+        summands: list[Summand] = []
         try:
-            for name, term in self._terms(*inputs):
-                if not terms:  # after the first forward, which checks arguments; frees memory for the new gradients
+            for summand in self._summands(*inputs):
+                if not summands:  # after the first forward, which checks arguments; frees memory for the new gradients
                     self._forget_gradients()
-                terms[name] = term if at_once else self._backward(term, parameters)
+                if not at_once:
+                    self._backward(summand.loss, parameters)
+                    summand = summand._replace(loss=summand.loss.detach())
+                summands.append(summand)
             if at_once:
-                minimised = [term for term in terms.values() if term.requires_grad]
-                self._backward(torch.stack(minimised).sum(), parameters)
+                self._backward(sum_of([s.loss for s in summands if s.loss.requires_grad]), parameters)
         except BaseException:
-            if terms:  # leave no gradient of some terms alone
+            if summands:  # leave no gradient of some summands alone
                 self._forget_gradients()
             raise
         gradients = [parameter.grad for parameter in parameters]
         if all(gradient is None for gradient in gradients):
             raise ArgumentValueError("optimizer", "the loss depends on none of its parameters")
-        return self._statistics(terms).detach(), gradients, self._batch_size
+        return self._report(summands).detach(), gradients, summands[0].samples
+
+    def _must_be_differentiated_at_once(self, parameters: list[Tensor], inputs: Any) -> bool:
+        """Whether summands share a graph, or a hook must see the whole gradient: once for each parameter."""
+        leaves = tree_leaves(inputs)
+        return (
+            any(map(has_hooks, parameters))
+            or parametrizations_are_cached()
+            or any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in leaves)
+            or any(map(_holds_a_graph, self._modules()))
+        )
 
     def _forget_gradients(self) -> None:
         for parameter in self._optimization.parameters(frozen=True):
             parameter.grad = None
 
-    def _backward(self, term: Tensor, parameters: list[Tensor]) -> Tensor:
-        """Accumulates the term's gradients and frees its graph. Returns the detached term."""
-        if term.requires_grad:  # a lazy penalty is a constant in some steps
-            loss = term if self._optimization.scaler is None else self._optimization.scaler.scale(term)
+    def _backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
+        """Accumulates the gradients of a summand, and frees its graph."""
+        if loss.requires_grad:  # a lazy penalty is a constant in some steps
+            loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
             with without_autocast(loss.device.type):
                 loss.backward(inputs=parameters)
-        return term.detach()
 
     def _state(self) -> Hashable:
         """What a capture or a trace freezes beside the inputs; a change requires a new one."""
@@ -161,8 +183,8 @@ class CriticStep(_Step):
         backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced as
             one graph and compiled; or ``"auto"``, a CUDA graph where possible, else eager, with a warning if a capture
             fails. The attribute ``backend`` holds the choice, and ``reason`` the reason for it.
-        scaler: None, or a GradScaler for float16 under autocast. The step passes it on to :func:`gradient_penalty` and
-            :func:`wgan_div_penalty`; bind it to other penalties yourself.
+        scaler: None, or a GradScaler for float16 under autocast. The step passes it on to this library's penalties;
+            bind it to others yourself.
         process_group: None, or the processes that train together, each with samples of its own. Parameters are copied
             from the first process at construction. Gradients and statistics are averaged over all samples in one
             all-reduce, also where the processes have different numbers of samples.
@@ -177,6 +199,10 @@ class CriticStep(_Step):
 
     A CUDA graph or compiled code is made anew for new shapes, for a learning rate that is a changed number rather than
     a tensor, and for another training mode.
+
+    Attributes:
+        gradient_norm: the mean norm of the gradients that the penalty saw in the last call, a scalar on the device; 0
+            where it was not one of this library's.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -218,20 +244,20 @@ class CriticStep(_Step):
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:
         """Updates the critic. Returns loss, Wasserstein estimate and penalty, computed before the update."""
-        return CriticOutput(*self._step(real, fake, args, kwargs).unbind())
+        loss, wasserstein, penalty, self.gradient_norm = self._step(real, fake, args, kwargs).unbind()
+        return CriticOutput(loss, wasserstein, penalty)
 
-    def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
+    def _summands(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[Summand]:
         with torch.no_grad():
             fake = _samples("fake", fake)
         if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
             raise ArgumentValueError(
                 "fake", f"expected {len(real)} samples, as many as real, with a process group, got {len(fake)}"
             )
-        yield from self._critic_loss.terms(real, fake, *args, **kwargs)
-        self._batch_size = len(real)
+        yield from self._critic_loss.summands(real, fake, *args, **kwargs)
 
-    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
-        return torch.stack(CriticOutput.of(terms))
+    def _report(self, summands: list[Summand]) -> Tensor:
+        return torch.stack(report(summands))
 
 
 class GeneratorStep(_Step):
@@ -247,7 +273,9 @@ class GeneratorStep(_Step):
         backend, scaler, process_group: as for :class:`CriticStep`.
 
     Call it with ``latent``, a tensor or a function without arguments that draws one, and further arguments of both
-    generator and critic (labels, say). Returns the detached loss, without waiting for the device.
+    generator and critic (labels, say). With ``real=samples`` the loss is called with two arguments, the scores of the
+    generated and those of the real samples, as :func:`~wgan_fast.losses.relativistic_generator_loss` needs. Returns the
+    detached loss, without waiting for the device.
 
     Errors, skipped updates and captures are as for :class:`CriticStep`.
 
@@ -260,7 +288,7 @@ class GeneratorStep(_Step):
         critic: Callable[..., Tensor],
         optimizer: torch.optim.Optimizer,
         *,
-        loss: Callable[[Tensor], Tensor] = generator_loss,
+        loss: Callable[..., Tensor] = generator_loss,
         backend: str = "auto",
         scaler: torch.amp.GradScaler | None = None,
         process_group: "dist.ProcessGroup | None" = None,
@@ -274,21 +302,27 @@ class GeneratorStep(_Step):
             raise ArgumentValueError("optimizer", "expected the generator's parameters, got some of the critic's")
         super().__init__((generator, critic), optimization, backend)
 
-    def __call__(self, latent: Samples, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, latent: Samples, *args: Any, real: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Updates the generator. Returns its loss, computed before the update."""
-        return self._step(latent, args, kwargs).squeeze(0)
+        if real is None and without_partial(self._loss)[0] is relativistic_generator_loss:
+            raise ArgumentValueError("real", "expected the real samples that the loss compares with, got None")
+        return self._step(latent, real, args, kwargs).squeeze(0)
 
-    def _terms(self, latent: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
+    def _summands(self, latent: Samples, real: Tensor | None, args: Any, kwargs: Any) -> Iterator[Summand]:
         fake = self._generator(_samples("latent", latent), *args, **kwargs)
-        scores = self._critic(fake, *args, **kwargs)
-        check_scores("critic", scores)
-        loss = self._loss(scores)
+        scores = [self._critic(fake, *args, **kwargs)]
+        if real is not None:
+            check_batch("real", real)
+            with torch.no_grad():
+                scores.append(self._critic(real, *args, **kwargs))
+        for one in scores:
+            check_scores("critic", one)
+        loss = self._loss(*scores)
         check_scalar("loss", loss)
-        yield "loss", loss
-        self._batch_size = len(fake)
+        yield Summand(loss, len(fake))
 
-    def _statistics(self, terms: dict[str, Tensor]) -> Tensor:
-        return terms["loss"].reshape(1)
+    def _report(self, summands: list[Summand]) -> Tensor:
+        return summands[0].loss.reshape(1)
 
 
 @contextmanager
@@ -321,8 +355,14 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _has_hooks(parameter: Tensor) -> bool:
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+def _holds_a_graph(module: nn.Module) -> bool:
+    """Whether a submodule holds a tensor that was computed with a graph, a weight say."""
+    return any(
+        isinstance(value, Tensor) and value.grad_fn is not None
+        for part in module.modules()
+        for values in (part.__dict__.values(), part._buffers.values())
+        for value in values
+    )
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:
@@ -331,4 +371,4 @@ def _generators(penalty: Any) -> list[torch.Generator]:
 
 def _takes_scaler(penalty: Any) -> bool:
     function, keywords = without_partial(penalty)
-    return function in (gradient_penalty, wgan_div_penalty) and "scaler" not in keywords
+    return function in SCALED_PENALTIES and "scaler" not in keywords

@@ -29,27 +29,32 @@ Tensor term_gradient(const Tensor& numbers, const Tensor& signal, const Tensor& 
   }
   const auto type = accumulate_type(signal.scalar_type());
   const Tensor sums = summed.empty() ? signal.to(type) : signal.sum(summed, /*keepdim=*/true, type);
-  return (for_each_sample(numbers, sums) * sums).sum_to_size(term.sizes()).to(term.scalar_type());
+  const Tensor per_sample = for_each_sample(numbers, sums).to(type);
+  const bool one_for_all_samples = sums.dim() > 0 && (missing > 0 || term.size(0) == 1);
+  const Tensor total = one_for_all_samples  // a product needs no buffer
+                           ? sums.flatten(1).t().mv(per_sample.flatten())
+                           : (per_sample * sums).sum_to_size(term.sizes());
+  return total.reshape(term.sizes()).to(term.scalar_type());
 }
 
 class AffineScores : public torch::autograd::Function<AffineScores> {
  public:
-  // The lists are one, with their lengths: points, gradients, signals, terms.
-  static Tensor forward(AutogradContext* context, const Tensor& scores, int64_t points, int64_t terms,
-                        const at::TensorList& tensors) {
+  static Tensor forward(AutogradContext* context, const Tensor& scores, const at::TensorList& points,
+                        const at::TensorList& /*gradients*/, const at::TensorList& signals,
+                        const at::TensorList& terms) {
     context->set_materialize_grads(false);
-    context->save_for_backward(tensors.vec());
-    context->saved_data["points"] = points;
-    context->saved_data["terms"] = terms;
+    variable_list saved = points.vec();  // the gradients are like them, and need not be saved
+    for (const auto& list : {signals, terms}) saved.insert(saved.end(), list.begin(), list.end());
+    context->save_for_backward(saved);
+    context->saved_data["points"] = static_cast<int64_t>(points.size());
     return scores.clone();
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const int64_t points = context->saved_data["points"].toInt(), terms = context->saved_data["terms"].toInt();
-    const auto tensors = context->get_saved_variables();
-    constexpr int64_t before = 3;  // results for the scores and the two lengths
-    variable_list result(before + tensors.size());
-    const auto needs_grad = [&](int64_t i) { return context->needs_input_grad(1 + i); };  // counts tensors alone
+    const auto saved = context->get_saved_variables();
+    const int64_t points = context->saved_data["points"].toInt();
+    const int64_t terms = (static_cast<int64_t>(saved.size()) - points) / 2;
+    variable_list result(1 + 2 * points + 2 * terms);  // scores, points, gradients, signals, terms
     if (!grads[0].defined()) return result;
     const Tensor& grad = grads[0];
     // The score's derivative with respect to `signal` is `other`, which broadcasts to it.
@@ -57,19 +62,14 @@ class AffineScores : public torch::autograd::Function<AffineScores> {
       return (for_each_sample(grad, signal) * other).to(signal.scalar_type()).expand(signal.sizes());
     };
     for (int64_t i = 0; i < points; ++i) {
-      const int64_t gradient = points + i;
-      if (needs_grad(gradient)) {
-        result[before + gradient] = with_respect_to(tensors[gradient], tensors[i]);
-      }
+      const int64_t gradient = 1 + points + i;
+      if (context->needs_input_grad(gradient)) result[gradient] = with_respect_to(saved[i], saved[i]);
     }
     for (int64_t i = 0; i < terms; ++i) {
-      const int64_t signal = 2 * points + i, term = signal + terms;
-      if (needs_grad(signal)) {
-        result[before + signal] = with_respect_to(tensors[signal], tensors[term]);
-      }
-      if (needs_grad(term)) {
-        result[before + term] = term_gradient(grad, tensors[signal], tensors[term]);
-      }
+      const Tensor &signal = saved[points + i], &term = saved[points + terms + i];
+      const int64_t of_signal = 1 + 2 * points + i, of_term = of_signal + terms;
+      if (context->needs_input_grad(of_signal)) result[of_signal] = with_respect_to(signal, term);
+      if (context->needs_input_grad(of_term)) result[of_term] = term_gradient(grad, signal, term);
     }
     return result;
   }
@@ -79,11 +79,10 @@ class AffineScores : public torch::autograd::Function<AffineScores> {
 
 Tensor affine_scores(const Tensor& scores, const std::vector<Tensor>& points, const std::vector<Tensor>& gradients,
                      const std::vector<Tensor>& signals, const std::vector<Tensor>& terms) {
-  std::vector<Tensor> tensors;
-  for (const Tensor& point : points) tensors.push_back(point.detach());
-  for (const auto* list : {&gradients, &signals, &terms}) tensors.insert(tensors.end(), list->begin(), list->end());
-  return AffineScores::apply(scores, static_cast<int64_t>(points.size()), static_cast<int64_t>(terms.size()),
-                             at::TensorList(tensors));
+  std::vector<Tensor> constant;
+  for (const Tensor& point : points) constant.push_back(point.detach());
+  return AffineScores::apply(scores, at::TensorList(constant), at::TensorList(gradients), at::TensorList(signals),
+                             at::TensorList(terms));
 }
 
 }  // namespace wgan_fast

@@ -86,6 +86,11 @@ class WithZeros : public torch::autograd::Function<WithZeros> {
 
 }  // namespace
 
+bool accumulation_has_hooks(const Tensor& leaf) {
+  const auto accumulator = torch::autograd::impl::try_get_grad_accumulator(leaf);
+  return accumulator && has_hooks(*accumulator);
+}
+
 CriticGraph::CriticGraph(const std::vector<Tensor>& points) : points_(points) {
   for (const Tensor& point : points) {
     accumulators_.push_back(torch::autograd::impl::grad_accumulator(point));
@@ -97,7 +102,8 @@ CriticGraph::CriticGraph(const std::vector<Tensor>& points) : points_(points) {
 bool CriticGraph::comes_from_points(Node* root) {
   walk(root, seen_, nothing, [&](Node* node) {
     const auto& edges = node->next_edges();
-    if (std::any_of(edges.begin(), edges.end(), [&](const Edge& edge) { return seen_on_path_.count(edge.function.get()); }))
+    if (std::any_of(edges.begin(), edges.end(),
+                    [&](const Edge& edge) { return seen_on_path_.count(edge.function.get()); }))
       seen_on_path_.insert(node);
   });
   return seen_on_path_.count(root) > 0;
@@ -135,8 +141,9 @@ void CriticGraph::note_plateau(const Tensor& output) {
   if (node && has_plateau(*node)) keep_term(node.get(), plateau_of(*node, output.detach()));
 }
 
-void CriticGraph::close(const Tensor& scores) {
+void CriticGraph::close(const Tensor& scores, bool scored) {
   scores_ = scores;
+  affine_ = scored;
   on_path_ = point_nodes_;
   for (Node* node : point_nodes_) curved_ |= has_hooks(*node);
   std::vector<Node*> piecewise;
@@ -222,14 +229,16 @@ void CriticGraph::let_go_of_inputs() {
   for (Node* layer : layers_) release_input(*layer);
 }
 
-std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(
-    const std::vector<std::optional<Tensor>>& gradients) {
-  std::unordered_set<Node*> visited, alive;
+std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vector<std::optional<Tensor>>& gradients) {
+  std::unordered_set<Node*> visited, alive, below;
   const auto cut_dead = [&](Node* node) {
     if (forward_.count(node)) return;
     auto& edges = node->next_edges();
     if (sends_zeros(*node)) edges[1] = Edge();
-    if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) edges[0] = Edge();
+    if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) {
+      collect_leaves(edges[0].function.get(), below);
+      edges[0] = Edge();
+    }
   };
   // Cuts edges that reach only the points. Forward edges: all or none, so that a later d(scores)/d(points) is right or
   // refused, never partial.

@@ -17,6 +17,9 @@ using at::Tensor;
 using torch::autograd::Node;
 using NodePointer = decltype(std::declval<Node&>().getptr());  // PyTorch 2.11 and 2.13 differ
 
+// Whether a hook waits for the accumulation of the leaf's gradient.
+bool accumulation_has_hooks(const Tensor& leaf);
+
 class CriticGraph {
  public:
   explicit CriticGraph(const std::vector<Tensor>& points);
@@ -28,8 +31,8 @@ class CriticGraph {
   // `output` is an activation with a plateau, which is such a term.
   void note_plateau(const Tensor& output);
 
-  // Once it has run.
-  void close(const Tensor& scores);
+  // Once it has run. With `scored`, the scores will be differentiated too, and terms are looked for.
+  void close(const Tensor& scores, bool scored);
 
   // Whether the gradient varies smoothly with the points; false for piecewise-linear critics.
   bool curved() const { return curved_; }
@@ -70,17 +73,17 @@ class CriticGraph {
   std::unordered_set<Node*> surely_reached(const std::vector<Node*>& roots) const;
 
   std::vector<Tensor> points_;
-  Tensor scores_;  // keeps the nodes alive
+  Tensor scores_;                          // keeps the nodes alive
   std::vector<NodePointer> accumulators_;  // a tensor has a weak pointer alone
   std::unordered_set<Node*> point_nodes_;
   // While the critic runs: visited nodes, those that come from the points, and what was noted of a node.
   std::unordered_set<Node*> seen_, seen_on_path_;
   std::unordered_map<Node*, std::pair<NodePointer, Tensor>> noted_;
   std::unordered_set<Node*> forward_, on_path_;
-  std::vector<Node*> layers_;              // on the path, reached through their input
+  std::vector<Node*> layers_;  // on the path, reached through their input
   std::vector<Term> terms_;
   std::vector<Tensor> below_activations_;  // leaves that PyTorch's zeros reach
-  bool curved_ = false, compiled_ = false, affine_ = true;
+  bool curved_ = false, compiled_ = false, affine_ = false;
 };
 
 }  // namespace wgan_fast

@@ -168,9 +168,8 @@ bool keeps_rows_apart(Node& node, size_t input, int64_t batch) {
   // None of the dimensions is the first one; without any, the operator works along all of them. `stack` counts the
   // dimension that it adds.
   const auto skip_first = [&](const std::vector<int64_t>& dimensions) {
-    return !dimensions.empty() && std::none_of(dimensions.begin(), dimensions.end(), [&](int64_t dimension) {
-      return dimension == 0 || dimension <= -dims;
-    });
+    return !dimensions.empty() && std::none_of(dimensions.begin(), dimensions.end(),
+                                               [&](int64_t dimension) { return dimension == 0 || dimension <= -dims; });
   };
   switch (linearity_of(node).rows) {
     case Linearity::POINTWISE:

@@ -16,7 +16,6 @@ from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
 from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
 
-
 Points = tuple[Tensor, ...]
 
 
@@ -32,8 +31,8 @@ def evaluate(
     """The scores at the points, and the gradient of their sum with respect to the points.
 
     With gradients enabled, the gradient is differentiable with respect to everything but the points; with ``scored``
-    the scores are too. Both together cost 4 forwards with their derivative where the critic is affine in each sample
-    for fixed masks (see ``CriticGraph.affine``), and 6 elsewhere.
+    the scores are too, and without it they must not be differentiated. Both together cost 4 forwards with their
+    derivative where the critic is affine in each sample for fixed masks (see ``CriticGraph.affine``), and 6 elsewhere.
 
     ``scaler`` scales the backward pass through a float16 critic, against overflow and underflow.
     """
@@ -52,7 +51,7 @@ def evaluate(
         edges = graph.signal_edges() if scored and graph.affine and scaler is None else None
         if not scored or edges is not None:
             graph.let_go_of_inputs()
-        wanted = [*points, *(GradientEdge(*edge) for edge in edges or ())]
+        wanted: list[Any] = [*points, *(GradientEdge(*edge) for edge in edges or ())]
         # Autocast is for the forward alone; the dtypes of the backward follow from those of the forward.
         with without_autocast(points[0].device.type):
             seeds = _scaled_ones(scores, scaler)
@@ -68,7 +67,7 @@ def evaluate(
         )
         if edges is not None:
             scores = graph.affine_scores(full, found[len(points) :])
-        return scores if scored else scores.detach(), full
+        return scores if scored or create_graph else scores.detach(), full
 
 
 def evaluate_with_history(
@@ -128,7 +127,7 @@ def _scores_and_graph(
     def run() -> tuple[Tensor, Any]:
         graph = _CriticGraph(points)
         scores = _scores(critic, points, args, kwargs, graph if scored else None)
-        graph.close(scores)
+        graph.close(scores, scored)
         return scores, graph
 
     if not is_compiled(critic) and not _is_in(_compiled_critics, critic):
@@ -171,7 +170,7 @@ class _PyTorchGraph:
     def note_concatenation(self, output: Tensor, operands: list[Tensor], dim: int) -> None:
         pass
 
-    def close(self, scores: Tensor) -> None:
+    def close(self, scores: Tensor, scored: bool) -> None:
         pass
 
     def let_go_of_inputs(self) -> None:

@@ -194,7 +194,9 @@ def _note_concatenation(graph: Any, output: Tensor, tensors: Any, dim: int = 0) 
     graph.note_concatenation(output, list(tensors), dim)
 
 
-def _note_padding(graph: Any, output: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> None:
+def _note_padding(
+    graph: Any, output: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: Any = None
+) -> None:
     if mode == "constant" and not value:
         graph.note_sum(output, [])
 

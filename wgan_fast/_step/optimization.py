@@ -8,6 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, accumulate_dtype, check_number, check_scaler
+from wgan_fast._library import extension
 from wgan_fast._torch import warn_user
 from wgan_fast.ops import clip_weights_
 
@@ -144,6 +145,13 @@ class Optimization:
         elif not found_inf.item():
             self.optimizer.step()
         return found_inf
+
+
+def has_hooks(parameter: Tensor) -> bool:
+    """Whether a hook waits for the parameter's gradient, on the tensor or on the node that accumulates it."""
+    if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        return True
+    return extension is not None and extension.has_hooks(parameter)
 
 
 def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
