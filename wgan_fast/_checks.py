@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 
 class ArgumentError(Exception):
-    """A wrong argument: its name, and what was expected. As text ``name: message``."""
+    """A wrong argument: its name, and what was expected. As text ``name: message``.
+
+    Of an element of a sequence the name has the index: ``params[3]``.
+    """
 
     def __init__(self, argument: str, message: str) -> None:
-        super().__init__(argument, message)
+        Exception.__init__(self, argument, message)  # not OSError's, which would take the name for an errno
         self.argument, self.message = argument, message
 
     def __str__(self) -> str:
@@ -132,14 +135,18 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
     """Tensors that can be clipped in place. The compiled operator makes the same checks itself."""
     for i, tensor in enumerate(tensors):
         if tensor.dtype not in FLOATING:
-            raise TypeError(f"{name}[{i}]: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
+            raise ArgumentTypeError(
+                f"{name}[{i}]", f"expected float16, bfloat16, float32 or float64, got {tensor.dtype}"
+            )
         if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
-            raise ValueError(
-                f"{name}[{i}]: several of its elements share one place in memory; "
-                "pass the tensor that it was expanded from"
+            raise ArgumentValueError(
+                f"{name}[{i}]",
+                "several of its elements share one place in memory; pass the tensor that it was expanded from",
             )
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()")
+            raise ArgumentValueError(
+                f"{name}[{i}]", "an inference tensor can be changed only inside torch.inference_mode()"
+            )
 
 
 def check_callable(name: str, value: Any) -> None:
