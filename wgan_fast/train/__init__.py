@@ -18,10 +18,12 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("wgan_fast"):
             raise
         raise ModuleNotFoundError(
             f"wgan_fast.train needs {error.name}: pip install 'wgan_fast[train]'", name=error.name
         ) from error
+    globals()[name] = value
+    return value
