@@ -48,16 +48,12 @@ def train(config: Path | None = None, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     advice = "a smaller --batch-size, --width or --size may help"
     try:
-        settings = make_config(config, given)
+        with _telling_of_memory(advice):
+            trainer = Trainer(make_config(config, given))
     except (TypeError, ValueError, OSError) as error:
         _stop(_message(train, error), code=2)
-    # From here on a wrong optimizer is not the setting, but an object that fits a network of the user's badly.
+    # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
-    try:
-        with _telling_of_memory(advice):
-            trainer = Trainer(settings)
-    except (TypeError, ValueError, OSError) as error:
-        _stop(_message(train, error, known_as), code=2)
     try:
         with _telling_of_memory(advice):
             metrics = trainer.run()
