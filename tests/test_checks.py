@@ -1,5 +1,6 @@
 """The error of a wrong argument: its name and message apart, for Python and for the command line."""
 
+import math
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from wgan_fast._checks import (
     ArgumentOSError,
     ArgumentTypeError,
     ArgumentValueError,
+    check_number,
 )
 
 KINDS = {
@@ -77,3 +79,28 @@ def test_elements_and_totals_are_named(
         call()
     assert caught.value.argument == argument and isinstance(caught.value, kind)
     assert str(caught.value) == f"{argument}: {caught.value.message}"
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "message"),
+    [
+        (-1, {"minimum": 0.0}, "expected a number >= 0, got -1"),
+        (0, {"above": 0.0}, "expected a number > 0, got 0"),
+        (1.0, {"minimum": 0.0, "below": 1.0}, "expected a number >= 0 and < 1, got 1.0"),
+        (1.0, {"below": 1.0, "wanted": "a share"}, "expected a share, got 1.0"),
+        (math.nan, {"minimum": 0.0}, "expected a finite number, got nan"),
+        (10**400, {"wanted": "a share"}, f"expected a share, got {10**400}"),
+        ("1", {}, "expected a number, got str"),
+        (True, {"wanted": "a share"}, "expected a share, got bool"),
+    ],
+)
+def test_numbers(value: Any, bounds: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        check_number("x", value, **bounds)
+    assert (caught.value.argument, caught.value.message) == ("x", message)
+
+
+def test_numbers_at_their_bounds() -> None:
+    check_number("x", 0, minimum=0.0)
+    check_number("x", 1e-300, above=0.0)
+    check_number("x", 1 - 1e-15, minimum=0.0, below=1.0)

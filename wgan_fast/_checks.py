@@ -98,18 +98,32 @@ def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -
         )
 
 
-def check_number(name: str, value: Any, *, minimum: float | None = None) -> None:
-    """A finite real number."""
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    wanted: str | None = None,
+) -> None:
+    """A finite real number, at least ``minimum``, more than ``above`` and less than ``below``; ``wanted`` says so."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise ArgumentTypeError(name, f"expected a number, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected {wanted or 'a number'}, got {type(value).__name__}")
     try:
         finite = math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         finite = False
     if not finite:
-        raise ArgumentValueError(name, f"expected a finite number, got {value}")
-    if minimum is not None and value < minimum:
-        raise ArgumentValueError(name, f"expected a number >= {minimum:g}, got {value}")
+        raise ArgumentValueError(name, f"expected {wanted or 'a finite number'}, got {value}")
+    if (
+        (minimum is not None and value < minimum)
+        or (above is not None and value <= above)
+        or (below is not None and not value < below)
+    ):
+        bounds = {">=": minimum, ">": above, "<": below}
+        limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+        raise ArgumentValueError(name, f"expected {wanted or f'a number {limits}'}, got {value}")
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:
