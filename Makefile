@@ -42,10 +42,12 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(NATIVE)
 
-# The API from its docstrings, into build/docs/.
+# The API from its docstrings, into build/docs/. pdoc finds the modules that __all__ names, and all of a package without
+# __all__; the others are named here. Classes that wgan_fast.train imports at their first use are imported before.
+TRAIN = $(subst /,.,$(basename $(patsubst %/__init__.py,%,$(sort $(shell find wgan_fast/train -name '*.py')))))
 docs: venv
-	$(BIN)/pdoc --math --docformat google -o build/docs wgan_fast wgan_fast.train wgan_fast.train.data wgan_fast.train.networks wgan_fast.train.view.metrics \
-	  wgan_fast.train.view.colours wgan_fast.experiments
+	$(BIN)/python -c "from wgan_fast.train import *; from pdoc.__main__ import cli; cli()" \
+	  --math --docformat google -o build/docs wgan_fast $(filter-out wgan_fast.train wgan_fast.train.run.% wgan_fast.train.view.%,$(TRAIN))
 
 # Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
 BENCH ?= not slow and not cuda

@@ -1,5 +1,6 @@
 """`wgan-fast reproduce`: the command, the folder that it writes, and its error messages."""
 
+import errno
 import json
 import math
 import sys
@@ -166,6 +167,21 @@ def test_a_run_leaves_figure_numbers_and_page(tmp_path: Path, monkeypatch: pytes
     page = (out / "index.html").read_text()
     assert "It is so." in page and 'src="continuity.png"' in page and "does not hold" not in page
     assert "[1/1] continuity ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
+
+
+def test_a_full_disk_leaves_the_results_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "continuity", lambda seed: [Number("good", 1, 1)])
+    assert run_cli("continuity", "--out", tmp_path).exit_code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def write_half(path: Path, text: str, *args: object, **kwargs: object) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    assert run_cli("continuity", "--out", tmp_path, "--seed", 1).exit_code != 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys() and after["continuity.json"] == before["continuity.json"]
 
 
 def test_a_number_that_does_not_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,10 +329,11 @@ def test_a_run_of_several_processes_is_evaluated_by_one(digits: Path) -> None:
 def test_data_that_changed_are_told(table: Path) -> None:
     file = table.parent / "people.csv"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:100]))
-    for arguments in (["train", "--resume", "--steps", 5, "--out", table], ["evaluate", table]):
+    resumed = ["train", "--resume", "--steps", 5, "--out", table]
+    for arguments, name in ((resumed, "--data"), (["evaluate", table], f"run: the data of {table}")):
         result = cli(*arguments)
         assert result.exit_code == 2
-        assert result.stderr == f"error: --data: {file} has other columns, other units or other classes than before\n"
+        assert result.stderr == f"error: {name}: {file} has other columns, other units or other classes than before\n"
 
 
 def test_evaluate_gives_the_numbers_of_the_run(digits: Path) -> None:

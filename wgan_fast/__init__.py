@@ -42,6 +42,7 @@ __all__ = [
     "distances",
     "doctor",
     "dragan_penalty",
+    "experiments",
     "finite_difference_penalty",
     "generator_loss",
     "gradient_penalty",
@@ -60,13 +61,16 @@ __all__ = [
     "relativistic_critic_loss",
     "relativistic_generator_loss",
     "step",
+    "train",
     "wgan_div_penalty",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Imports ``bench`` and ``doctor`` when they are first used: both also run as commands."""
-    if name in ("bench", "doctor"):
+    """Imports modules when they are first used: ``bench`` and ``doctor`` also run as commands; ``experiments`` and
+    ``train`` are seldom needed, and their own modules need the packages of ``wgan_fast[train]``.
+    """
+    if name in ("bench", "doctor", "experiments", "train"):
         return importlib.import_module(f"wgan_fast.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 
 class ArgumentError(Exception):
-    """A wrong argument: its name, and what was expected. As text ``name: message``."""
+    """A wrong argument: its name, and what was expected. As text ``name: message``.
+
+    Of an element of a sequence the name has the index: ``params[3]``.
+    """
 
     def __init__(self, argument: str, message: str) -> None:
-        super().__init__(argument, message)
+        Exception.__init__(self, argument, message)  # not OSError's, which would take the name for an errno
         self.argument, self.message = argument, message
 
     def __str__(self) -> str:
@@ -95,18 +98,32 @@ def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -
         )
 
 
-def check_number(name: str, value: Any, *, minimum: float | None = None) -> None:
-    """A finite real number."""
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    wanted: str | None = None,
+) -> None:
+    """A finite real number, at least ``minimum``, more than ``above`` and less than ``below``; ``wanted`` says so."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise ArgumentTypeError(name, f"expected a number, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"expected {wanted or 'a number'}, got {type(value).__name__}")
     try:
         finite = math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         finite = False
     if not finite:
-        raise ArgumentValueError(name, f"expected a finite number, got {value}")
-    if minimum is not None and value < minimum:
-        raise ArgumentValueError(name, f"expected a number >= {minimum:g}, got {value}")
+        raise ArgumentValueError(name, f"expected {wanted or 'a finite number'}, got {value}")
+    if (
+        (minimum is not None and value < minimum)
+        or (above is not None and value <= above)
+        or (below is not None and not value < below)
+    ):
+        bounds = {">=": minimum, ">": above, "<": below}
+        limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+        raise ArgumentValueError(name, f"expected {wanted or f'a number {limits}'}, got {value}")
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:
@@ -132,14 +149,18 @@ def check_weights(name: str, tensors: Sequence[Tensor]) -> None:
     """Tensors that can be clipped in place. The compiled operator makes the same checks itself."""
     for i, tensor in enumerate(tensors):
         if tensor.dtype not in FLOATING:
-            raise TypeError(f"{name}[{i}]: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
+            raise ArgumentTypeError(
+                f"{name}[{i}]", f"expected float16, bfloat16, float32 or float64, got {tensor.dtype}"
+            )
         if any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
-            raise ValueError(
-                f"{name}[{i}]: several of its elements share one place in memory; "
-                "pass the tensor that it was expanded from"
+            raise ArgumentValueError(
+                f"{name}[{i}]",
+                "several of its elements share one place in memory; pass the tensor that it was expanded from",
             )
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(f"{name}[{i}]: an inference tensor can be changed only inside torch.inference_mode()")
+            raise ArgumentValueError(
+                f"{name}[{i}]", "an inference tensor can be changed only inside torch.inference_mode()"
+            )
 
 
 def check_callable(name: str, value: Any) -> None:

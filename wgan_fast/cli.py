@@ -1,27 +1,25 @@
-"""The command line ``wgan-fast``."""
+"""The command line ``wgan-fast``. A command imports what it alone needs when it runs."""
 
 import inspect
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
+from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
-from wgan_fast.train.data.decoder import save_samples
-from wgan_fast.train.generator import TrainedGenerator
-from wgan_fast.train.run import checkpoint
-from wgan_fast.train.run.signals import Stopped
-from wgan_fast.train.trainer import Trainer
-from wgan_fast.train.view.evaluation import SAMPLES, evaluate_run
+
+if TYPE_CHECKING:
+    from wgan_fast.train import TrainedGenerator
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
@@ -43,13 +41,20 @@ def train(config: Path | None = None, **options: Any) -> None:
 
     A setting that is left out comes from --config, else from the algorithm's preset.
     """
+    with _needing_packages("train"):
+        from wgan_fast.train.run import checkpoint
+        from wgan_fast.train.run.signals import Stopped
+        from wgan_fast.train.trainer import Trainer
+
     given = {name: value for name, value in options.items() if value is not None}
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
             trainer = Trainer(make_config(config, given))
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(error), code=2)
+        _stop(_message(train, error), code=2)
+    # The settings are right. What a step says of its optimizer is of a network that the user wrote.
+    known_as = {"optimizer": "--generator or --critic"}
     try:
         with _telling_of_memory(advice):
             metrics = trainer.run()
@@ -59,8 +64,10 @@ def train(config: Path | None = None, **options: Any) -> None:
         _stop(f"stopped at step {trainer.step}; to go on: {again}", code=128 + number)
     except (OSError, FloatingPointError, ValueError) as error:
         if trainer.folder is None:  # nothing has been written
-            _stop(_as_option(error), code=2)
-        _stop(f"{trainer.folder}: {_as_option(error)}{_last_good(trainer)}", code=1)
+            _stop(_message(train, error, known_as), code=2)
+        last_good = trainer.folder / checkpoint.NAME
+        again = f"; {last_good} is from before: wgan-fast train --resume --out {trainer.folder}"
+        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{again if last_good.exists() else ''}", code=1)
     if trainer.rank == 0:
         typer.echo(_report(metrics))
         typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -107,6 +114,10 @@ def sample(
     ] = None,
 ) -> None:
     """Draw samples from a trained generator."""
+    with _needing_packages("sample"):
+        from wgan_fast.train import TrainedGenerator
+        from wgan_fast.train.data.decoder import save_samples
+
     try:
         generator = TrainedGenerator.load(run)
         number = _label(generator, label)
@@ -118,7 +129,7 @@ def sample(
         labels = labels if out.suffix.lower() in (".npz", ".csv") else None
         save_samples(out, samples, generator.decoder, labels, columns=interpolate)
     except ValueError as error:
-        _stop(_as_option(error, path="out"), code=2)
+        _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
     except OSError as error:
         _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
@@ -128,12 +139,15 @@ def sample(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     count: Annotated[
-        int, typer.Option(help="Generated and held-out samples, at most; some data have fewer.", min=2)
-    ] = SAMPLES,
+        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
+    ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
+    with _needing_packages("evaluate"):
+        from wgan_fast.train.view.evaluation import evaluate_run
+
     try:
         # Not those of the machine that trained.
         here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
@@ -141,7 +155,7 @@ def evaluate(
         with _telling_of_memory("a smaller --count may help"):
             metrics = evaluate_run(run, TrainConfig(**settings), count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_as_option(error), code=2)
+        _stop(_message(evaluate, error, {}, run), code=2)
     typer.echo(json.dumps(metrics, indent=2))
 
 
@@ -151,11 +165,14 @@ def export(
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
+    with _needing_packages("export"):
+        from wgan_fast.train import TrainedGenerator
+
     try:
         generator = TrainedGenerator.load(run)
         generator.export(out)
     except ValueError as error:
-        _stop(_as_option(error, path="out"), code=2)
+        _stop(_message(export, error, {"path": "--out"}, run), code=2)
     except OSError as error:
         _stop_writing(out, error)
     labels = ", labels (B,) of int64" if generator.classes else ""
@@ -177,15 +194,12 @@ def reproduce(
         _stop(f"name: expected all or one of {', '.join(EXPERIMENTS)}, got {name!r}", code=2)
     names = EXPERIMENTS if name == "all" else (name,)
     try:
-        from wgan_fast.experiments import reproduce as experiments  # it needs more than the other commands
+        with _needing_packages("reproduce"):
+            from wgan_fast.experiments import reproduce as experiments
 
-        experiments.prepare(names, out)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("wgan_fast"):
-            raise
-        _stop(f"reproduce needs {error.name}: pip install 'wgan_fast[train]'", code=1)
+            experiments.prepare(names, out)
     except OSError as error:
-        _stop(_as_option(error), code=2)
+        _stop(_message(reproduce, error), code=2)
     failed = []
     for i, one in enumerate(names, 1):
         typer.echo(f"[{i}/{len(names)}] {one} ... ", nl=False)
@@ -204,25 +218,35 @@ def reproduce(
         _stop("not reproduced: " + "; ".join(failed), code=1)
 
 
-def _as_option(error: Exception, **options: str) -> str:
-    """The message, with the wrong argument as its user knows it: ``--batch-size: expected ...``. ``options`` are names
-    that differ from the argument's.
+def _message(
+    command: Callable[..., None], error: Exception, known_as: Mapping[str, str] | None = None, run: Path | None = None
+) -> str:
+    """The error with its argument as the user of a command knows it: an option, ``--batch-size: expected ...``, an
+    argument, ``run: there is no ...``, or what the command reads from a run, ``run: the data of runs/x: there is ...``.
+
+    Args:
+        command: the function.
+        error: also one that names no argument.
+        known_as: what to write for arguments that are no parameters of the command.
+        run: where the command takes from what it has no option for.
     """
     if not isinstance(error, ArgumentError):
         return str(error)
-    name = options.get(error.argument, error.argument)
-    if name == "run":  # no option, but an argument of the command
-        return f"{name}: {error.message}"
-    return f"--{name.replace('_', '-')}: {error.message}"
+    name = error.argument
+    parameter = inspect.signature(command).parameters.get(name)
+    if known_as is not None and name in known_as:
+        name = known_as[name]
+    elif parameter is None:
+        cure = "; start the command in the folder where the run was trained"
+        cure = cure if run is not None and isinstance(error, FileNotFoundError) else ""
+        name = f"run: the {name.replace('_', ' ')} of {run}" if run is not None else name
+        return f"{name}: {error.message}{cure}"
+    elif any(isinstance(word, OptionInfo) for word in parameter.annotation.__metadata__):
+        name = f"--{name.replace('_', '-')}"
+    return f"{name}: {error.message}"
 
 
-def _last_good(trainer: Trainer) -> str:
-    """Where a run that failed can go on."""
-    file = (trainer.folder or Path()) / checkpoint.NAME
-    return f"; {file} is from before: wgan-fast train --resume --out {trainer.folder}" if file.exists() else ""
-
-
-def _label(generator: TrainedGenerator, label: str | None) -> int | None:
+def _label(generator: "TrainedGenerator", label: str | None) -> int | None:
     classes = generator.decoder.classes
     if label is None or (label not in classes and label.isdecimal()):
         return None if label is None else int(label)
@@ -230,6 +254,17 @@ def _label(generator: TrainedGenerator, label: str | None) -> int | None:
         wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
         raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
     return classes.index(label)
+
+
+@contextmanager
+def _needing_packages(command: str) -> Iterator[None]:
+    """Ends the command with a line where a package is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("wgan_fast"):
+            raise
+        _stop(f"{command} needs {error.name.partition('.')[0]}: pip install 'wgan_fast[train]'", code=1)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from wgan_fast._checks import (
     ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
+    check_generator,
     check_integer,
     check_number,
     check_same_device,
@@ -275,11 +276,7 @@ def sliced_wasserstein(
     check_integer("projections", projections, 1)
     check_number("power", power, minimum=1.0)
     _check_point_sets(x, y)
-    if generator is not None:
-        if not isinstance(generator, torch.Generator):
-            raise ArgumentTypeError("generator", f"expected a torch.Generator, got {type(generator).__name__}")
-        if generator.device.type != x.device.type:
-            raise ArgumentValueError("generator", f"expected one of device {x.device} as of x, got {generator.device}")
+    check_generator("generator", generator, "x", x)
     x, y = (points.to(accumulate_dtype(points.dtype)) for points in (x, y))
     directions = torch.randn(projections, x.shape[1], generator=generator, device=x.device, dtype=x.dtype)
     directions = F.normalize(directions, dim=1)
@@ -317,14 +314,14 @@ def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor
     rounding, dtype = TOTAL_TOLERANCE[p.dtype], accumulate_dtype(p.dtype)
     p, q = p.to(dtype), q.to(dtype)
     if weights is None:
-        _check_totals("p: expected probabilities that sum to one", p.sum(-1), 1.0, rounding)
-        _check_totals("q: expected probabilities that sum to one", q.sum(-1), 1.0, rounding)
+        _check_totals("p", "expected probabilities that sum to one", p.sum(-1), 1.0, rounding)
+        _check_totals("q", "expected probabilities that sum to one", q.sum(-1), 1.0, rounding)
         return p, q, None
     weights = weights.to(dtype)
     p_total, q_total, tolerance = _integral(p, weights), _integral(q, weights), max(QUADRATURE_TOLERANCE, rounding)
-    _check_totals("p: expected a density that integrates to one", p_total, 1.0, tolerance)
-    _check_totals("q: expected a density that integrates to one", q_total, 1.0, tolerance)
-    _check_totals("q: expected the integral of p", q_total, p_total, max(QUADRATURE_AGREEMENT, rounding))
+    _check_totals("p", "expected a density that integrates to one", p_total, 1.0, tolerance)
+    _check_totals("q", "expected a density that integrates to one", q_total, 1.0, tolerance)
+    _check_totals("q", "expected the integral of p", q_total, p_total, max(QUADRATURE_AGREEMENT, rounding))
     return p, q, weights
 
 
@@ -435,13 +432,13 @@ def _check_masses(name: str, masses: Tensor) -> None:
         raise ArgumentValueError(name, f"expected no negative mass, got {lowest:g}")
 
 
-def _check_totals(expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
+def _check_totals(name: str, expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
     """``expected`` begins the message; ``tolerance`` is relative."""
     totals, goals = torch.broadcast_tensors(totals.detach(), torch.as_tensor(wanted).detach().to(totals))
     off = (totals - goals).abs() > tolerance * goals
     if off.any():
         goal, total = goals[off][0], totals[off][0]
-        raise ValueError(f"{expected}, {goal:.6g} within {tolerance:.0e}, got {total:.6g}")
+        raise ArgumentValueError(name, f"{expected}, {goal:.6g} within {tolerance:.0e}, got {total:.6g}")
 
 
 def _broadcast(name: str, batch: torch.Size, others: torch.Size) -> torch.Size:
@@ -510,6 +507,6 @@ def _masses(
     if y_masses is None:
         return x_masses, (x_masses.sum(-1, keepdim=True) / m).expand(*x_masses.shape[:-1], m)
     _broadcast("y_weights", y_masses.shape[:-1], x_masses.shape[:-1])
-    expected = "y_weights: expected the total of x_weights"
-    _check_totals(expected, y_masses.sum(-1), x_masses.sum(-1), TOTAL_TOLERANCE[like.dtype])
+    totals, wanted = y_masses.sum(-1), x_masses.sum(-1)
+    _check_totals("y_weights", "expected the total of x_weights", totals, wanted, TOTAL_TOLERANCE[like.dtype])
     return x_masses, y_masses

@@ -181,7 +181,11 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     compute = operators(*devices)
     if compute is reference:
         check_weights("module_or_tensors", tensors)
-    compute.clip_weights_(tensors, bound)
+    try:
+        compute.clip_weights_(tensors, bound)
+    except (TypeError, ValueError):
+        check_weights("module_or_tensors", tensors)  # in Python too slow for every call; raises an ArgumentError
+        raise
 
 
 @register_fake("clip_weights_")
@@ -201,7 +205,7 @@ def _tensors(module_or_tensors: Any) -> list[Tensor]:
     tensors = list(module_or_tensors)
     for i, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"module_or_tensors[{i}]: expected a Tensor, got {type(tensor).__name__}")
+            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a Tensor, got {type(tensor).__name__}")
         if tensor.layout != torch.strided:
-            raise TypeError(f"module_or_tensors[{i}]: expected a dense tensor, got layout {tensor.layout}")
+            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a dense tensor, got layout {tensor.layout}")
     return tensors

@@ -248,5 +248,5 @@ def _check_group(group: Mapping[str, Any]) -> None:
 def _check_params(params: Sequence[Tensor]) -> None:
     for i, param in enumerate(params):
         if param.layout != torch.strided:
-            raise TypeError(f"params[{i}]: expected a dense tensor, got layout {param.layout}")
+            raise ArgumentTypeError(f"params[{i}]", f"expected a dense tensor, got layout {param.layout}")
     check_weights("params", params)

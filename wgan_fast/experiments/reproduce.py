@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError, ArgumentValueError
+from wgan_fast.train.run.atomic import whole_file
 
 from . import NAMES
 from .claim import Finding, Number
@@ -91,9 +92,12 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
     with _alone(seed):
         finding: Finding = module.run(seed, small=small)
     outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
-    finding.figure.savefig(out / f"{name}.png", dpi=150)
-    (out / f"{name}.json").write_text(json.dumps(_record(outcome, seed, small), indent=1, allow_nan=False) + "\n")
-    (out / "index.html").write_text(_page(out), encoding="utf-8")
+    with whole_file(out / f"{name}.png") as file:
+        finding.figure.savefig(file, dpi=150)
+    with whole_file(out / f"{name}.json") as file:
+        file.write_text(json.dumps(_record(outcome, seed, small), indent=1, allow_nan=False) + "\n")
+    with whole_file(out / "index.html") as file:
+        file.write_text(_page(out), encoding="utf-8")
     return outcome
 
 

@@ -1,14 +1,29 @@
 """The trainer. What it needs beyond the library comes with ``pip install 'wgan_fast[train]'``."""
 
-try:
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
     from wgan_fast.train.config import TrainConfig
     from wgan_fast.train.generator import TrainedGenerator
     from wgan_fast.train.trainer import Trainer
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.startswith("wgan_fast"):
-        raise
-    raise ModuleNotFoundError(
-        f"wgan_fast.train needs {error.name}: pip install 'wgan_fast[train]'", name=error.name
-    ) from error
 
 __all__ = ["TrainConfig", "TrainedGenerator", "Trainer"]
+
+_MODULES = {"TrainConfig": "config", "TrainedGenerator": "generator", "Trainer": "trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a class when it is first used: the settings and the networks need no Lightning."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("wgan_fast"):
+            raise
+        raise ModuleNotFoundError(
+            f"wgan_fast.train needs {error.name}: pip install 'wgan_fast[train]'", name=error.name
+        ) from error
+    globals()[name] = value
+    return value

@@ -1,16 +1,16 @@
 """Every setting of a run, in one place, checked before anything begins."""
 
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import torch
 import yaml
 
-from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_flag, check_integer, check_number
 from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data.sources import DATASETS
@@ -18,14 +18,32 @@ from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
 
 OPTIMIZERS = ("adam", "rmsprop")
+NORMS = ("none", "batch")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 
 
-def _setting(default: Any, words: str, *, minimum: int | None = None, fixed: bool = False, place: bool = False) -> Any:
-    """A setting with its help. ``minimum``: of an integer; ``fixed``: a run that goes on cannot change it; ``place``:
-    where a run goes and how it begins, which does not decide its result and is not written down.
+# The arguments of check_number, for settings of type float.
+_POSITIVE = {"above": 0.0, "wanted": "a number above 0"}
+_NOT_NEGATIVE = {"minimum": 0.0, "wanted": "a number of at least 0"}
+_SHARE = {"minimum": 0.0, "below": 1.0, "wanted": "a number from 0 to below 1"}
+
+
+def _setting(
+    default: Any,
+    words: str,
+    *,
+    minimum: int | None = None,
+    number: Mapping[str, Any] | None = None,
+    choices: Collection[str] | None = None,
+    fixed: bool = False,
+    place: bool = False,
+) -> Any:
+    """A setting with its help. ``minimum``: of an integer; ``number``: the range of a float; ``choices``: the accepted
+    names; ``fixed``: a run that goes on cannot change it; ``place``: where a run goes and how it begins, which does not
+    decide its result and is not written down.
     """
-    return field(default=default, metadata={"help": words, "minimum": minimum, "fixed": fixed, "place": place})
+    rules = {"minimum": minimum, "number": number, "choices": choices, "fixed": fixed, "place": place}
+    return field(default=default, metadata={"help": words, **rules})
 
 
 @dataclass(frozen=True)
@@ -36,14 +54,14 @@ class TrainConfig:
     the data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
-    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", fixed=True)
+    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
     data: str = _setting(
         "25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.", fixed=True
     )
     size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
     colour: bool | None = _setting(None, "Images with 3 channels, or with 1.", fixed=True)
     model: str | None = _setting(
-        None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.", fixed=True
+        None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.", choices=MODELS, fixed=True
     )
     generator: str | None = _setting(
         None, "A network of one's own, my.module:make_generator, called with its shape.", fixed=True
@@ -57,23 +75,25 @@ class TrainConfig:
     n_critic_boost: int = _setting(
         None, "The same in the first 25 steps and every 500th; 0 is no exception.", minimum=0
     )
-    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.", fixed=True)
-    learning_rate: float = _setting(None, "Of both networks.")
+    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True)
+    learning_rate: float = _setting(None, "Of both networks.", number=_POSITIVE)
     decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
-    beta1: float = _setting(None, "Adam's decay of the gradients' mean.")
-    beta2: float = _setting(None, "Adam's decay of the gradients' squares.")
-    penalty_weight: float = _setting(None, "Of the penalty; of wgan-div, k.")
+    beta1: float = _setting(None, "Adam's decay of the gradients' mean.", number=_SHARE)
+    beta2: float = _setting(None, "Adam's decay of the gradients' squares.", number=_SHARE)
+    penalty_weight: float = _setting(None, "Of the penalty; of wgan-div, k.", number=_NOT_NEGATIVE)
     penalty_every: int = _setting(
         1, "Updates of the critic per penalty, which weighs as many times more (lazy).", minimum=1
     )
-    clip: float | None = _setting(None, "Bound of the critic's weights.")
-    norm: str = _setting(None, "Of the named model's critic: none, batch.", fixed=True)
+    clip: float | None = _setting(None, "Bound of the critic's weights.", number=_POSITIVE)
+    norm: str = _setting(None, f"Of the named model's critic: {', '.join(NORMS)}.", choices=NORMS, fixed=True)
     latent_dimension: int = _setting(None, "Size of the generator's input.", minimum=1, fixed=True)
     width: int | None = _setting(
         None, "Units of each hidden layer, or channels, in both networks.", minimum=1, fixed=True
     )
     depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.", minimum=1, fixed=True)
-    average_decay: float = _setting(0.999, "Share of itself that the averaged generator keeps at each step.")
+    average_decay: float = _setting(
+        0.999, "Share of itself that the averaged generator keeps at each step.", number=_SHARE
+    )
     log_every: int = _setting(25, "Steps per row of metrics.jsonl.", minimum=1)
     sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.", minimum=1)
     evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.", minimum=1)
@@ -83,8 +103,8 @@ class TrainConfig:
     threads: int = _setting(1, "CPU threads that an operation may use.", minimum=1)
     workers: int = _setting(0, "Processes that read data ahead.", minimum=0)
     device: str = _setting("cpu", "cpu, cuda or cuda:N.")
-    precision: str = _setting("32", f"Of the networks: {', '.join(PRECISIONS)}.")
-    backend: str = _setting("auto", f"Of the steps: {', '.join(BACKENDS)}.")
+    precision: str = _setting("32", f"Of the networks: {', '.join(PRECISIONS)}.", choices=PRECISIONS)
+    backend: str = _setting("auto", f"Of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
@@ -92,12 +112,11 @@ class TrainConfig:
     resume: bool = _setting(False, "Go on from the last checkpoint of the folder, with its config.yaml.", place=True)
 
     def __post_init__(self) -> None:
-        self._check_choice("algorithm", tuple(ALGORITHMS))
+        for name in ("algorithm", "model"):  # the preset depends on these
+            _check_setting(name, getattr(self, name))
         for name in ("data", "device"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ArgumentTypeError(name, f"expected a name, got {getattr(self, name)!r}")
-        if self.model is not None:
-            self._check_choice("model", tuple(MODELS))
         toy = self.data in TOYS
         for name, value in preset(self.algorithm, self.data, self.model, toy=toy, faithful=self.faithful).items():
             if getattr(self, name) is None:
@@ -106,34 +125,16 @@ class TrainConfig:
 
     def _check(self) -> None:
         for setting in fields(self):
-            value, minimum = getattr(self, setting.name), setting.metadata["minimum"]
-            left_out = value is None and isinstance(None, setting.type)  # type: ignore[arg-type]
-            if minimum is not None and not left_out:
-                check_integer(setting.name, value, minimum)
+            _check_setting(setting.name, getattr(self, setting.name))
         if self.threads > (os.cpu_count() or 1):
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
-        for name in ("conditional", "faithful", "overwrite", "resume", "decay"):
-            if not isinstance(getattr(self, name), bool):
-                raise ArgumentTypeError(name, f"expected True or False, got {getattr(self, name)!r}")
-        if self.colour is not None and not isinstance(self.colour, bool):
-            raise ArgumentTypeError("colour", f"expected True or False, got {self.colour!r}")
         for name in ("generator", "critic", "features"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise ArgumentTypeError("out", f"expected a path, got {self.out!r}")
-        self._check_number("learning_rate", "a number above 0", lambda value: value > 0)
-        self._check_number("penalty_weight", "a number of at least 0", lambda value: value >= 0)
-        if self.clip is not None:
-            self._check_number("clip", "a number above 0", lambda value: value > 0)
-        for name in ("beta1", "beta2", "average_decay"):
-            self._check_number(name, "a number from 0 to below 1", lambda value: 0 <= value < 1)
-        self._check_choice("optimizer", OPTIMIZERS)
-        self._check_choice("norm", ("none", "batch"))
-        self._check_choice("precision", tuple(PRECISIONS))
-        self._check_choice("backend", BACKENDS)
         self._check_device()
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
@@ -141,18 +142,6 @@ class TrainConfig:
             raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; take bf16 or 32")
         if self.resume and self.overwrite:
             raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
-
-    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, str) or value not in choices:
-            raise ArgumentValueError(name, f"expected one of {', '.join(choices)}, got {value!r}")
-
-    def _check_number(self, name: str, wanted: str, accept: Callable[[float], bool]) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ArgumentTypeError(name, f"expected {wanted}, got {value!r}")
-        if not (math.isfinite(value) and accept(value)):
-            raise ArgumentValueError(name, f"expected {wanted}, got {value}")
 
     def _check_device(self) -> None:
         try:
@@ -173,6 +162,23 @@ class TrainConfig:
     def to_yaml(self) -> str:
         """The same as YAML, which :func:`read_settings` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _check_setting(name: str, value: Any) -> None:
+    """What the setting's field says of its value."""
+    setting = TrainConfig.__dataclass_fields__[name]
+    minimum, number, choices = (setting.metadata[rule] for rule in ("minimum", "number", "choices"))
+    kinds = get_args(setting.type) or (setting.type,)
+    if value is None and NoneType in kinds:
+        return
+    if minimum is not None:
+        check_integer(name, value, minimum)
+    if number is not None:
+        check_number(name, value, **number)
+    if choices is not None and (not isinstance(value, str) or value not in choices):
+        raise ArgumentValueError(name, f"expected one of {', '.join(choices)}, got {value!r}")
+    if bool in kinds:
+        check_flag(name, value)
 
 
 PLACES = tuple(setting.name for setting in fields(TrainConfig) if setting.metadata["place"])

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -98,7 +98,8 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
 
     Raises:
         ValueError: the generator does not return finite float32 samples (B, \\*shape), or the critic not one finite
-            score for each sample, of shape (B,) or (B, 1), or a network raises an error.
+            score for each sample, of shape (B,) or (B, 1), or a network raises an error; autograd cannot reach a
+            network's weights from what it returns, or the samples from the scores.
     """
     parameter = next(models.generator.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
@@ -116,6 +117,35 @@ def check_models(models: Models, shape: tuple[int, ...], latent_dimension: int, 
                 scores = _evaluate(models.critic, images, *labels)
             wanted = f"one finite score for each sample, of shape {(count,)} or {(count, 1)}, from {(count, *shape)}"
             _check("critic", scores, wanted, [(count,), (count, 1)])
+    with torch.enable_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with naming_own_code("generator"):
+            leaves = _leaves(_evaluate(models.generator, latents(count, latent_dimension, random), *labels))
+        _check_reached("generator", "its weights", leaves, models.generator.parameters())
+        images.requires_grad_()
+        with naming_own_code("critic"):
+            leaves = _leaves(_evaluate(models.critic, images, *labels))
+        _check_reached("critic", "the samples", leaves, [images])
+        _check_reached("critic", "its weights", leaves, models.critic.parameters())
+
+
+def _leaves(output: Tensor) -> set[int]:
+    """The ids of the tensors that a backward pass from the output would give a gradient."""
+    waiting, seen, leaves = [output.grad_fn], set(), set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [function for function, _ in node.next_functions]
+            leaves.add(id(getattr(node, "variable", None)))
+    return leaves
+
+
+def _check_reached(role: str, what: str, leaves: set[int], wanted: Iterable[Tensor]) -> None:
+    reachable = {*map(id, wanted)}
+    if reachable and leaves.isdisjoint(reachable):
+        raise ArgumentValueError(
+            role, f"{what} get no gradient from what it returns; is there a detach() or a torch.no_grad()?"
+        )
 
 
 def _evaluate(network: nn.Module, *args: Tensor) -> Any:

@@ -90,8 +90,8 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         return None, "is no checkpoint of wgan_fast"
-    except Exception as error:  # arbitrary bytes raise anything
-        return None, f"is truncated, or no checkpoint: {str(error).splitlines()[0] if str(error) else 'it is empty'}"
+    except Exception:  # arbitrary bytes raise anything, in words that say nothing to a user
+        return None, "is truncated, or no checkpoint of wgan_fast train"
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         missing = sorted(KEYS - set(state)) if isinstance(state, dict) else ["everything"]
         return None, f"is no checkpoint of wgan_fast train: it lacks {', '.join(missing)}"

@@ -109,13 +109,13 @@ class Evaluation:
         return found
 
 
-def evaluate_run(run: Path, config: TrainConfig, count: int = SAMPLES) -> dict[str, Any]:
+def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> dict[str, Any]:
     """Evaluates the averaged generator of a run on its data: ``step`` and the metrics of :func:`.metrics.evaluate`.
 
     Args:
         run: the run folder.
         config: its settings, with the device to evaluate on.
-        count: generated and held-out samples, at most.
+        count: generated and held-out samples, at most; by default 2,500.
 
     Raises:
         ValueError: there is no whole checkpoint, or the data are not those of the run.
