@@ -25,6 +25,16 @@ DIFF_LINES = 40
 #: Suite -> (title, what is timed) in docs/benchmarks.md, case by case.
 SUITES = {
     "gradient_penalty": ("A penalty with its backward", "`gradient_penalty` and `backward()`."),
+    "scored_penalty": (
+        "The critic step with R1, and with R1 + R2",
+        "The penalised samples are scored too. `shared` is the strongest eager form: one forward of each batch, one "
+        "backward, the fused Adam.",
+    ),
+    "published_update": (
+        "Critics built like published ones",
+        "With their own losses, on 32 x 32 images, batch 32. `published` is their published update, with the fused "
+        "Adam.",
+    ),
     "training": (
         "A whole iteration of training",
         "Five critic steps, each with fresh fakes, and one generator step.",
@@ -161,6 +171,12 @@ BASELINES = (
 )
 UPDATE = "A step of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU in a CUDA graph:"
 
+SCORED = (
+    "A step of the critic with R1, and with R1 + R2, against the strongest eager form (**shared**: one forward of each "
+    "batch, one backward, the fused Adam):"
+)
+PUBLISHED = "A step of critics built like published ones, against their own update with the fused Adam (**published**):"
+
 
 def headline(results: Results) -> str:
     """The summary in one sentence."""
@@ -197,6 +213,8 @@ def readme(results: Sequence[Results]) -> str:
             environment(device),
             section(UPDATE, critic_update(device)),
             section("A penalty with its backward:", comparisons(device.select("gradient_penalty"))),
+            section(SCORED, comparisons(device.select("scored_penalty"))),
+            section(PUBLISHED, comparisons(device.select("published_update"))),
             section("All comparisons in which ours is slower or takes more:", slower_in_short(device)),
         ]
     if not any(device.on_gpu for device in results):

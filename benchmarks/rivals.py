@@ -1,7 +1,7 @@
 """The baselines: the textbook's critic step and training iteration, a functional step for the compiler, a jitted step
-in JAX.
+in JAX, an update with R1 or R1 + R2.
 
-All of them take Adam's step on the loss of WGAN-GP with weight 10.
+All of them take Adam's step; all but the last on the loss of WGAN-GP with weight 10.
 """
 
 import functools
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wgan_fast import reference
 
@@ -39,6 +40,37 @@ def joint(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
         loss.backward()
         optimizer.step()
         return loss.detach()
+
+    return update
+
+
+def shared(critic: nn.Module, real: Tensor, fake: Tensor, *, at_fake: bool) -> Update:
+    """The strongest eager form of an update with R1, or with R1 + R2: each batch is scored once, its penalty uses the
+    graph of the scores, and one backward differentiates all; the non-saturating loss, gamma 10.
+    """
+
+    def gradients(critic: nn.Module, real: Tensor, fake: Tensor) -> None:
+        scores, penalties = [], []
+        for samples, penalised in ((real, True), (fake, at_fake)):
+            points = samples.detach().requires_grad_(penalised)
+            scores.append(critic(points))
+            if penalised:
+                (gradient,) = torch.autograd.grad(scores[-1].sum(), points, create_graph=True)
+                penalties.append(5 * gradient.flatten(1).square().sum(1).mean())
+        loss = functional.softplus(-scores[0]).mean() + functional.softplus(scores[1]).mean()
+        torch.stack([loss, *penalties]).sum().backward()
+
+    return with_adam(critic, gradients, real, fake)
+
+
+def with_adam(critic: nn.Module, gradients: Callable[..., Any], *batch: Tensor) -> Update:
+    """An update: the gradients of a batch, and the step of the fused Adam."""
+    optimizer = adam(critic, fused=True)
+
+    def update() -> None:
+        optimizer.zero_grad()
+        gradients(critic, *batch)
+        optimizer.step()
 
     return update
 
