@@ -201,6 +201,18 @@ class TestFamily:
             torch.testing.assert_close(dragan_penalty(critic, real), 10 * (norm - 1) ** 2)
             assert not r1_penalty(critic, real).requires_grad
 
+    def test_a_critic_that_changes_its_input_does_not_change_the_samples(self) -> None:
+        def critic(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x.add_(0.1)  # instance noise, say
+            return x.sin().sum(1)
+
+        for penalty, batches in ((r1_penalty, 1), (r2_penalty, 1), (dragan_penalty, 1), (gradient_penalty, 2)):
+            samples = torch.randn(2, 3, 4)
+            before = samples.clone()
+            penalty(critic, *samples[:batches])
+            assert torch.equal(samples, before), penalty.__name__
+
     def test_batch_normalisation_is_warned_about_at_the_call(self) -> None:
         for penalty in (r1_penalty, r2_penalty, dragan_penalty):
             critic = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))

@@ -237,7 +237,7 @@ def _zero_centred_penalty(
     check_batch(name, samples)
     check_number("weight", weight, minimum=0.0)
     with grad_mode(False):
-        points = samples.clone() if samples.is_inference() else samples.detach()
+        points = samples.clone()  # a critic that changes its input in place must not change the caller's samples
     return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight / 2, target=0.0)
 
 
