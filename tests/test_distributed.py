@@ -92,6 +92,20 @@ def check_step(rank: int) -> None:
             assert_same(gradients(critic), gradients(expected_critic))
         assert_same(list(critic.parameters()), list(expected_critic.parameters()))
 
+    weight = torch.full((3,), 1 + rank * 1j, dtype=torch.complex128, requires_grad=True)
+    expected_weight = torch.ones(3, dtype=torch.complex128, requires_grad=True)  # that of the first process
+    real, fake, _ = whole(0, (3,), 8)
+    for w, samples, process_group in (
+        (weight, slice(rank * 4, rank * 4 + 4), group),
+        (expected_weight, slice(8), None),
+    ):
+        critic = partial(lambda w, x: (x * w + 1j).abs().sum(1), w)
+        step = CriticStep(critic, sgd([w]), penalty=None, process_group=process_group)
+        step(real[samples], fake[samples])
+    assert weight.grad.abs().min() > 0
+    assert_same([weight, weight.grad], [expected_weight, expected_weight.grad])
+
+    critic, _ = make("mlp")
     with pytest.raises(ValueError, match="fake: expected 4 samples, as many as real, with a process group"):
         CriticStep(critic, sgd(critic.parameters()), penalty=None, process_group=group)(real[:4], fake[:3])
     critic, _ = make("mlp")
