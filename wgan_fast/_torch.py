@@ -56,6 +56,18 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     return tuple((part.training, dropout(part)) for part in module.modules())
 
 
+def float32_precision(device_type: str) -> set[str]:
+    """The precisions that PyTorch's settings allow in float32 products on such devices: "ieee", "tf32", "bf16"; "none"
+    stands for "ieee". Reading the older settings (``allow_tf32``) raises an error where the newer ones were used.
+    """
+    backends: Any = torch.backends
+    if device_type == "cuda":
+        settings = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    else:
+        settings = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn)
+    return {setting.fp32_precision for setting in settings}
+
+
 def is_compiled(network: Any) -> bool:
     """Whether ``torch.compile`` made this callable, or ``Module.compile`` changed it."""
     attributes = getattr(network, "__dict__", {})

@@ -26,6 +26,9 @@ from wgan_fast._library import is_recorded
 from wgan_fast._torch import ordinary, to_same_dtype, training_mode
 from wgan_fast.penalties import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty, wgan_div_penalty
 
+#: A CriticLoss probes its critic in so many training modes and shapes of batches; in others it scores real and fake
+#: samples one after the other.
+PROBED_KINDS = 32
 Penalty = Callable[..., Tensor]
 #: ``(real_scores, fake_scores) -> scalar``
 ScoreLoss = Callable[[Tensor, Tensor], Tensor]
@@ -185,10 +188,12 @@ class CriticLoss(nn.Module):
 
     A critic that is called with samples alone scores real and fake ones in one batch, if that equals scoring one after
     the other. It does not where rows of a batch influence one another (batch normalisation, minibatch standard
-    deviation), or where scoring changes buffers or draws random numbers (spectral normalisation, dropout). A probe of
-    four forwards decides, at calls 1, 2, 4, 8, ... in each training mode. It restores buffers and PyTorch's random
-    state, though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor
-    a method of one is not probed: it scores real and fake samples one after the other.
+    deviation), where a score depends on the row's place or on the size of the batch, or where scoring changes buffers
+    or draws random numbers (spectral normalisation, dropout). A probe of five forwards decides, at calls 1, 2, 4, 8,
+    ... in each training mode and for each shape of the batches; in doubt, samples are scored one after the other. The
+    probe restores buffers and PyTorch's random state, though no other state of the critic, such as a counter in an
+    attribute. A critic that is neither a Module nor a method of one is not probed: it scores real and fake samples one
+    after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -215,7 +220,7 @@ class CriticLoss(nn.Module):
         self.critic = critic
         self.penalty = penalty
         self.loss = loss
-        # training mode -> (number of calls, whether rows are independent)
+        # training mode and shapes -> (number of calls, whether rows are independent)
         self._probed: dict[Hashable, tuple[int, bool | None]] = {}
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
@@ -267,14 +272,17 @@ class CriticLoss(nn.Module):
         module = module_of(self.critic)
         if module is None or torch.compiler.is_compiling():
             return False
-        mode = training_mode(module)
-        calls, independent = self._probed.get(mode, (0, None))
+        # Whether a dropout draws numbers matters, its probability does not: that may be annealed.
+        drops = ((training, p is not None and 0 < p < 1) for training, p in training_mode(module))
+        kind = (*drops, real.shape, fake.shape)
+        if kind not in self._probed and len(self._probed) == PROBED_KINDS:
+            return False
+        calls, independent = self._probed.get(kind, (0, None))
         calls += 1
         # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
-        probe = independent is None or (independent and calls.bit_count() == 1)
-        if probe and not is_recorded():
+        if independent is not False and calls.bit_count() == 1 and not is_recorded():
             independent = rows_are_independent(self.critic, real, fake)
-        self._probed[mode] = calls, independent
+        self._probed[kind] = calls, independent
         return bool(independent)
 
 
