@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from critics import CRITICS, Projection
 from updates import (
@@ -218,6 +220,28 @@ def test_hooks_see_the_whole_gradient() -> None:
     expected = updated(other, partial(reference.critic_step, other, sgd(other.parameters())), batches)
     assert_close(updated(critic, CriticStep(critic, sgd(critic.parameters())), batches), expected)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("training", [True, False])
+def test_cached_parametrizations(norm: Callable[[nn.Module], nn.Module], training: bool) -> None:
+    critic = nn.Sequential(norm(nn.Linear(12, 8)), nn.LeakyReLU(0.2), nn.Linear(8, 1)).double().train(training)
+    generator = nn.utils.parametrizations.weight_norm(nn.Linear(3, 12)).double()
+    other = copy.deepcopy(critic)
+    step = CriticStep(critic, sgd(critic.parameters()))
+    generator_step = GeneratorStep(generator, critic, sgd(generator.parameters()))
+    optimizer, latent = sgd(other.parameters()), torch.randn(BATCH, 3, dtype=torch.float64)
+    for i in range(3):
+        real, fake = samples((12,))[0], generator(latent).detach()
+        torch.manual_seed(i)
+        with parametrize.cached():
+            expected = reference.critic_step(other, optimizer, real, fake)
+        torch.manual_seed(i)
+        with parametrize.cached():
+            assert_close(torch.stack(step(real, lambda: generator(latent))), expected)
+            generator_step(latent)
+        assert_close(list(critic.state_dict().values()), list(other.state_dict().values()))
+        assert all(parameter.grad is not None for parameter in [*critic.parameters(), *generator.parameters()])
 
 
 def test_a_penalty_may_be_a_number() -> None:

@@ -4,12 +4,13 @@ modules, DTensors, warnings.
 
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from wgan_fast._checks import ArgumentTypeError, accumulate_dtype
 
@@ -54,6 +55,21 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
         return p if isinstance(p, float | int) else None
 
     return tuple((part.training, dropout(part)) for part in module.modules())
+
+
+def caches_parametrizations() -> bool:
+    """Whether the caller is inside ``torch.nn.utils.parametrize.cached()``: all calls then share weights and graph."""
+    return parametrize._cache_enabled > 0
+
+
+@contextmanager
+def uncached_parametrizations() -> Iterator[None]:
+    """Suspends ``torch.nn.utils.parametrize.cached()``, which would keep weights that are computed without a graph."""
+    enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = enabled
 
 
 def float32_precision(device_type: str) -> set[str]:

@@ -21,7 +21,13 @@ from wgan_fast._checks import (
 )
 from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
 from wgan_fast._step.optimization import Optimization, broadcast
-from wgan_fast._torch import training_mode, warn_user, without_autocast
+from wgan_fast._torch import (
+    caches_parametrizations,
+    training_mode,
+    uncached_parametrizations,
+    warn_user,
+    without_autocast,
+)
 from wgan_fast.losses import CriticLoss, CriticOutput, Penalty, ScoreLoss, critic_loss, generator_loss
 from wgan_fast.penalties import gradient_penalty, wgan_div_penalty
 
@@ -85,7 +91,8 @@ class _Step:
         parameters = self._optimization.parameters()
         if not parameters:
             raise ArgumentValueError("optimizer", "all of its parameters are frozen")
-        at_once = any(map(_has_hooks, parameters))  # hooks must see the whole gradient
+        # Hooks must see the whole gradient, and cached weights have one graph for all terms.
+        at_once = any(map(_has_hooks, parameters)) or caches_parametrizations()
         terms: dict[str, Tensor] = {}
         try:
             for name, term in self._terms(*inputs):
@@ -221,7 +228,7 @@ class CriticStep(_Step):
         return CriticOutput(*self._step(real, fake, args, kwargs).unbind())
 
     def _terms(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        with torch.no_grad():
+        with torch.no_grad(), uncached_parametrizations():
             fake = _samples("fake", fake)
         if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
             raise ArgumentValueError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wgan_fast._checks import accumulate_dtype, module_of
-from wgan_fast._torch import float32_precision, without_autocast
+from wgan_fast._torch import float32_precision, uncached_parametrizations, without_autocast
 
 
 @torch.no_grad()
@@ -40,6 +40,7 @@ def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake:
     with (
         torch.random.fork_rng(devices=[real.device] if real.device.type == "cuda" else []),
         without_autocast(real.device.type),
+        uncached_parametrizations(),
     ):
         random_state = _random_state(real.device)
         try:
