@@ -222,6 +222,23 @@ def test_hooks_see_the_whole_gradient() -> None:
     assert len(calls) == 3
 
 
+def test_hooks_of_the_accumulation_run_once_and_see_the_whole_gradient() -> None:
+    """As Horovod registers them, at the nodes that accumulate the gradients."""
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, sgd(critic.parameters()))
+    step(*samples((12,), dtype=torch.float32))
+    seen: dict[int, list[Tensor]] = {id(parameter): [] for parameter in critic.parameters()}
+    nodes = []
+    for parameter in critic.parameters():
+        node = parameter.expand_as(parameter).grad_fn.next_functions[0][0]
+        node.register_hook(lambda *_, parameter=parameter: seen[id(parameter)].append(parameter.grad.clone()))
+        nodes.append(node)  # or the hooks would end with it
+    for i in range(2):
+        step(*samples((12,), dtype=torch.float32))
+        for parameter in critic.parameters():
+            assert len(seen[id(parameter)]) == i + 1 and torch.equal(seen[id(parameter)][i], parameter.grad)
+
+
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
 @pytest.mark.parametrize("training", [True, False])
 def test_cached_parametrizations(norm: Callable[[nn.Module], nn.Module], training: bool) -> None:

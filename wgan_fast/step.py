@@ -19,6 +19,7 @@ from wgan_fast._checks import (
     module_of,
     without_partial,
 )
+from wgan_fast._library import extension
 from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
 from wgan_fast._step.optimization import Optimization, broadcast
 from wgan_fast._torch import (
@@ -329,7 +330,12 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _has_hooks(parameter: Tensor) -> bool:
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+    """Whether hooks await the parameter's gradient. Those of its AccumulateGrad node, as Horovod registers them, show
+    in C++ alone; without the extension they are taken for granted.
+    """
+    if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None) or extension is None:
+        return True
+    return bool(extension.CriticGraph(parameter, parameter).curved)  # a graph of that node, curved if it has hooks
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:
