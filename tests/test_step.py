@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from critics import CRITICS, Projection
@@ -362,6 +364,27 @@ def test_error_after_the_first_term_leaves_no_half_gradient() -> None:
         step(*batch)
     assert all(parameter.grad is None for parameter in critic.parameters())
     assert all(map(torch.equal, critic.parameters(), before))
+
+
+def test_several_processes_without_a_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
+    adams = adam(critic.parameters()), adam(generator.parameters())
+    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=fake.FakeStore())
+    try:
+        with pytest.warns(UserWarning, match="process_group: 2 processes .* pass process_group=torch.*WORLD") as caught:
+            CriticStep(critic, adams[0])
+        assert caught[0].filename == __file__ and len(caught) == 1
+        with pytest.warns(UserWarning, match="process_group: 2 processes run, and GeneratorStep got no group"):
+            GeneratorStep(generator, critic, adams[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            CriticStep(critic, adams[0], process_group=torch.distributed.group.WORLD)
+            GeneratorStep(DistributedDataParallel(generator), critic, adams[1])
+            monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+            CriticStep(critic, adams[0])
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_optimizer_of_another_network() -> None:

@@ -50,6 +50,13 @@ class _Step:
         if optimization.process_group is not None:
             tensors = [tensor for module in self._modules() for tensor in _tensors(module)]
             broadcast([*optimization.parameters(frozen=True), *tensors], optimization.process_group)
+        elif _trains_apart(self._modules()):
+            warn_user(
+                f"process_group: {dist.get_world_size()} processes run, and {type(self).__name__} got no group, so "
+                "that each trains its networks apart from the others; for one training pass "
+                "process_group=torch.distributed.group.WORLD",
+                UserWarning,
+            )
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
@@ -173,7 +180,8 @@ class CriticStep(_Step):
             :func:`wgan_div_penalty`; bind it to other penalties yourself.
         process_group: None, or the processes that train together, each with samples of its own. Parameters are copied
             from the first process at construction. Gradients and statistics are averaged over all samples in one
-            all-reduce, also where the processes have different numbers of samples.
+            all-reduce, also where the processes have different numbers of samples. None causes a warning where several
+            processes run.
 
     Call it with ``real``, ``fake``, and further arguments of the critic. ``fake`` is a tensor, or a function without
     arguments that makes one. The step calls the function without gradients, and captures it too, random numbers
@@ -327,6 +335,13 @@ def _parameter_ids(network: Any) -> set[int]:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _trains_apart(modules: list[nn.Module]) -> bool:
+    """Whether this is one of several processes, and nothing seen here averages their gradients."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    return not any(isinstance(part, DistributedDataParallel) for module in modules for part in module.modules())
 
 
 def _has_hooks(parameter: Tensor) -> bool:
