@@ -72,16 +72,17 @@ def uncached_parametrizations() -> Iterator[None]:
         parametrize._cache_enabled = enabled
 
 
-def float32_precision(device_type: str) -> set[str]:
-    """The precisions that PyTorch's settings allow in float32 products on such devices: "ieee", "tf32", "bf16"; "none"
-    stands for "ieee". Reading the older settings (``allow_tf32``) raises an error where the newer ones were used.
+def float32_precision(device_type: str) -> tuple[str, ...]:
+    """The precisions that PyTorch's settings allow in float32 products, convolutions and recurrent layers: "ieee",
+    "tf32", "bf16"; "none" stands for "ieee". Reading the older settings, such as ``allow_tf32``, raises an error where
+    the newer ones were used.
     """
     backends: Any = torch.backends
     if device_type == "cuda":
         settings = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
     else:
         settings = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn)
-    return {setting.fp32_precision for setting in settings}
+    return tuple(setting.fp32_precision for setting in settings)
 
 
 def is_compiled(network: Any) -> bool:

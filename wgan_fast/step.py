@@ -24,6 +24,7 @@ from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, mak
 from wgan_fast._step.optimization import Optimization, broadcast
 from wgan_fast._torch import (
     caches_parametrizations,
+    float32_precision,
     training_mode,
     uncached_parametrizations,
     warn_user,
@@ -142,7 +143,7 @@ class _Step:
             *((id(tensor), tensor.requires_grad) for module in modules for tensor in _tensors(module)),
             *map(training_mode, modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            torch.get_float32_matmul_precision(),
+            *float32_precision(device),
         )
 
     def _frozen_by_a_graph(self) -> Iterator[Hashable]:

@@ -84,7 +84,7 @@ def _rounding(scores: Tensor) -> Tensor | None:
     offset = 2 * unit * scores.abs().max()
     if not spread.isfinite() or spread == 0 or offset > max(1e-4, 8 * unit) * spread:
         return None
-    precisions = float32_precision(scores.device.type) if scores.dtype == torch.float32 else set()
+    precisions = float32_precision(scores.device.type) if scores.dtype == torch.float32 else ()
     if scores.dtype in (torch.float16, torch.bfloat16) or "bf16" in precisions:
         return torch.zeros_like(spread)
     return offset + spread * (2.0**-9 if "tf32" in precisions else 16 * unit)
