@@ -1,5 +1,6 @@
 """Losses of the Wasserstein GAN, and of the minimax and the non-saturating GAN."""
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -152,7 +153,10 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
             "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
         )
     check_same_device("fake", fake, "real", real)
-    return -critic_loss(critic(real.detach()), critic(fake.detach()))
+    scores = critic(real.detach()), critic(fake.detach())
+    for one in scores:
+        check_scores("critic", one)
+    return -critic_loss(*scores)
 
 
 class CriticOutput(NamedTuple):
@@ -235,6 +239,7 @@ class CriticLoss(nn.Module):
         real, fake = _samples(real, fake)
         if without_partial(self.penalty)[0] in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
+        _check_keywords(kwargs, self.penalty)
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         # Otherwise the scores come first, as in the textbook: scoring has side effects, which depend on the order.
@@ -299,6 +304,21 @@ def _check_penalty(penalty: Any) -> None:
             f"{function.__name__} takes {samples} samples alone, and is called with both; pass "
             f"`lambda critic, real, fake, *args: {function.__name__}(critic, {samples}, *args)`",
         )
+
+
+def _check_keywords(keywords: dict[str, Any], penalty: Any) -> None:
+    """Keyword arguments of the critic, which the penalty would take for its own."""
+    function, _ = without_partial(penalty)
+    if not keywords or function not in (gradient_penalty, wgan_div_penalty):
+        return
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in keywords and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            raise ArgumentValueError(
+                name,
+                f"the critic would get it, but {function.__name__} has a keyword {name} too; pass the critic's by "
+                "position, or wrap the penalty: `penalty=lambda critic, real, fake, **kwargs: "
+                f"{function.__name__}(lambda x: critic(x, **kwargs), real, fake)`",
+            )
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

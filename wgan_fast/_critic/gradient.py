@@ -108,7 +108,7 @@ def _scores_and_graph(
 def _scores(critic: Callable[..., Tensor], points: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     with CriticLayers() as layers:
         scores = critic(points, *args, **kwargs)
-    check_scores("critic", scores)
+    check_scores("critic", scores, len(points))
     if layers.batch_statistics:
         _warn_of_batch_statistics(critic)
     return scores
