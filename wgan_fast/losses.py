@@ -1,6 +1,7 @@
 """Losses of the Wasserstein GAN, and of the minimax and the non-saturating GAN."""
 
 import inspect
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -240,6 +241,8 @@ class CriticLoss(nn.Module):
         if without_partial(self.penalty)[0] in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
         _check_keywords(kwargs, self.penalty)
+        if self.penalty is not None and not torch.compiler.is_compiling():
+            _check_sharding(self.critic)
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         # Otherwise the scores come first, as in the textbook: scoring has side effects, which depend on the order.
@@ -318,6 +321,21 @@ def _check_keywords(keywords: dict[str, Any], penalty: Any) -> None:
                 f"the critic would get it, but {function.__name__} has a keyword {name} too; pass the critic's by "
                 "position, or wrap the penalty: `penalty=lambda critic, real, fake, **kwargs: "
                 f"{function.__name__}(lambda x: critic(x, **kwargs), real, fake)`",
+            )
+
+
+def _check_sharding(critic: Any) -> None:
+    """FSDP2 on parts of the critic: depending on its settings PyTorch would raise an error or leave out gradients."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # absent where nothing is sharded
+    module = module_of(critic)
+    if fsdp is None or module is None or not torch.distributed.is_initialized():
+        return
+    for name, part in module.named_modules():
+        if name and isinstance(part, fsdp.FSDPModule):
+            raise ArgumentValueError(
+                "critic",
+                f"{name} is sharded by itself, which a penalty does not allow: its second derivative comes after FSDP "
+                "has released the layer; shard the CriticLoss as a whole, as docs/step.md does",
             )
 
 
