@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -393,6 +395,46 @@ def test_loaded_state_is_captured_anew(capture_on_the_host: list[Any]) -> None:
     assert steps[0]._state() == before
     rate.mul_(0.5)
     assert steps[0]._state() != before
+
+
+FLOAT32_PRECISIONS = """
+import torch
+from torch import nn
+from wgan_fast import CriticStep
+from wgan_fast._critic.rows import rows_are_independent
+from wgan_fast._torch import float32_precision
+
+b = torch.backends
+critic = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 1))
+real, fake = torch.randn(2, 6, 3, 8)
+step = CriticStep(critic, torch.optim.Adam(critic.parameters()))
+for setting, allows in (
+    (b, "cpu cuda"),
+    (b.cuda.matmul, "cuda"), (b.cudnn, "cuda"), (b.cudnn.conv, "cuda"), (b.cudnn.rnn, "cuda"),
+    (b.mkldnn, "cpu"), (b.mkldnn.matmul, "cpu"), (b.mkldnn.conv, "cpu"), (b.mkldnn.rnn, "cpu"),
+):
+    before = setting.fp32_precision
+    for precision in ("ieee", "tf32"):
+        setting.fp32_precision = precision
+        state = step._state()
+        assert step(real, fake).loss.isfinite()
+        assert rows_are_independent(critic, real, fake)
+        for device in allows.split():
+            assert precision in float32_precision(device), (setting, device)
+    if "cpu" in allows:
+        setting.fp32_precision = "ieee"
+        assert step._state() != state  # another capture
+    setting.fp32_precision = before
+for precision in ("high", "highest"):
+    torch.set_float32_matmul_precision(precision)
+    assert ("tf32" in float32_precision("cuda")[:1]) == (precision == "high")
+"""
+
+
+def test_settings_of_float32_precision() -> None:
+    """PyTorch's older settings cannot be read where the newer ones were used. The settings are the process's."""
+    done = subprocess.run([sys.executable, "-c", FLOAT32_PRECISIONS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_gradients_after_a_replay(capture_on_the_host: list[Any]) -> None:

@@ -71,7 +71,7 @@ class TestInputsAreLetGo:
         torch.manual_seed(0)
         first, operator = nn.Conv2d(3, 8, 1, dtype=torch.float64), LINEAR[name]
         points = torch.randn(4, 3, 6, 6, dtype=torch.float64)
-        last = nn.Linear(operator(first(points)).flatten(1).shape[1] if name != "stack" else 576, 1).double()
+        last = nn.Linear(operator(first(points)).flatten(1).shape[1] if name != "stack" else 288, 1).double()
 
         def critic(x: Tensor) -> Tensor:
             torch.manual_seed(1)  # of the dropout

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from critics import CRITICS
 from updates import (
@@ -22,6 +22,7 @@ from wgan_fast import (
     reference,
 )
 from wgan_fast._critic.rows import rows_are_independent
+from wgan_fast.losses import PROBED_KINDS
 
 
 @pytest.mark.filterwarnings("ignore:critic. .* is a BatchNorm1d:UserWarning")
@@ -72,6 +73,86 @@ def test_a_dropout_that_begins_later() -> None:
         expected = reference.critic_step(other, optimizer, *batch)
         torch.manual_seed(i)
         assert_close(torch.stack(step(*batch)), expected)
+
+
+class ByRow(nn.Module):
+    """Conditional, with batches laid out by class: row i has class i % 3."""
+
+    def __init__(self, effect: float, offset: float) -> None:
+        super().__init__()
+        self.body, self.head, self.classes = nn.Linear(12, 16), nn.Linear(16, 1), nn.Embedding(3, 16)
+        nn.init.constant_(self.head.bias, offset)
+        self.effect = effect
+
+    def forward(self, x: Tensor) -> Tensor:
+        classes = self.classes(torch.arange(len(x), device=x.device) % 3)
+        return self.head(torch.relu(self.body(x) + self.effect * classes))
+
+
+class BySize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) * (1 + 1e-4 * len(x)) + 5
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1e3, 1e6])
+@pytest.mark.parametrize("effect", [0.1, 1e-3])
+def test_dependence_on_the_place(effect: float, offset: float, autocast: bool) -> None:
+    critic = ByRow(effect, offset)
+    real, fake = samples((12,), count=4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert not rows_are_independent(critic, real, fake)
+    assert not rows_are_independent(critic.double(), real.double(), fake.double())
+    compare_with_textbook(critic, [samples((12,), count) for count in (6, 6, 4, 4, 7)])
+
+
+def test_dependence_on_the_size() -> None:
+    compare_with_textbook(BySize().double(), [samples((12,)) for _ in range(3)])
+    assert rows_are_independent(BySize(), *samples((12,), dtype=torch.float32)) is False
+
+
+@pytest.mark.parametrize("name", ["mlp", "layer norm", "dcgan", "attention", "lstm"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_rounding_is_tolerated(name: str, autocast: bool) -> None:
+    make, shape = CRITICS[name]
+    for count in (5, 33, 64):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            assert rows_are_independent(make(), *samples(shape, count, torch.float32)) is True
+
+
+def test_a_large_common_offset_leaves_it_open() -> None:
+    critic, batch = nn.Linear(12, 1), samples((12,), dtype=torch.float32)
+    nn.init.constant_(critic.bias, 1e6)
+    assert rows_are_independent(critic, *batch) is None
+
+
+def test_a_critic_that_changes_its_input() -> None:
+    critic = nn.Linear(12, 1)
+    critic.register_forward_pre_hook(lambda _, inputs: inputs[0].mul_(0.5) and None)
+    real, fake = samples((12,), dtype=torch.float32)
+    before = real.clone(), fake.clone()
+    assert rows_are_independent(critic, real, fake) is False
+    assert torch.equal(real, before[0]) and torch.equal(fake, before[1])
+
+
+@pytest.mark.parametrize("annealed", ["dropout", "batch size"])
+def test_what_changes_at_each_call(annealed: str) -> None:
+    """Probes are few, and so are the answers that are kept."""
+    critic = nn.Sequential(nn.Linear(12, 16), nn.LeakyReLU(0.2), nn.Dropout(0.5), nn.Linear(16, 1))
+    calls: list[int] = []
+    step = CriticStep(critic, sgd(critic.parameters()), penalty=None)
+    critic[0].register_forward_hook(lambda *_: calls.append(1))
+    for i in range(100):
+        if annealed == "dropout":
+            critic[2].p = 0.5 * 0.99**i
+        critic.train(annealed == "dropout")
+        step(*samples((12,), BATCH + i * (annealed == "batch size"), torch.float32))
+    assert 200 <= len(calls) + PROBED_KINDS * (annealed == "batch size") <= 200 + 5 * PROBED_KINDS
+    assert len(step._critic_loss._probed) <= PROBED_KINDS
 
 
 def test_answers_of_the_probe() -> None:

@@ -613,7 +613,7 @@ def test_dual_estimate_of_a_lipschitz_critic_is_a_lower_bound():
         (TypeError, "real: expected a Tensor, got NoneType", (abs, None, ONES)),
         (ValueError, "fake: expected samples of shape () as of real, got (1,)", (abs, ONES, torch.ones(4, 1))),
         (ValueError, "fake: expected device cpu as of real, got meta", (abs, ONES, ONES.to("meta"))),
-        (TypeError, "real_scores: expected a Tensor of scores, got int", (len, ONES, ONES)),
+        (TypeError, "critic: expected a Tensor of scores, got int", (len, ONES, ONES)),
     ],
 )  # fmt: skip
 def test_dual_estimate_refuses(error, message, arguments):

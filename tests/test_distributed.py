@@ -100,6 +100,20 @@ def check_step(rank: int) -> None:
             assert_same(gradients(critic), gradients(expected_critic))
         assert_same(list(critic.parameters()), list(expected_critic.parameters()))
 
+    weight = torch.full((3,), 1 + rank * 1j, dtype=torch.complex128, requires_grad=True)
+    expected_weight = torch.ones(3, dtype=torch.complex128, requires_grad=True)  # that of the first process
+    real, fake, _ = whole(0, (3,), 8)
+    for w, samples, process_group in (
+        (weight, slice(rank * 4, rank * 4 + 4), group),
+        (expected_weight, slice(8), None),
+    ):
+        critic = partial(lambda w, x: (x * w + 1j).abs().sum(1), w)
+        step = CriticStep(critic, sgd([w]), penalty=None, process_group=process_group)
+        step(real[samples], fake[samples])
+    assert weight.grad.abs().min() > 0
+    assert_same([weight, weight.grad], [expected_weight, expected_weight.grad])
+
+    critic, _ = make("mlp")
     with pytest.raises(ValueError, match="fake: expected 4 samples, as many as real, with a process group"):
         CriticStep(critic, sgd(critic.parameters()), penalty=None, process_group=group)(real[:4], fake[:3])
     critic, _ = make("mlp")
@@ -166,10 +180,39 @@ def check_fsdp(rank: int) -> None:
         assert_same([p.full_tensor() for p in critic.parameters()], list(expected_critic.parameters()))
 
 
+def check_fsdp_by_layers(rank: int) -> None:
+    """PyTorch would raise an error after the first backward, or leave out gradients where nothing is resharded then."""
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for reshard in (True, False):
+        critic, shape = make("mlp")
+        loss = CriticLoss(critic, penalty=penalty)
+        for sharded in (critic[0], critic[2], loss):
+            fully_shard(sharded, mesh=mesh).set_reshard_after_backward(reshard)
+        real, fake, _ = whole(0, shape, 4)
+        with pytest.raises(ValueError, match="^critic: 0 is sharded by itself, .* shard the CriticLoss as a whole"):
+            loss(real, fake)
+
+    critic, shape = make("mlp")
+    expected_critic = copy.deepcopy(critic)
+    for sharded in (critic[0], critic[2], critic):
+        fully_shard(sharded, mesh=mesh)
+    real, fake, _ = whole(0, shape, 8)
+    mine = slice(rank * 4, rank * 4 + 4)
+    CriticLoss(critic, penalty=None)(real[mine], fake[mine]).loss.backward()  # which needs no second derivative
+    CriticLoss(expected_critic, penalty=None)(real, fake).loss.backward()
+    assert_same([g.full_tensor() for g in gradients(critic)], gradients(expected_critic))
+
+
 @pytest.mark.parametrize(
     "check",
-    [check_step, partial(check_ddp, static_graph=False), partial(check_ddp, static_graph=True), check_fsdp],
-    ids=["step", "DDP", "DDP with a static graph", "FSDP"],
+    [
+        check_step,
+        partial(check_ddp, static_graph=False),
+        partial(check_ddp, static_graph=True),
+        check_fsdp,
+        check_fsdp_by_layers,
+    ],
+    ids=["step", "DDP", "DDP with a static graph", "FSDP", "FSDP by layers"],
 )
 def test_two_processes(check: Callable[[int], None], tmp_path: Path) -> None:
     in_two_processes(check, tmp_path)

@@ -1,15 +1,21 @@
 """The losses: formulas, gradients, dtypes, errors."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from wgan_fast import (
     CriticLoss,
     critic_loss,
     discriminator_loss,
     generator_loss,
+    gradient_penalty,
     minimax_generator_loss,
     non_saturating_generator_loss,
+    wgan_div_penalty,
 )
 
 
@@ -45,6 +51,38 @@ def test_critic_loss_takes_another_loss_of_the_scores() -> None:
         CriticLoss(critic, loss="hinge")
     with pytest.raises(ValueError, match=r"^loss: expected a callable that returns a scalar Tensor, got \(8, 1\)"):
         CriticLoss(critic, penalty=None, loss=lambda real, fake: real)(real, fake)
+
+
+@pytest.mark.parametrize("name", ["t", "weight"])
+def test_a_keyword_that_critic_and_penalty_share(name: str) -> None:
+    """It is the critic's, and may not be taken for the penalty's."""
+    body = nn.Linear(3, 1)
+
+    def critic(x: Tensor, **keywords: Tensor) -> Tensor:
+        return body(x) * keywords[name]
+
+    real, fake = torch.randn(2, 8, 3)
+    for penalty in (gradient_penalty, partial(gradient_penalty, weight=0.1), wgan_div_penalty):
+        if name == "weight" and penalty is wgan_div_penalty:  # it has none
+            continue
+        with pytest.raises(ValueError, match=f"^{name}: the critic would get it, but .* `penalty=lambda critic, real"):
+            CriticLoss(critic, penalty=penalty)(real, fake, **{name: torch.ones(8, 1)})
+    loss = CriticLoss(
+        critic,
+        penalty=lambda critic, real, fake, **kwargs: gradient_penalty(lambda x: critic(x, **kwargs), real, fake),
+    )
+    output = loss(real, fake, **{name: torch.full((8, 1), 2.0)})
+    torch.testing.assert_close(output.penalty, 10 * (2 * body.weight.norm().detach() - 1) ** 2)
+
+
+@pytest.mark.parametrize("items", [lambda x: (x, x), lambda x: {"score": x}])
+def test_scores_among_other_things(items: Callable[[Tensor], object]) -> None:
+    critic = nn.Sequential(nn.Linear(3, 1))
+    critic.register_forward_hook(lambda _, __, scores: items(scores))
+    with pytest.raises(TypeError, match=r"^critic: .*return the scores alone, or pass one item of it: `lambda \*args"):
+        CriticLoss(critic, penalty=None)(*torch.randn(2, 8, 3))
+    with pytest.raises(TypeError, match="^fake_scores: .*; pass the scores alone"):
+        generator_loss(items(torch.ones(2)))
 
 
 def test_gradients() -> None:

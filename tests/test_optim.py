@@ -265,6 +265,22 @@ class TestRMSprop:
         optimizer.step()
         assert optimizer.state[param]["square_avg"].device.type == "meta"
 
+    @pytest.mark.parametrize("fallback", [False, True])
+    def test_meta_as_the_default_device(self, monkeypatch: pytest.MonkeyPatch, fallback: bool) -> None:
+        optimizer, other, ours, theirs = pair(torch.device("cpu"), torch.float64)
+        set_gradients(ours, theirs, step=1)
+        if fallback:
+            monkeypatch.setattr(wgan_fast.optim, "operators", lambda *_: reference)
+        with torch.device("meta"):
+            optimizer.step()
+        torch_step(other, CLIP)
+        assert_same(ours, theirs)
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.05, device="meta")
+        before = copy.deepcopy((ours, optimizer.state_dict()["state"]))
+        with pytest.raises(ValueError, match="^lr: a tensor on meta holds no value; pass a number"):
+            optimizer.step()
+        assert str((ours, optimizer.state_dict()["state"])) == str(before), "written before the error"
+
     @pytest.mark.cuda
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
     def test_captured_step_follows_the_learning_rate(self) -> None:
@@ -340,6 +356,24 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"^{name}: "):
             optimizer.step()
         assert torch.equal(params[0], weights)
+
+    @pytest.mark.parametrize("scheduler", ["CyclicLR", "OneCycleLR"])
+    def test_schedulers_that_cycle_momentum(self, scheduler: str) -> None:
+        schedulers = torch.optim.lr_scheduler
+        for cycle_momentum in (True, False):
+            params = [nn.Parameter(PARAM.clone())]
+            params[0].grad = torch.ones(2)
+            optimizer = RMSprop(params, lr=0.1)
+            if scheduler == "CyclicLR":
+                schedulers.CyclicLR(optimizer, 0.01, 0.1, cycle_momentum=cycle_momentum)
+            else:
+                schedulers.OneCycleLR(optimizer, 0.1, total_steps=10, cycle_momentum=cycle_momentum)
+            if cycle_momentum:
+                with pytest.raises(ValueError, match=r"^momentum: .* cycle_momentum=False"):
+                    optimizer.step()
+            else:
+                optimizer.step()
+                assert (params[0] < 1).all()
 
     def test_sparse_gradients(self) -> None:
         params = [nn.Parameter(PARAM.clone()), nn.Parameter(PARAM.clone())]

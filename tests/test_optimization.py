@@ -3,6 +3,7 @@
 import copy
 import warnings
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from critics import CRITICS
 from updates import (
     Optimizer,
     adam,
+    compare_with_textbook,
     samples,
     updated,
 )
@@ -133,7 +135,7 @@ def test_weights_are_clipped_after_the_update(optimizer: Optimizer) -> None:
 def test_fused_where_the_user_left_it_open(optimizer: Optimizer) -> None:
     critic = nn.Linear(2, 1)
     left_open = optimizer(critic.parameters())
-    CriticStep(critic, left_open)
+    CriticStep(critic, left_open)(torch.randn(4, 2), torch.randn(4, 2))
     assert left_open.param_groups[0]["fused"] is True
     left_open.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
     assert left_open.param_groups[1]["fused"] is True
@@ -151,7 +153,9 @@ def test_fused_where_the_user_left_it_open(optimizer: Optimizer) -> None:
     for chosen in ({"foreach": False}, {"foreach": True}, {"fused": False}, {"differentiable": True}):
         explicit = optimizer(critic.parameters(), **chosen)
         before = dict(explicit.defaults)
-        CriticStep(critic, explicit)
+        step = CriticStep(critic, explicit)
+        if "differentiable" not in chosen:  # that takes no leaves
+            step(torch.randn(4, 2), torch.randn(4, 2))
         assert explicit.defaults == before
         assert explicit.param_groups[0]["fused"] is before["fused"]
 
@@ -178,3 +182,47 @@ def test_fused_goes_on_from_the_state_of_another() -> None:
     assert resumed.param_groups[0]["fused"] is True
     for actual, expected in zip(other.parameters(), critic.parameters(), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+class ComplexSpectrum(nn.Module):
+    """A complex layer on a spectrum, as discriminators of sound have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(7, 4, dtype=torch.complex128), nn.Linear(4, 1, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(torch.fft.rfft(x)).abs())
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=1e-2), partial(torch.optim.Adam, lr=1e-2)])
+def test_complex_parameters(optimizer: Optimizer) -> None:
+    critic = ComplexSpectrum()
+    compare_with_textbook(critic, [samples((12,)) for _ in range(3)], optimizer=optimizer)
+
+    adam = torch.optim.Adam(critic.parameters())
+    step = CriticStep(critic, adam)
+    real, fake = samples((12,))
+    step(real, fake)
+    assert adam.param_groups[0]["fused"] is None  # fused Adam takes no complex parameters
+    before = everything(critic, adam)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        step(real * torch.nan, fake)
+    assert all(map(torch.equal, everything(critic, adam), before))
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "arguments"),
+    [
+        (TypeError, "clip", {"critic": ComplexSpectrum(), "clip": 0.1}),
+        (TypeError, "scaler", {"critic": ComplexSpectrum(), "scaler": torch.amp.GradScaler("cpu")}),
+        (ValueError, "backend", {"critic": nn.Linear(12, 1), "backend": "fast"}),
+        (TypeError, "penalty", {"critic": nn.Linear(12, 1), "penalty": 10.0}),
+    ],
+)
+def test_an_error_leaves_the_optimizer_as_it_was(error: type, argument: str, arguments: dict[str, Any]) -> None:
+    adam = torch.optim.Adam(arguments["critic"].parameters())
+    before = (copy.deepcopy(adam.state_dict()), dict(adam.defaults))
+    with pytest.raises(error, match=f"^{argument}: "):
+        CriticStep(optimizer=adam, **arguments)
+    assert (adam.state_dict(), adam.defaults) == before

@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -201,6 +202,18 @@ class TestFamily:
             torch.testing.assert_close(dragan_penalty(critic, real), 10 * (norm - 1) ** 2)
             assert not r1_penalty(critic, real).requires_grad
 
+    def test_a_critic_that_changes_its_input_does_not_change_the_samples(self) -> None:
+        def critic(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x.add_(0.1)  # instance noise, say
+            return x.sin().sum(1)
+
+        for penalty, batches in ((r1_penalty, 1), (r2_penalty, 1), (dragan_penalty, 1), (gradient_penalty, 2)):
+            samples = torch.randn(2, 3, 4)
+            before = samples.clone()
+            penalty(critic, *samples[:batches])
+            assert torch.equal(samples, before), penalty.__name__
+
     def test_batch_normalisation_is_warned_about_at_the_call(self) -> None:
         for penalty in (r1_penalty, r2_penalty, dragan_penalty):
             critic = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))
@@ -361,6 +374,10 @@ class TestBehaviour:
             gradient_penalty(critic, *torch.randn(2, 5, 4))
 
 
+def packing(x: Tensor) -> Tensor:
+    return x.view(-1, 3 * x.shape[1]).sum(1)
+
+
 def detached(x: Tensor) -> Tensor:
     return x.detach().sum(1)
 
@@ -370,6 +387,7 @@ def detached(x: Tensor) -> Tensor:
     [
         (TypeError, "critic", {"critic": "critic"}),
         (TypeError, "critic", {"critic": lambda x: (x, x)}),
+        (TypeError, "critic", {"critic": lambda x: {"scores": x, "features": x}}),
         (TypeError, "critic", {"critic": lambda x: 1.0}),
         (TypeError, "critic", {"critic": lambda x: x.argmax(1)}),
         (ValueError, "critic", {"critic": detached}),
@@ -406,3 +424,46 @@ def test_errors_name_the_argument(error: type, argument: str, change: dict) -> N
     if isinstance(arguments["real"], Tensor):
         assert not arguments["real"].requires_grad and (arguments["real"] == 1).all()
     assert critic.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, r"critic: .* got tuple; .* `lambda \*args: critic\(\*args\)\[0\]`", lambda x: (x.sum(1), x)),
+        (TypeError, r"critic: .* got list; .* `lambda \*args: critic\(\*args\)\[0\]`", lambda x: [x.sum(1)]),
+        (TypeError, r"critic: .* got dict; .* `lambda \*args: critic\(\*args\)\['score'\]`", lambda x: {"score": x}),
+        (ValueError, r"critic: expected a score for each of 6 samples, got shape \(2,\); .*PacGAN", packing),
+    ],
+    ids=["tuple", "list", "dict", "packs"],
+)
+def test_errors_of_scores_say_the_cure(error: type, message: str, call: Callable) -> None:
+    real, fake = torch.randn(2, 6, 4)
+    for penalty in (gradient_penalty, wgan_div_penalty):
+        with pytest.raises(error, match=f"^{message}"):
+            penalty(call, real, fake)
+    with pytest.raises(error, match=f"^{message}"):
+        r1_penalty(call, real)
+    with pytest.raises(error, match=f"^{message}"):
+        torch.func.grad(lambda real: r1_penalty(call, real))(real)
+
+
+class Timed(nn.Module):
+    """A critic with an argument t, as those of diffusion GANs have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        return self.body(x) * (1.0 if t is None else 1 + t[:, None])
+
+
+@pytest.mark.parametrize("penalty", [gradient_penalty, wgan_div_penalty])
+def test_a_critic_with_a_keyword_t(penalty: Callable) -> None:
+    critic, time, (real, fake, t) = Timed().double(), torch.rand(BATCH).double(), samples((4,))
+    for ambiguous in (critic, critic.forward):
+        with pytest.raises(ValueError, match="^t: .* pass the critic's by position, or in a lambda"):
+            penalty(ambiguous, real, fake, t=time)
+    expected = penalty(lambda x: critic(x, time), real, fake, t=t)
+    torch.testing.assert_close(penalty(critic, real, fake, time, t=t), expected)
+    torch.testing.assert_close(penalty(partial(critic, t=time), real, fake, t=t), expected)

@@ -169,6 +169,8 @@ def test_nothing_to_do(device_type: str) -> None:
         ),
         (TypeError, r"params\[1\]: expected float16", {"params": [torch.ones(2, 3), torch.ones(4).int()]}),
         (ValueError, "params: some tensors are on meta", {"params": [torch.ones(2, 3), torch.ones(4).to("meta")]}),
+        (ValueError, "lr: it is on meta", {"lr": torch.tensor(0.1, device="meta")}),
+        (ValueError, "grad_scale: it is on meta", {"grad_scale": torch.tensor(1.0, device="meta")}),
         (ValueError, "lr: expected one number", {"lr": torch.ones(2)}),
         (TypeError, "lr: expected a floating-point", {"lr": torch.tensor(1)}),
         (ValueError, "grad_scale: expected one number", {"grad_scale": torch.ones(2)}),

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
 
 from critics import CRITICS, Projection
 from updates import (
@@ -220,6 +224,45 @@ def test_hooks_see_the_whole_gradient() -> None:
     assert len(calls) == 3
 
 
+def test_hooks_of_the_accumulation_run_once_and_see_the_whole_gradient() -> None:
+    """As Horovod registers them, at the nodes that accumulate the gradients."""
+    critic = CRITICS["mlp"][0]()
+    step = CriticStep(critic, sgd(critic.parameters()))
+    step(*samples((12,), dtype=torch.float32))
+    seen: dict[int, list[Tensor]] = {id(parameter): [] for parameter in critic.parameters()}
+    nodes = []
+    for parameter in critic.parameters():
+        node = parameter.expand_as(parameter).grad_fn.next_functions[0][0]
+        node.register_hook(lambda *_, parameter=parameter: seen[id(parameter)].append(parameter.grad.clone()))
+        nodes.append(node)  # or the hooks would end with it
+    for i in range(2):
+        step(*samples((12,), dtype=torch.float32))
+        for parameter in critic.parameters():
+            assert len(seen[id(parameter)]) == i + 1 and torch.equal(seen[id(parameter)][i], parameter.grad)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("training", [True, False])
+def test_cached_parametrizations(norm: Callable[[nn.Module], nn.Module], training: bool) -> None:
+    critic = nn.Sequential(norm(nn.Linear(12, 8)), nn.LeakyReLU(0.2), nn.Linear(8, 1)).double().train(training)
+    generator = nn.utils.parametrizations.weight_norm(nn.Linear(3, 12)).double()
+    other = copy.deepcopy(critic)
+    step = CriticStep(critic, sgd(critic.parameters()))
+    generator_step = GeneratorStep(generator, critic, sgd(generator.parameters()))
+    optimizer, latent = sgd(other.parameters()), torch.randn(BATCH, 3, dtype=torch.float64)
+    for i in range(3):
+        real, fake = samples((12,))[0], generator(latent).detach()
+        torch.manual_seed(i)
+        with parametrize.cached():
+            expected = reference.critic_step(other, optimizer, real, fake)
+        torch.manual_seed(i)
+        with parametrize.cached():
+            assert_close(torch.stack(step(real, lambda: generator(latent))), expected)
+            generator_step(latent)
+        assert_close(list(critic.state_dict().values()), list(other.state_dict().values()))
+        assert all(parameter.grad is not None for parameter in [*critic.parameters(), *generator.parameters()])
+
+
 def test_a_penalty_may_be_a_number() -> None:
     critic = CRITICS["mlp"][0]()
     step = CriticStep(critic, sgd(critic.parameters()), penalty=lambda critic, real, fake: real.new_zeros(()))
@@ -318,6 +361,27 @@ def test_error_after_the_first_term_leaves_no_half_gradient() -> None:
         step(*batch)
     assert all(parameter.grad is None for parameter in critic.parameters())
     assert all(map(torch.equal, critic.parameters(), before))
+
+
+def test_several_processes_without_a_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
+    adams = adam(critic.parameters()), adam(generator.parameters())
+    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=fake.FakeStore())
+    try:
+        with pytest.warns(UserWarning, match="process_group: 2 processes .* pass process_group=torch.*WORLD") as caught:
+            CriticStep(critic, adams[0])
+        assert caught[0].filename == __file__ and len(caught) == 1
+        with pytest.warns(UserWarning, match="process_group: 2 processes run, and GeneratorStep got no group"):
+            GeneratorStep(generator, critic, adams[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            CriticStep(critic, adams[0], process_group=torch.distributed.group.WORLD)
+            GeneratorStep(DistributedDataParallel(generator), critic, adams[1])
+            monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+            CriticStep(critic, adams[0])
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_optimizer_of_another_network() -> None:

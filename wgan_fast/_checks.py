@@ -1,7 +1,7 @@
 """Checks of what users pass: each names the argument, what was given and what is wanted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -138,11 +138,25 @@ def check_flag(name: str, value: Any) -> None:
         raise ArgumentTypeError(name, f"expected True or False, got {type(value).__name__}")
 
 
-def check_scores(name: str, value: Any) -> None:
-    """What a critic returned: a tensor of scores, of any shape."""
+def check_scores(name: str, value: Any, samples: int | None = None) -> None:
+    """What a critic returned: a tensor of scores, of any shape; with ``samples``, a sum or a score for each of so many
+    samples.
+    """
     if not isinstance(value, Tensor):
-        raise ArgumentTypeError(name, f"expected a Tensor of scores, got {type(value).__name__}")
+        cure = ""
+        if isinstance(value, tuple | list | Mapping) and value:
+            item = next(iter(value)) if isinstance(value, Mapping) else 0
+            wrapped = f"; return the scores alone, or pass one item of it: `lambda *args: critic(*args)[{item!r}]`"
+            cure = wrapped if name == "critic" else "; pass the scores alone"
+        raise ArgumentTypeError(name, f"expected a Tensor of scores, got {type(value).__name__}{cure}")
     check_tensor(name, value)
+    if samples is not None and value.dim() > 0 and value.numel() < samples:
+        raise ArgumentValueError(
+            name,
+            f"expected a score for each of {samples} samples, got shape {tuple(value.shape)}; a critic that scores "
+            "several samples together takes them packed along the channels, in the penalty too (PacGAN in "
+            "docs/critics.md)",
+        )
 
 
 def check_weights(name: str, tensors: Sequence[Tensor]) -> None:

@@ -49,17 +49,40 @@ def to_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> T
 
 def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     """For each submodule, whether it is in training mode, and its dropout probability if it has one."""
-    return tuple((part.training, _dropout(part)) for part in module.modules())
+
+    def dropout(part: nn.Module) -> float | None:
+        p = part.__dict__.get("p")
+        return p if isinstance(p, float | int) else None
+
+    return tuple((part.training, dropout(part)) for part in module.modules())
 
 
-def draws_and_trains(module: nn.Module) -> tuple[tuple[bool, bool], ...]:
-    """For each submodule, whether it is in training mode, and whether it has a dropout probability above 0."""
-    return tuple((part.training, bool(_dropout(part))) for part in module.modules())
+def caches_parametrizations() -> bool:
+    """Whether the caller is inside ``torch.nn.utils.parametrize.cached()``: all calls then share weights and graph."""
+    return parametrize._cache_enabled > 0
 
 
-def _dropout(part: nn.Module) -> float | None:
-    p = part.__dict__.get("p")
-    return p if isinstance(p, float | int) else None
+@contextmanager
+def uncached_parametrizations() -> Iterator[None]:
+    """Suspends ``torch.nn.utils.parametrize.cached()``, which would keep weights that are computed without a graph."""
+    enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = enabled
+
+
+def float32_precision(device_type: str) -> tuple[str, ...]:
+    """The precisions that PyTorch's settings allow in float32 products, convolutions and recurrent layers: "ieee",
+    "tf32", "bf16"; "none" stands for "ieee". Reading the older settings, such as ``allow_tf32``, raises an error where
+    the newer ones were used.
+    """
+    backends: Any = torch.backends
+    if device_type == "cuda":
+        settings = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    else:
+        settings = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn)
+    return tuple(setting.fp32_precision for setting in settings)
 
 
 def is_compiled(network: Any) -> bool:
@@ -70,22 +93,6 @@ def is_compiled(network: Any) -> bool:
         or attributes.get("_compiled_call_impl") is not None  # module.compile()
         or "_torchdynamo_orig_callable" in attributes  # torch.compile(function)
     )
-
-
-def parametrizations_are_cached() -> bool:
-    """Inside :func:`torch.nn.utils.parametrize.cached`: weights of one computation serve several forwards."""
-    return parametrize._cache_enabled > 0
-
-
-@contextmanager
-def without_parametrization_cache() -> Iterator[None]:
-    """Computes parametrized weights anew, so that weights without a graph do not enter the cache."""
-    before = parametrize._cache_enabled, parametrize._cache
-    parametrize._cache_enabled, parametrize._cache = 0, {}
-    try:
-        yield
-    finally:
-        parametrize._cache_enabled, parametrize._cache = before
 
 
 def local_shard(tensor: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Losses of the Wasserstein GAN, and of the minimax and the non-saturating GAN."""
 
+import inspect
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +26,7 @@ from wgan_fast._checks import (
 )
 from wgan_fast._critic.rows import rows_are_independent
 from wgan_fast._library import is_recorded
-from wgan_fast._torch import draws_and_trains, ordinary, to_same_dtype
+from wgan_fast._torch import ordinary, to_same_dtype, training_mode
 from wgan_fast.penalties import (
     AT_SCORED_SAMPLES,
     dragan_penalty,
@@ -37,6 +39,9 @@ from wgan_fast.penalties import (
     wgan_div_penalty,
 )
 
+#: A CriticLoss probes its critic in so many training modes and shapes of batches; in others it scores real and fake
+#: samples one after the other.
+PROBED_KINDS = 32
 Penalty = Callable[..., Tensor]
 #: ``(real_scores, fake_scores) -> scalar``
 ScoreLoss = Callable[[Tensor, Tensor], Tensor]
@@ -160,7 +165,10 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
             "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
         )
     check_same_device("fake", fake, "real", real)
-    return -critic_loss(critic(real.detach()), critic(fake.detach()))
+    scores = critic(real.detach()), critic(fake.detach())
+    for one in scores:
+        check_scores("critic", one)
+    return -critic_loss(*scores)
 
 
 def relativistic_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -265,10 +273,12 @@ class CriticLoss(nn.Module):
 
     A critic that is called with samples alone scores real and fake ones in one batch, if that equals scoring one after
     the other. It does not where rows of a batch influence one another (batch normalisation, minibatch standard
-    deviation), or where scoring changes buffers or draws random numbers (spectral normalisation, dropout). A probe of
-    four forwards decides, at calls 1, 2, 4, 8, ... in each training mode. It restores buffers and PyTorch's random
-    state, though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor
-    a method of one is not probed: it scores real and fake samples one after the other.
+    deviation), where a score depends on the row's place or on the size of the batch, or where scoring changes buffers
+    or draws random numbers (spectral normalisation, dropout). A probe of five forwards decides, at calls 1, 2, 4, 8,
+    ... in each training mode and for each shape of the batches; in doubt, samples are scored one after the other. The
+    probe restores buffers and PyTorch's random state, though no other state of the critic, such as a counter in an
+    attribute. A critic that is neither a Module nor a method of one is not probed: it scores real and fake samples one
+    after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -296,7 +306,7 @@ class CriticLoss(nn.Module):
         self.penalty = penalty
         self.loss = loss
         self.gradient_norms: Tensor | None = None
-        # training mode -> (number of calls, whether rows are independent)
+        # training mode and shapes -> (number of calls, whether rows are independent)
         self._probed: dict[Hashable, tuple[int, bool | None]] = {}
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
@@ -311,6 +321,9 @@ class CriticLoss(nn.Module):
         function, bound = without_partial(self.penalty)
         if function in (gradient_penalty, wgan_div_penalty):
             check_same_shape("fake", fake, "real", real)  # before anything is differentiated
+        _check_keywords(kwargs, self.penalty)
+        if self.penalty is not None and not torch.compiler.is_compiling():
+            _check_sharding(self.critic)
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         if _shares_forward(self.penalty):
@@ -391,14 +404,17 @@ class CriticLoss(nn.Module):
         module = module_of(self.critic)
         if module is None or torch.compiler.is_compiling():
             return False
-        mode = draws_and_trains(module)
-        calls, independent = self._probed.get(mode, (0, None))
+        # Whether a dropout draws numbers matters, its probability does not: that may be annealed.
+        drops = ((training, p is not None and 0 < p < 1) for training, p in training_mode(module))
+        kind = (*drops, real.shape, fake.shape)
+        if kind not in self._probed and len(self._probed) == PROBED_KINDS:
+            return False
+        calls, independent = self._probed.get(kind, (0, None))
         calls += 1
         # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
-        probe = independent is None or (independent and calls.bit_count() == 1)
-        if probe and not is_recorded():
+        if independent is not False and calls.bit_count() == 1 and not is_recorded():
             independent = rows_are_independent(self.critic, real, fake)
-        self._probed[mode] = calls, independent
+        self._probed[kind] = calls, independent
         return bool(independent)
 
 
@@ -428,6 +444,36 @@ def _shares_forward(penalty: Any) -> bool:
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     """Their sum; of one, itself."""
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).sum(0)
+
+
+def _check_keywords(keywords: dict[str, Any], penalty: Any) -> None:
+    """Keyword arguments of the critic, which the penalty would take for its own."""
+    function, _ = without_partial(penalty)
+    if not keywords or function not in (gradient_penalty, wgan_div_penalty):
+        return
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in keywords and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            raise ArgumentValueError(
+                name,
+                f"the critic would get it, but {function.__name__} has a keyword {name} too; pass the critic's by "
+                "position, or wrap the penalty: `penalty=lambda critic, real, fake, **kwargs: "
+                f"{function.__name__}(lambda x: critic(x, **kwargs), real, fake)`",
+            )
+
+
+def _check_sharding(critic: Any) -> None:
+    """FSDP2 on parts of the critic: depending on its settings PyTorch would raise an error or leave out gradients."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # absent where nothing is sharded
+    module = module_of(critic)
+    if fsdp is None or module is None or not torch.distributed.is_initialized():
+        return
+    for name, part in module.named_modules():
+        if name and isinstance(part, fsdp.FSDPModule):
+            raise ArgumentValueError(
+                "critic",
+                f"{name} is sharded by itself, which a penalty does not allow: its second derivative comes after FSDP "
+                "has released the layer; shard the CriticLoss as a whole, as docs/step.md does",
+            )
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -168,6 +168,7 @@ class RMSprop(torch.optim.RMSprop):
         lists = []
         for group in self.param_groups:  # check all groups before anything is written
             _check_group(group)
+            _check_has_value(group["lr"], group["params"])
             params: list[Tensor] = []
             grads: list[Tensor] = []
             square_averages: list[Tensor] = []
@@ -183,7 +184,8 @@ class RMSprop(torch.optim.RMSprop):
                 [local_shard(param) for param in params],
                 [local_shard(grad) for grad in grads],
                 [local_shard(average) for average in square_averages],
-                lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64),
+                # Not on PyTorch's default device, which may be meta.
+                lr if isinstance(lr, Tensor) else torch.scalar_tensor(lr, dtype=torch.float64, device="cpu"),
                 group["alpha"],
                 group["eps"],
                 group["weight_decay"],
@@ -215,6 +217,11 @@ def _(
         all(on_meta) or not any(on_meta),
         lambda: "params: some tensors are on meta, which holds no values; materialise them first",
     )
+    for name, number in (("lr", lr), ("grad_scale", grad_scale), ("found_inf", found_inf)):
+        torch._check_value(
+            number is None or number.device.type != "meta" or all(on_meta),
+            lambda name=name: f"{name}: it is on meta, which holds no value, and params are not",
+        )
 
 
 def _check_refused(group: Mapping[str, Any]) -> None:
@@ -243,6 +250,15 @@ def _check_group(group: Mapping[str, Any]) -> None:
     if group["clip"] is not None:
         check_number("clip", group["clip"], minimum=0.0)
     check_flag("maximize", group.get("maximize", False))
+
+
+def _check_has_value(lr: float | Tensor, params: Sequence[Tensor]) -> None:
+    if isinstance(lr, Tensor) and lr.is_meta and not all(param.is_meta for param in params):
+        raise ArgumentValueError(
+            "lr",
+            "a tensor on meta holds no value; pass a number, or a tensor on the device of the parameters (inside "
+            '`torch.device("meta")`, one made with `device=`)',
+        )
 
 
 def _check_params(params: Sequence[Tensor]) -> None:

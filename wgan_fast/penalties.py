@@ -1,13 +1,14 @@
 """Gradient penalties: on the norm of the critic's gradient with respect to its input."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_fast._checks import (
     ArgumentValueError,
@@ -20,6 +21,7 @@ from wgan_fast._checks import (
     check_same_device,
     check_scaler,
     check_scores,
+    without_partial,
 )
 from wgan_fast._critic.gradient import Points, evaluate, evaluate_with_history
 from wgan_fast._library import operators
@@ -153,6 +155,7 @@ def gradient_penalty(
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
     check_flag("one_sided", one_sided)
+    _check_t(t, critic, args)
     points = _interpolates(real, fake, t, generator)
     return _norm_penalty(critic, points, args, kwargs, scaler, weight=weight, target=target, one_sided=one_sided)
 
@@ -293,6 +296,7 @@ def wgan_div_penalty(
     _check_critic(critic, scaler)
     check_number("k", k, minimum=0.0)
     check_number("p", p, minimum=2.0)
+    _check_t(t, critic, args)
     points = _interpolates(real, fake, t, generator)
     return _norm_penalty(critic, points, args, kwargs, scaler, weight=k, target=0.0, power=p)
 
@@ -489,3 +493,21 @@ def watching_norms() -> Iterator[list[Tensor]]:
 def _check_critic(critic: Any, scaler: Any) -> None:
     check_callable("critic", critic)
     check_scaler("scaler", scaler)
+
+
+def _check_t(t: Tensor | None, critic: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
+    """Refuses a ``t`` that may be meant for the critic, which has an argument of that name without a value."""
+    if t is None:
+        return
+    function, bound = without_partial(critic)
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        bound |= signature.bind_partial(None, *args).arguments
+    except (TypeError, ValueError):  # no signature, or other arguments: the critic raises its own error
+        return
+    if "t" in signature.parameters and "t" not in bound:
+        raise ArgumentValueError(
+            "t",
+            "the penalty would take it for the places between real and fake samples, but the critic has an argument t "
+            "too; pass the critic's by position, or in a lambda",
+        )

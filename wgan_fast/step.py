@@ -23,7 +23,14 @@ from wgan_fast._checks import (
 )
 from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
 from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
-from wgan_fast._torch import parametrizations_are_cached, training_mode, warn_user, without_autocast
+from wgan_fast._torch import (
+    caches_parametrizations,
+    float32_precision,
+    training_mode,
+    uncached_parametrizations,
+    warn_user,
+    without_autocast,
+)
 from wgan_fast.losses import (
     CriticLoss,
     CriticOutput,
@@ -54,6 +61,13 @@ class _Step:
         if optimization.process_group is not None:
             tensors = [tensor for module in self._modules() for tensor in _tensors(module)]
             broadcast([*optimization.parameters(frozen=True), *tensors], optimization.process_group)
+        elif _trains_apart(self._modules()):
+            warn_user(
+                f"process_group: {dist.get_world_size()} processes run, and {type(self).__name__} got no group, so "
+                "that each trains its networks apart from the others; for one training pass "
+                "process_group=torch.distributed.group.WORLD",
+                UserWarning,
+            )
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
@@ -122,7 +136,7 @@ class _Step:
         leaves = tree_leaves(inputs)
         return (
             any(map(has_hooks, parameters))
-            or parametrizations_are_cached()
+            or caches_parametrizations()
             or any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in leaves)
             or any(map(_holds_a_graph, self._modules()))
         )
@@ -149,7 +163,7 @@ class _Step:
             *((id(tensor), tensor.requires_grad) for module in modules for tensor in _tensors(module)),
             *map(training_mode, modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            torch.get_float32_matmul_precision(),
+            *float32_precision(device),
         )
 
     def _frozen_by_a_graph(self) -> Iterator[Hashable]:
@@ -187,7 +201,8 @@ class CriticStep(_Step):
             bind it to others yourself.
         process_group: None, or the processes that train together, each with samples of its own. Parameters are copied
             from the first process at construction. Gradients and statistics are averaged over all samples in one
-            all-reduce, also where the processes have different numbers of samples.
+            all-reduce, also where the processes have different numbers of samples. None causes a warning where several
+            processes run.
 
     Call it with ``real``, ``fake``, and further arguments of the critic. ``fake`` is a tensor, or a function without
     arguments that makes one. The step calls the function without gradients, and captures it too, random numbers
@@ -248,7 +263,7 @@ class CriticStep(_Step):
         return CriticOutput(loss, wasserstein, penalty)
 
     def _summands(self, real: Tensor, fake: Samples, args: Any, kwargs: Any) -> Iterator[Summand]:
-        with torch.no_grad():
+        with torch.no_grad(), uncached_parametrizations():
             fake = _samples("fake", fake)
         if self._optimization.process_group is not None and isinstance(fake, Tensor) and len(fake) != len(real):
             raise ArgumentValueError(
@@ -363,6 +378,13 @@ def _holds_a_graph(module: nn.Module) -> bool:
         for values in (part.__dict__.values(), part._buffers.values())
         for value in values
     )
+
+
+def _trains_apart(modules: list[nn.Module]) -> bool:
+    """Whether this is one of several processes, and nothing seen here averages their gradients."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    return not any(isinstance(part, DistributedDataParallel) for module in modules for part in module.modules())
 
 
 def _generators(penalty: Any) -> list[torch.Generator]:

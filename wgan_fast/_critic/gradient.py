@@ -150,7 +150,7 @@ def _scores(
 ) -> Tensor:
     with CriticLayers(graph) as layers:
         scores = critic(*points, *args, **kwargs)
-    check_scores("critic", scores)
+    check_scores("critic", scores, len(points[0]))
     if layers.batch_statistics:
         _warn_of_batch_statistics(critic)
     return scores

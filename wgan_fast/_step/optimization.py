@@ -60,9 +60,14 @@ class Optimization:
                 "optimizer",
                 "its parameters are sharded; shard a CriticLoss and call its backward, as docs/step.md does",
             )
+        if any(parameter.is_complex() for parameter in self.parameters(frozen=True)):
+            if clip is not None:
+                raise ArgumentTypeError("clip", "complex weights have no order to clip by; leave it out")
+            if self.scaler is not None:
+                raise ArgumentTypeError(
+                    "scaler", "PyTorch's GradScaler cannot unscale complex gradients; leave it out, or take bfloat16"
+                )
         self._fuses = self.device.type == "cpu" and _is_open_adam(optimizer)
-        if self._fuses:
-            self._fuse()
         self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
         #: Random generators that the loss draws from, other than PyTorch's default ones.
@@ -75,7 +80,8 @@ class Optimization:
 
     def _fuse(self) -> None:
         """Selects PyTorch's fused Adam: the same numbers up to rounding, and the same state. PyTorch's default on a CPU
-        takes a dozen passes over each parameter. Called before each update, as ``load_state_dict`` resets the choice.
+        takes a dozen passes over each parameter. Called before each update, as ``load_state_dict`` resets the choice,
+        and not before the first, so that an error leaves the optimizer as it was.
         """
         for setting in (self.optimizer.defaults, *self.optimizer.param_groups):
             setting["fused"] = True
@@ -128,12 +134,9 @@ class Optimization:
                 )  # a GradScaler refuses the next step otherwise
                 raise
         found_inf = torch.zeros_like(self._one)
-        for dtype in {gradient.dtype for gradient in gradients}:
-            of_one_type = [
-                gradient.coalesce().values() if gradient.is_sparse else gradient
-                for gradient in gradients
-                if gradient.dtype == dtype
-            ]
+        numbers = [_real(gradient.coalesce().values() if gradient.is_sparse else gradient) for gradient in gradients]
+        for dtype in {of_one.dtype for of_one in numbers}:
+            of_one_type = [of_one for of_one in numbers if of_one.dtype == dtype]
             torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
         if self.skips_on_device and self._has_momentum():
             optimizer: Any = self.optimizer
@@ -154,8 +157,17 @@ def has_hooks(parameter: Tensor) -> bool:
     return extension is not None and extension.has_hooks(parameter)
 
 
+def _real(tensor: Tensor) -> Tensor:
+    """A complex tensor as a view of real numbers (of a copy, if it is conjugated lazily); others unchanged."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
 def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it is an Adam or AdamW with neither ``foreach`` nor ``fused`` set, which fused Adam can replace."""
+    """Whether it is an Adam or AdamW with neither ``foreach`` nor ``fused`` set, which fused Adam can replace: it takes
+    no complex parameters.
+    """
+    if any(parameter.is_complex() for group in optimizer.param_groups for parameter in group["params"]):
+        return False
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and not any(
         any(setting[name] is not None for name in ("foreach", "fused"))
         or setting["differentiable"]
@@ -173,7 +185,9 @@ def _all_reduce(
             parameter.grad = torch.zeros_like(parameter)
         elif parameter.grad.is_sparse:
             parameter.grad = parameter.grad.to_dense()
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if parameter.is_complex():
+            parameter.grad = parameter.grad.resolve_conj()
+    gradients = [_real(parameter.grad) for parameter in parameters if parameter.grad is not None]
     dtype = max((accumulate_dtype(gradient.dtype) for gradient in gradients), key=lambda dtype: dtype.itemsize)
     pieces = [*gradients, statistics, statistics.new_ones(1)]
     flat = torch.cat([piece.reshape(-1).to(dtype) for piece in pieces]) * samples
