@@ -1,6 +1,7 @@
 """Fixtures that every test shares: the devices, the types, and memory that is never what a kernel forgot to write."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,26 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def classes_folder(tmp_path: Path) -> Path:
+    """Two classes, of 7 and 5 images."""
+    from training import write_image  # needs the extra wgan_fast[train]
+
+    for name, count in {"cats": 7, "ants": 5}.items():
+        for number in range(count):
+            write_image(tmp_path / "animals" / name / f"{number}.png")
+    (tmp_path / "animals" / ".hidden").write_text("not an image")
+    return tmp_path / "animals"
+
+
+@pytest.fixture
+def table_file(tmp_path: Path) -> Path:
+    """With a byte order mark, an empty line, a comma in a name and a number in quotes."""
+    path = tmp_path / "table.csv"
+    path.write_text('\ufeffa,"b, c"\n1,10\n\n2,20\n4,"5"\n')
+    return path
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
