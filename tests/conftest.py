@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,32 @@ def table_file(tmp_path: Path) -> Path:
     path = tmp_path / "table.csv"
     path.write_text('\ufeffa,"b, c"\n1,10\n\n2,20\n4,"5"\n')
     return path
+
+
+@pytest.fixture
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earth mover's distance of the full number of samples takes a second."""
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
+
+
+@pytest.fixture
+def digits_run(few_samples: None, tmp_path: Path) -> Path:
+    """The folder of a run on digits with labels."""
+    from training import run
+
+    run(tmp_path / "digits", data="digits", conditional=True, latent_dimension=4, steps=2)
+    return tmp_path / "digits"
+
+
+@pytest.fixture
+def table_run(few_samples: None, tmp_path: Path) -> Path:
+    """The folder of a run on a table."""
+    from training import run
+
+    values = np.random.default_rng(0).normal((40, 1e5, 3), (10, 1e4, 1), (200, 3))
+    np.savetxt(tmp_path / "people.csv", values, "%.6g", ",", header="age,income,rooms", comments="")
+    run(tmp_path / "table", data=str(tmp_path / "people.csv"))
+    return tmp_path / "table"
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:

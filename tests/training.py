@@ -1,11 +1,49 @@
-"""What the tests of the trainer share: batches, image files and small networks."""
+"""What the tests of the trainer share: small runs, batches, image files and small networks."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typer.testing import CliRunner, Result
 
+from wgan_fast.cli import app
+from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.networks.named import Models, make_models
+from wgan_fast.train.run import checkpoint
+
+SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2}
+
+
+def small_config(**settings: Any) -> TrainConfig:
+    return TrainConfig(**SMALL | settings)
+
+
+def run(folder: Path, **settings: Any) -> dict[str, Any]:
+    """The metrics of a small run."""
+    return Trainer(small_config(**settings, out=folder)).run()
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def options(**settings: object) -> list[str]:
+    """Of `wgan-fast train`, for a small run."""
+    return [item for name, value in (SMALL | settings).items() for item in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """All that a checkpoint holds, but for what describes the run."""
+    state = torch.load(folder / checkpoint.NAME, weights_only=True)
+    return {name: value for name, value in state.items() if name not in ("config", "codec", "networks")}
 
 
 def assert_same(batch, other):
