@@ -1,7 +1,9 @@
 """Fixtures that every test shares: the devices, the types, and memory that is never what a kernel forgot to write."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +39,52 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def classes_folder(tmp_path: Path) -> Path:
+    """Two classes, of 7 and 5 images."""
+    from training import write_image  # needs the extra wgan_fast[train]
+
+    for name, count in {"cats": 7, "ants": 5}.items():
+        for number in range(count):
+            write_image(tmp_path / "animals" / name / f"{number}.png")
+    (tmp_path / "animals" / ".hidden").write_text("not an image")
+    return tmp_path / "animals"
+
+
+@pytest.fixture
+def table_file(tmp_path: Path) -> Path:
+    """With a byte order mark, an empty line, a comma in a name and a number in quotes."""
+    path = tmp_path / "table.csv"
+    path.write_text('\ufeffa,"b, c"\n1,10\n\n2,20\n4,"5"\n')
+    return path
+
+
+@pytest.fixture
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earth mover's distance of the full number of samples takes a second."""
+    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
+
+
+@pytest.fixture
+def digits_run(few_samples: None, tmp_path: Path) -> Path:
+    """The folder of a run on digits with labels."""
+    from training import run
+
+    run(tmp_path / "digits", data="digits", conditional=True, latent_dimension=4, steps=2)
+    return tmp_path / "digits"
+
+
+@pytest.fixture
+def table_run(few_samples: None, tmp_path: Path) -> Path:
+    """The folder of a run on a table."""
+    from training import run
+
+    values = np.random.default_rng(0).normal((40, 1e5, 3), (10, 1e4, 1), (200, 3))
+    np.savetxt(tmp_path / "people.csv", values, "%.6g", ",", header="age,income,rooms", comments="")
+    run(tmp_path / "table", data=str(tmp_path / "people.csv"))
+    return tmp_path / "table"
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
