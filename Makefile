@@ -58,7 +58,8 @@ bench: venv
 report: venv
 	$(BIN)/python benchmarks/report.py $(if $(CI),--check)
 
-# What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads.
+# What CI can say about CUDA without a GPU: everything compiles without a warning or a register spill, links and loads;
+# under a stand-in for CUDA, PyTorch's CUDA build runs our kernels on the host, and captures steps in graphs.
 # The environment is kept, because its PyTorch takes 5 GB; the package is installed, not imported from this folder, so
 # commands run elsewhere.
 CUDA_TORCH = torch==2.11.0
@@ -66,6 +67,8 @@ CUDA_VENV = $(abspath $(CACHE))/$(subst ==,-,$(CUDA_TORCH))-$(shell $(PYTHON) -c
 # What needs the packages of the extras, or a build of its own, is tested elsewhere.
 NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train*.py install.py report.py reproduce.py distances.py experiments*.py))
 CUDA_TESTS = $(abspath $(filter-out $(NOT_FOR_CUDA),$(wildcard tests/test_*.py)))
+STAND_IN = $(abspath build/cuda_stand_in)
+UNDER_STAND_IN = LD_PRELOAD=$(STAND_IN)/libcuda_stand_in.so LD_LIBRARY_PATH=$(STAND_IN) PYTHONPATH=$(STAND_IN)
 
 $(CUDA_VENV)/.installed:
 	$(PYTHON) -m venv $(CUDA_VENV)
@@ -77,6 +80,8 @@ cuda-build: $(CUDA_VENV)/.installed
 	  $(CUDA_VENV)/bin/pip install --no-deps --force-reinstall .
 	cd $(CUDA_VENV) && bin/python -m wgan_fast.doctor
 	cd $(CUDA_VENV) && bin/pytest -m "not slow and not long" $(CUDA_TESTS) $(PYTEST_ARGS)
+	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build.py $(STAND_IN)
+	cd $(CUDA_VENV) && $(UNDER_STAND_IN) bin/pytest $(abspath tests/cuda_stand_in) $(PYTEST_ARGS)
 
 # On a machine with a GPU, offline, with the Python that holds torch.
 gpu-report:
