@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-
 from stand_in import library, logged, needed
 
 pytestmark = needed
