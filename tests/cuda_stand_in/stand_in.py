@@ -9,7 +9,10 @@ import pytest
 
 library = ctypes.CDLL(None)  # what is loaded already
 loaded = hasattr(library, "cuda_stand_in_log")
-needed = pytest.mark.skipif(not loaded, reason="runs under the stand-in for CUDA, see `make cuda-build`")
+needed = [
+    pytest.mark.stand_in,
+    pytest.mark.skipif(not loaded, reason="needs the stand-in that `make cuda-build` loads"),
+]
 
 if loaded:
     library.cuda_stand_in_entry.restype = ctypes.c_char_p
