@@ -27,8 +27,7 @@ struct dim3 {
 };
 
 using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
-inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -43,9 +42,11 @@ extern "C" __attribute__((weak)) cudaError_t cuda_stand_in_launch(const cudaLaun
                                                                   const std::function<void()>* run);
 
 #ifdef CUDA_ON_HOST_FIBERS
+extern "C" const char* cudaGetErrorString(cudaError_t error);  // the stand-in's
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 #include "fibers.h"
 #else
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
 inline thread_local dim3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 
