@@ -89,7 +89,7 @@ cuda-build: $(CUDA_VENV)/.installed
 	  $(CUDA_VENV)/bin/pip install --no-deps --force-reinstall .
 	cd $(CUDA_VENV) && bin/python -m wgan_fast.doctor
 	cd $(CUDA_VENV) && bin/pytest -m "not slow and not long" $(CUDA_TESTS) $(abspath tests/instructions/test_sass.py) $(PYTEST_ARGS)
-	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build.py $(STAND_IN)
+	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build_stand_in.py $(STAND_IN)
 	cd $(CUDA_VENV) && PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(UNDER_STAND_IN) \
 	  bin/pytest -p computing -m cuda -k "not test_gradients" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
 	cd $(CUDA_VENV) && $(UNDER_STAND_IN) \

@@ -1,7 +1,7 @@
 """Builds what the tests of this folder need, for the PyTorch that runs it: the stand-in for CUDA, and the package with
 its kernels compiled for the CPU. Run in the repository's root, after the package was built with its CUDA kernels:
 
-    python tests/cuda_stand_in/build.py FOLDER
+    python tests/cuda_stand_in/build_stand_in.py FOLDER
 
 It writes FOLDER/libcuda_stand_in.so and FOLDER/wgan_fast/. The code between Python and the kernels is that of the
 build with nvcc, whose object files are linked again.
