@@ -204,7 +204,7 @@ def test_refused_capture_on_a_gpu() -> None:
 @on_a_gpu
 def test_memory_of_replays_on_a_gpu() -> None:
     """Replays with inputs that have a graph do not keep that graph."""
-    critic, encoder = CRITICS["mlp"][0]().cuda(), nn.Linear(12, 12).cuda()
+    critic, encoder = CRITICS["mlp"][0]().cuda(), nn.Sequential(nn.Linear(12, 12), nn.Tanh()).cuda()
     step = CriticStep(critic, optim.RMSprop(critic.parameters(), lr=1e-3), backend="graph")
     real, fake = (batch.cuda().float() for batch in samples((12,)))
     sizes = []

@@ -1,6 +1,7 @@
 // Stands in for the CUDA runtime, so that a C++ compiler builds csrc/kernels/*.cu for the CPU and its sanitizers watch
 // them run. Blocks run one after the other; the threads of a block are real threads that meet at barriers, shared
 // memory is static storage, and a shuffle exchanges values through one slot per thread. Small and slow: it is a test.
+// With CUDA_ON_HOST_FIBERS the threads of a block are fibers.
 #pragma once
 
 #include <barrier>
@@ -8,6 +9,8 @@
 #include <cstring>
 #include <functional>
 #include <thread>
+#include <tuple>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -24,8 +27,7 @@ struct dim3 {
 };
 
 using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
-inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -33,32 +35,24 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
+// The stand-in of tests/cuda_stand_in/ puts a launch in order with other work, and into a graph under capture. Without
+// it kernels run at once.
+extern "C" __attribute__((weak)) cudaError_t cuda_stand_in_launch(const cudaLaunchConfig_t* config, const char* kernel,
+                                                                  const void* arguments, size_t bytes,
+                                                                  const std::function<void()>* run);
+
+#ifdef CUDA_ON_HOST_FIBERS
+extern "C" const char* cudaGetErrorString(cudaError_t error);  // the stand-in's
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+#include "fibers.h"
+#else
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
 inline thread_local dim3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 
 namespace cuda_on_host {
 
-constexpr unsigned WARP = 32;
-
-struct Block {
-  explicit Block(unsigned threads) : threads(threads), finished(threads), syncthreads(threads), slots(threads) {
-    for (unsigned warp = 0; warp < threads / WARP; ++warp) warps.emplace_back(new std::barrier<>(WARP));
-  }
-  ~Block() {
-    for (auto* warp : warps) delete warp;
-  }
-
-  unsigned threads;
-  std::barrier<> finished;     // the whole block, before the next one begins
-  std::barrier<> syncthreads;  // another one: a thread that left early must not pass for one that waits
-  std::vector<std::barrier<>*> warps;
-  struct Slot {
-    alignas(16) std::byte bytes[16];
-  };
-  std::vector<Slot> slots;
-};
-
-inline Block* block = nullptr;
+using Barrier = std::barrier<>;
 
 // They stay for the next launch: under a sanitizer, starting a thread takes longer than most kernels.
 class Threads {
@@ -93,6 +87,33 @@ class Threads {
   std::vector<std::thread> threads_;
 };
 
+}  // namespace cuda_on_host
+#endif
+
+namespace cuda_on_host {
+
+constexpr unsigned WARP = 32;
+
+struct Block {
+  explicit Block(unsigned threads) : threads(threads), finished(threads), syncthreads(threads), slots(threads) {
+    for (unsigned warp = 0; warp < threads / WARP; ++warp) warps.emplace_back(new Barrier(WARP));
+  }
+  ~Block() {
+    for (auto* warp : warps) delete warp;
+  }
+
+  unsigned threads;
+  Barrier finished;     // the whole block, before the next one begins
+  Barrier syncthreads;  // another one: a thread that left early must not pass for one that waits
+  std::vector<Barrier*> warps;
+  struct Slot {
+    alignas(16) std::byte bytes[16];
+  };
+  std::vector<Slot> slots;
+};
+
+inline Block* block = nullptr;
+
 inline Threads& threads(unsigned count) {
   static Threads threads(count);
   return threads;
@@ -114,24 +135,38 @@ T __shfl_xor_sync(unsigned /*mask: all take part*/, T value, int lane_mask) {
   return value;
 }
 
+namespace cuda_on_host {
+
+template <class... Parameters>
+void run(const cudaLaunchConfig_t& config, void (*kernel)(Parameters...), const std::tuple<Parameters...>& arguments) {
+  blockDim = config.blockDim;
+  gridDim = config.gridDim;
+  Block this_block(blockDim.x);
+  block = &this_block;
+  threads(blockDim.x).run([&] {
+    for (unsigned b = 0; b < gridDim.x; ++b) {
+      blockIdx.x = b;
+      std::apply(kernel, arguments);
+      this_block.finished.arrive_and_wait();
+    }
+  });
+}
+
+}  // namespace cuda_on_host
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  auto& threads = cuda_on_host::threads(config->blockDim.x);
   const bool whole_warps = config->blockDim.x % cuda_on_host::WARP == 0;
-  if (config->gridDim.x == 0 || !whole_warps || config->blockDim.x != threads.count()) {
+  if (config->gridDim.x == 0 || !whole_warps ||
+      config->blockDim.x != cuda_on_host::threads(config->blockDim.x).count()) {
     return cudaErrorInvalidConfiguration;
   }
-  blockDim = config->blockDim;
-  gridDim = config->gridDim;
-  cuda_on_host::Block block(blockDim.x);
-  cuda_on_host::block = &block;
-  threads.run([&] {
-    for (unsigned b = 0; b < gridDim.x; ++b) {
-      blockIdx.x = b;
-      kernel(arguments...);
-      block.finished.arrive_and_wait();
-    }
-  });
-  return cudaSuccess;
+  const std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
+  if (!cuda_stand_in_launch) {
+    cuda_on_host::run(*config, kernel, values);
+    return cudaSuccess;
+  }
+  const std::function<void()> run = [config = *config, kernel, values] { cuda_on_host::run(config, kernel, values); };
+  return cuda_stand_in_launch(config, typeid(kernel).name(), &values, sizeof values, &run);
 }

@@ -210,7 +210,10 @@ class _GraphRunner:
         for parameter in self._optimization.parameters(frozen=True):
             parameter.grad = None  # the memory of the capture was never written
         device = self._optimization.device.index or 0
-        torch._C._cuda_endAllocateToPool(device, pool)
+        try:
+            torch._C._cuda_endAllocateToPool(device, pool)
+        except RuntimeError:  # the exception was not CUDA's, so the capture has ended as a complete one does
+            return
         torch._C._cuda_releasePool(device, pool)
         with self._capturing(torch.cuda.graph_pool_handle()):  # a complete capture ends that of the generators, too
             torch.zeros(1, device=self._optimization.device)

@@ -1,0 +1,387 @@
+"""Steps under the stand-in: what they launch, what a capture may contain, and that a refused capture changes nothing.
+
+TestPlantedFaults plants some of the faults that these tests are for. Others were planted by hand, and each made a test
+fail. In the operators, which takes a build: no DeviceGuard in interpolate, clip_weights_, rmsprop_ or
+gradient_norm_penalty (test_device_guards); the legacy stream in place of the current one (test_capture_and_replay). In
+_step/backends.py: a capture in mode "global"; no release of the pool, gradients that stay, or the capture's stream that
+stays current after a refused capture; no wait for a stream before or after the warm-up; `.grad` not set by a replay;
+statistics that are not copied.
+"""
+
+import ctypes
+import gc
+import inspect
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from stand_in import Entry, library, logged, needed
+from torch import Tensor, nn
+
+from wgan_fast import CriticStep, GeneratorStep, clip_weights_, interpolate, optim, r1_penalty
+from wgan_fast._library import extension  # noqa: F401 (registers the operators)
+from wgan_fast._step import backends, optimization
+from wgan_fast.bench import mlp
+from wgan_fast.losses import discriminator_loss, non_saturating_generator_loss
+
+pytestmark = needed
+native = torch.ops.wgan_fast
+Step = Callable[[], Any]
+WARM_UP = 4  # three steps of a kind; the very first finds an optimizer without a state, which is another kind
+BATCH, LATENT = 16, 3
+
+adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=True)
+clipping = partial(optim.RMSprop, lr=5e-5, clip=0.01)
+
+
+def small(inputs: int = 2, outputs: int = 1) -> nn.Sequential:
+    layers = nn.Linear(inputs, 8), nn.LeakyReLU(0.2), nn.Linear(8, 8), nn.LeakyReLU(0.2), nn.Linear(8, outputs)
+    return nn.Sequential(*layers).cuda()
+
+
+def samples(count: int = BATCH) -> tuple[Tensor, Tensor]:
+    real, fake = torch.randn(2, count, 2)
+    return real.cuda(), fake.cuda()
+
+
+def latent() -> Tensor:
+    return torch.randn(BATCH, LATENT, device="cuda")
+
+
+def critic_step(backend: str = "graph", critic: nn.Module | None = None, optimizer: Any = adam, **other: Any) -> Step:
+    critic = small() if critic is None else critic
+    return partial(CriticStep(critic, optimizer(critic.parameters()), backend=backend, **other), *samples())
+
+
+def critic_step_with_fakes(backend: str = "graph") -> Step:
+    critic, generator = small(), small(LATENT, 2)
+    step = CriticStep(critic, adam(critic.parameters()), backend=backend)
+    return partial(step, samples()[0], lambda: generator(latent()))
+
+
+def generator_step(backend: str = "graph", **settings: Any) -> Step:
+    generator = small(LATENT, 2)
+    return partial(GeneratorStep(generator, small(), adam(generator.parameters()), backend=backend, **settings), latent)
+
+
+def toy_step(backend: str) -> Step:
+    critic = mlp(2, 512, 3).cuda()
+    real, fake = torch.randn(2, 256, 2)
+    return partial(CriticStep(critic, adam(critic.parameters()), backend=backend), real.cuda(), fake.cuda())
+
+
+#: The steps of docs/step.md, and the launches of one: kernels, and products of cuBLAS.
+STEPS: dict[str, tuple[Callable[[str], Step], int]] = {
+    "toy": (toy_step, 83),
+    "WGAN-GP": (critic_step, 67),
+    "fakes of a function": (critic_step_with_fakes, 73),
+    "clipping": (partial(critic_step, optimizer=clipping, penalty=None), 35),
+    "clipping after Adam": (partial(critic_step, penalty=None, clip=0.01), 36),
+    "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 65),
+    "standard GAN": (partial(critic_step, penalty=None, loss=discriminator_loss), 44),
+    "generator": (generator_step, 38),
+    "generator of a standard GAN": (partial(generator_step, loss=non_saturating_generator_loss), 40),
+}
+every_step = pytest.mark.parametrize("name", STEPS)
+
+
+def repeated(step: Step, times: int) -> Step:
+    for _ in range(times):
+        step()
+    return step
+
+
+def launches(entries: list[Entry]) -> int:
+    return sum(entry.kind in ("kernel", "product") for entry in entries)
+
+
+def kinds(entries: list[Entry]) -> set[str]:
+    return {entry.kind for entry in entries}
+
+
+@every_step
+def test_launches(name: str) -> None:
+    """Of the fifth step, as the first, second and fourth ask whether the rows of a batch are independent."""
+    make, expected = STEPS[name]
+    step = repeated(make("eager"), 4)
+    with logged() as entries:
+        step()
+    assert launches(entries) == expected
+    assert "sync" not in kinds(entries), "the host waited for the device"
+
+
+@every_step
+def test_capture_and_replay(name: str) -> None:
+    """The graph holds what an eager step launches, all of it; a replay is one launch."""
+    make, expected = STEPS[name]
+    step = repeated(make("graph"), WARM_UP)
+    stream = torch.cuda.current_stream()
+    with logged() as entries:
+        step()
+    captured = [entry for entry in entries if entry.captured]
+    assert launches(captured) == expected
+    assert len({entry.stream for entry in captured}) == 1 and "invalidated" not in kinds(entries)
+    assert torch.cuda.current_stream() == stream
+    with logged() as entries:
+        step()
+    assert [entry.kind for entry in entries].count("graph") == 1
+    assert launches(entries) <= 4  # the seeds and offsets of the random numbers
+    assert "sync" not in kinds(entries) and {entry.stream for entry in entries} == {0}
+
+
+@pytest.mark.parametrize("name", ["WGAN-GP", "fakes of a function", "clipping", "generator"])
+def test_graph_and_eager_step_agree(name: str) -> None:
+    outputs: list[list[Any]] = []
+    for backend in ("eager", "graph"):
+        torch.manual_seed(1)
+        step = STEPS[name][0](backend)
+        outputs.append([step() for _ in range(WARM_UP + 4)])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def test_warm_up_waits_for_the_current_stream_and_is_waited_for() -> None:
+    step = repeated(critic_step(), 2)
+    with logged() as entries:
+        step()
+    events = [(entry.name, entry.stream == 0) for entry in entries if entry.kind in ("event", "kernel")]
+    assert events[:2] == [("record", True), ("wait", False)]
+    waits = [i for i, event in enumerate(events) if event == ("wait", True)]
+    assert len(waits) == 1 and not any(name != "record" for name, current in events[waits[0] + 1 :] if not current)
+
+
+def test_gradients_are_those_of_the_last_graph() -> None:
+    critic = small()
+    step = CriticStep(critic, adam(critic.parameters()), backend="graph")
+    batches = samples(BATCH), samples(BATCH + 1)
+    for batch in batches:
+        repeated(partial(step, *batch), WARM_UP + 1)
+    pointers = []
+    for batch in (*batches, *batches):
+        step(*batch)
+        pointers.append([parameter.grad.data_ptr() for parameter in critic.parameters()])
+    assert pointers[0] == pointers[2] != pointers[1] == pointers[3]
+
+
+def test_other_threads_may_allocate_during_a_capture() -> None:
+    """A loader that pins memory, say."""
+
+    def allocate() -> None:
+        memory = ctypes.c_void_p()
+        assert library.cudaHostAlloc(ctypes.byref(memory), ctypes.c_size_t(256), 0) == 0
+        assert library.cudaFreeHost(memory) == 0
+
+    def in_a_thread(x: Tensor) -> None:
+        thread = threading.Thread(target=allocate)
+        thread.start()
+        thread.join()
+
+    step = repeated(critic_step(critic=During(in_a_thread)), WARM_UP)
+    with logged() as entries:
+        step()
+    assert "graph" in kinds(entries)
+
+
+@pytest.mark.parametrize("name", ["WGAN-GP", "generator"])
+def test_memory_stays_flat(name: str) -> None:
+    step = repeated(STEPS[name][0]("graph"), WARM_UP + 5)
+    gc.collect()
+    before = torch.cuda.memory_allocated(), library.cuda_stand_in_bytes(), library.cuda_stand_in_allocations()
+    repeated(step, 1_000)
+    gc.collect()
+    after = torch.cuda.memory_allocated(), library.cuda_stand_in_bytes(), library.cuda_stand_in_allocations()
+    assert after == before
+
+
+def memory_growth_with_history() -> int:
+    """Bytes that 50 replays add, with inputs that have a graph."""
+    critic, encoder = small(), small(2, 2)  # a layer alone would save nothing but its input, which is always the same
+    step = CriticStep(critic, clipping(critic.parameters()), backend="graph")
+    real, fake = samples()
+    sizes = []
+    for _ in range(3):
+        repeated(lambda: step(encoder(real), fake), 50)
+        gc.collect()
+        sizes.append(torch.cuda.memory_allocated())
+    return sizes[2] - sizes[1]
+
+
+def test_history_of_inputs_is_not_kept() -> None:
+    assert memory_growth_with_history() == 0
+
+
+class During(nn.Module):
+    """A critic that does something during a capture; the warm-up does not show it."""
+
+    def __init__(self, act: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.critic, self.act = small(), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            self.act(x)
+        return self.critic(x)
+
+
+def reads_a_value(x: Tensor) -> None:
+    x.sum().item()
+
+
+def waits(x: Tensor) -> None:
+    torch.cuda.synchronize()
+
+
+def allocates(x: Tensor) -> None:
+    """As a library would that does not use PyTorch's allocator."""
+    assert library.cudaMalloc(ctypes.byref(ctypes.c_void_p()), ctypes.c_size_t(256)) == 900
+
+
+def joins_the_legacy_stream(x: Tensor) -> None:
+    torch.cuda.default_stream().wait_stream(torch.cuda.current_stream())
+
+
+def leaves_work_unjoined(x: Tensor) -> None:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.zeros(1, device="cuda")
+
+
+def depends_on_work_outside(x: Tensor) -> None:
+    torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+
+
+def raises(x: Tensor) -> None:
+    raise ValueError("not in a capture")
+
+
+REFUSED = [
+    reads_a_value,
+    waits,
+    allocates,
+    joins_the_legacy_stream,
+    leaves_work_unjoined,
+    depends_on_work_outside,
+    raises,
+]
+
+
+@pytest.mark.parametrize("act", REFUSED)
+def test_refused_capture_changes_nothing(act: Callable[[Tensor], Any]) -> None:
+    working = repeated(critic_step(), WARM_UP + 1)
+    critic = During(act)
+    refused = repeated(critic_step(critic=critic), WARM_UP)
+    weights = [parameter.clone() for parameter in critic.parameters()]
+    stream, random_state = torch.cuda.current_stream(), torch.cuda.get_rng_state()
+    for _ in range(2):  # nor does it at a second attempt
+        with pytest.raises(RuntimeError, match="^the step cannot be captured in a CUDA graph, take backend='eager'"):
+            refused()
+        assert torch.cuda.current_stream() == stream
+        assert library.cuda_stand_in_captures() == 0
+        assert torch.equal(torch.cuda.get_rng_state(), random_state)
+        assert all(map(torch.equal, critic.parameters(), weights))
+        assert all(parameter.grad is None for parameter in critic.parameters()), "memory that was never written"
+    library.cudaGetLastError()  # of the calls above
+    for step in (working, critic_step()):  # one that was captured before, and one that is captured now
+        penalties = [float(step().penalty) for _ in range(WARM_UP + 2)]
+        assert len(set(penalties)) == len(penalties), "the interpolates are not drawn anew"
+
+
+@pytest.mark.parametrize("act", [reads_a_value, raises])
+def test_refused_captures_give_their_memory_back(act: Callable[[Tensor], Any]) -> None:
+    refused = repeated(critic_step(critic=During(act)), WARM_UP)
+    sizes = []
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            refused()
+        gc.collect()
+        torch.cuda.empty_cache()
+        sizes.append(library.cuda_stand_in_bytes())
+    library.cudaGetLastError()
+    assert sizes[3] == sizes[1]
+
+
+@pytest.mark.filterwarnings("ignore:gemm_and_bias error:UserWarning")  # of a product after the refused call
+@pytest.mark.parametrize("act", REFUSED)
+def test_refused_capture_goes_on_eagerly(act: Callable[[Tensor], Any]) -> None:
+    """With the numbers of a step that was eager all the time."""
+    outputs = []
+    for backend in ("eager", "auto"):
+        torch.manual_seed(1)
+        step = repeated(critic_step(backend, During(act)), WARM_UP)
+        if backend == "auto":
+            with pytest.warns(RuntimeWarning, match="(?s)cannot be captured .* goes on eagerly"):
+                outputs.append([step()])
+        else:
+            outputs.append([step()])
+        outputs[-1] += [step() for _ in range(3)]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def on_device_1() -> None:
+    """Every operator, on a device that is not the current one."""
+    x, y, t = torch.randn(5, 40).cuda(1), torch.randn(5, 40).cuda(1), torch.rand(5).cuda(1)
+    interpolate(x, y, t)
+    rest = 10.0, 1.0, 2.0, False
+    _, norms = native.gradient_norm_penalty(x, *rest)
+    native.gradient_norm_penalty_backward(t[:1].view(()), x, norms, *rest)
+    _, mask = native.piecewise_linear(x, 0.2, 0.0, torch.inf)
+    native.apply_mask(x, mask, 0.2, x.stride())
+    native.piecewise_linear_(x, 0.2, 0.0, torch.inf)
+    clip_weights_([x, y.t()], 0.1)
+    native.rmsprop_([x], [y], [y.clone()], torch.tensor(0.1), 0.9, 1e-8, 0.0, False, 0.5, None, None)
+    parameter = nn.Parameter(x.clone())
+    parameter.grad = y
+    optim.RMSprop([parameter], clip=0.1).step()
+
+
+def test_device_guards() -> None:
+    with logged() as entries:
+        on_device_1()
+    assert {entry.device for entry in entries} == {1}
+    assert torch.cuda.current_device() == 0
+
+
+def test_clips_on_each_device() -> None:
+    weights = [torch.randn(3, 4).cuda(i % 2) for i in range(4)]
+    with logged() as entries:
+        clip_weights_(weights, 0.1)
+    assert [entry.device for entry in entries if entry.kind == "kernel"] == [0, 1]
+    assert all(weight.abs().max() <= 0.1 for weight in weights)
+
+
+class TestPlantedFaults:
+    """Faults in the source of a module, and that a test of this file would find them."""
+
+    @staticmethod
+    def plant(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, text: str, fault: str) -> None:
+        source = inspect.cleandoc("\n" + inspect.getsource(getattr(owner, method)))
+        assert source.count(text) == 1
+        module = inspect.getmodule(owner)
+        scope: dict[str, Any] = {}
+        exec(source.replace(text, fault), vars(module), scope)
+        monkeypatch.setattr(owner, method, scope[method])
+
+    def test_missing_detach(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plant(monkeypatch, backends._GraphRunner, "__call__", "copy_(tensor.detach())", "copy_(tensor)")
+        assert memory_growth_with_history() > 0
+
+    def test_synchronisation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fault = "statistics[0].item(); self.skipped.count("
+        self.plant(monkeypatch, optimization.Optimization, "apply", "self.skipped.count(", fault)
+        with pytest.raises(AssertionError, match="the host waited"):
+            test_launches("WGAN-GP")
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            repeated(critic_step(), WARM_UP + 1)
+
+    def test_capture_that_is_not_cleaned_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clear_up, left = backends._GraphRunner._clear_up, []
+        monkeypatch.setattr(backends._GraphRunner, "_clear_up", lambda *arguments: left.append(arguments))
+        with pytest.raises(AssertionError, match="never written"):
+            test_refused_capture_changes_nothing(reads_a_value)
+        for arguments in left:
+            clear_up(*arguments)
+        library.cudaGetLastError()
+        repeated(critic_step(), WARM_UP + 1)
