@@ -213,10 +213,11 @@ def test_a_run_of_several_processes_is_evaluated_by_one(digits_run: Path) -> Non
 def test_data_that_changed_are_told(table_run: Path) -> None:
     file = table_run.parent / "people.csv"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:100]))
-    for arguments in (["train", "--resume", "--steps", 5, "--out", table_run], ["evaluate", table_run]):
+    resumed = ["train", "--resume", "--steps", 5, "--out", table_run]
+    for arguments, name in ((resumed, "--data"), (["evaluate", table_run], f"run: the data of {table_run}")):
         result = cli(*arguments)
         assert result.exit_code == 2
-        assert result.stderr == f"error: --data: {file} has other columns, other units or other classes than before\n"
+        assert result.stderr == f"error: {name}: {file} has other columns, other units or other classes than before\n"
 
 
 def command(folder: Path, *options: str) -> list[str]:
