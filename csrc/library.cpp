@@ -82,6 +82,7 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<const std::vector<Tensor>&>(), py::arg("points"))
       .def("note_sum", &CriticGraph::note_sum)
       .def("note_concatenation", &CriticGraph::note_concatenation)
+      .def("note_product", &CriticGraph::note_product)
       .def("note_plateau", &CriticGraph::note_plateau)
       .def("close", &CriticGraph::close)
       .def_property_readonly("curved", &CriticGraph::curved)

@@ -32,7 +32,7 @@ Tensor term_gradient(const Tensor& numbers, const Tensor& signal, const Tensor& 
   const Tensor per_sample = for_each_sample(numbers, sums).to(type);
   const bool one_for_all_samples = sums.dim() > 0 && (missing > 0 || term.size(0) == 1);
   const Tensor total = one_for_all_samples  // a product needs no buffer
-                           ? sums.flatten(1).t().mv(per_sample.flatten())
+                           ? sums.reshape({sums.size(0), -1}).t().mv(per_sample.flatten())
                            : (per_sample * sums).sum_to_size(term.sizes());
   return total.reshape(term.sizes()).to(term.scalar_type());
 }

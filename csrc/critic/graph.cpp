@@ -100,27 +100,43 @@ CriticGraph::CriticGraph(const std::vector<Tensor>& points) : points_(points) {
 }
 
 bool CriticGraph::comes_from_points(Node* root) {
-  walk(root, seen_, nothing, [&](Node* node) {
-    const auto& edges = node->next_edges();
-    if (std::any_of(edges.begin(), edges.end(),
-                    [&](const Edge& edge) { return seen_on_path_.count(edge.function.get()); }))
-      seen_on_path_.insert(node);
+  const auto keep = [&](Node* node) { alive_.push_back(node->getptr()); };
+  walk(root, seen_, keep, [&](Node* node) {
+    for (size_t i = 0; i < node->num_outputs(); ++i) {
+      if (is_on_path(*node, i)) seen_on_path_.insert(node);
+    }
   });
   return seen_on_path_.count(root) > 0;
 }
 
-void CriticGraph::keep_term(Node* node, const Tensor& value) { noted_[node] = {node->getptr(), value}; }
+bool CriticGraph::is_on_path(const Node& node, size_t input) const {
+  return input < node.num_outputs() && seen_on_path_.count(node.next_edge(input).function.get()) > 0;
+}
 
-void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands) {
+void CriticGraph::keep_term(Node* node, const Tensor& value) {
+  // A constant, such as a buffer, may change before the scores are differentiated.
+  const Tensor kept = value.defined() && !value.requires_grad() ? value.detach().clone() : value;
+  noted_[node] = {node->getptr(), kept, kept.defined() ? kept._version() : 0};
+}
+
+void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands,
+                           const std::vector<double>& factors) {
   const auto node = output.grad_fn();
   if (!node || !comes_from_points(node.get())) return;
   Tensor term;
   for (size_t i = 0; i < operands.size(); ++i) {
-    const bool on_path = i < node->num_outputs() && seen_on_path_.count(node->next_edge(i).function.get());
-    if (on_path || !operands[i]) continue;
-    term = term.defined() ? term + *operands[i] : *operands[i];
+    if (is_on_path(*node, i)) continue;
+    if (!operands[i]) return;
+    const Tensor value = factors[i] == 1 ? *operands[i] : *operands[i] * factors[i];
+    term = term.defined() ? term + value : value;
   }
   keep_term(node.get(), term);
+}
+
+void CriticGraph::note_product(const Tensor& output, const Tensor& addend, double factor) {
+  const auto node = output.grad_fn();
+  if (!node || !comes_from_points(node.get()) || !(is_on_path(*node, 1) || is_on_path(*node, 2))) return;
+  keep_term(node.get(), is_on_path(*node, 0) ? Tensor() : factor == 1 ? addend : addend * factor);
 }
 
 void CriticGraph::note_concatenation(const Tensor& output, const std::vector<Tensor>& operands, int64_t dim) {
@@ -129,7 +145,7 @@ void CriticGraph::note_concatenation(const Tensor& output, const std::vector<Ten
   std::vector<Tensor> parts;
   bool any = false;
   for (size_t i = 0; i < operands.size(); ++i) {
-    const bool on_path = seen_on_path_.count(node->next_edge(i).function.get());
+    const bool on_path = is_on_path(*node, i);
     parts.push_back(on_path ? at::zeros({1}, operands[i].options()).expand(operands[i].sizes()) : operands[i]);
     any |= !on_path;
   }
@@ -167,6 +183,7 @@ void CriticGraph::close(const Tensor& scores, bool scored) {
   });
   affine_ = affine_ && !curved_ && !points_.empty() && scores.dim() > 0 && scores.size(0) == points_[0].size(0) &&
             scores.numel() == scores.size(0);
+  alive_.clear();
   std::unordered_set<Node*> below;
   for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
 }
@@ -182,7 +199,8 @@ void CriticGraph::look_for_terms(Node& node, const std::vector<size_t>& from_poi
     const bool alone = from_points.size() == node.num_outputs() && from_points.size() > 1;  // points everywhere
     const auto noted = noted_.find(&node);
     if (noted != noted_.end()) {
-      term = noted->second.second;
+      term = noted->second.value;
+      if (term.defined() && term._version() != noted->second.version) affine_ = false;
     } else if (!alone) {
       affine_ = false;
     }

@@ -24,10 +24,14 @@ class CriticGraph {
  public:
   explicit CriticGraph(const std::vector<Tensor>& points);
 
-  // While the critic runs: `output` is the sum of the operands, or their concatenation along `dim`, in the order of its
-  // node's inputs. What does not come from the points is kept as a term.
-  void note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands);
+  // While the critic runs: `output` is the sum of factor * operand, or the operands' concatenation along `dim`, in the
+  // order of its node's inputs. What does not come from the points is kept as a term. An operand is nullopt where its
+  // value is not known any more.
+  void note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands,
+                const std::vector<double>& factors);
   void note_concatenation(const Tensor& output, const std::vector<Tensor>& operands, int64_t dim);
+  // `output` is factor * addend plus a product of two matrices.
+  void note_product(const Tensor& output, const Tensor& addend, double factor);
   // `output` is an activation with a plateau, which is such a term.
   void note_plateau(const Tensor& output);
 
@@ -66,7 +70,15 @@ class CriticGraph {
     Tensor value;
   };
 
+  // What a node adds: undefined if nothing. The version shows whether it was changed in place since.
+  struct Noted {
+    NodePointer node;
+    Tensor value;
+    int64_t version;
+  };
+
   bool comes_from_points(Node* node);
+  bool is_on_path(const Node& node, size_t input) const;
   void keep_term(Node* node, const Tensor& value);
   void look_for_terms(Node& node, const std::vector<size_t>& from_points);
   void collect_leaves(Node* root, std::unordered_set<Node*>& visited);
@@ -76,9 +88,11 @@ class CriticGraph {
   Tensor scores_;                          // keeps the nodes alive
   std::vector<NodePointer> accumulators_;  // a tensor has a weak pointer alone
   std::unordered_set<Node*> point_nodes_;
-  // While the critic runs: visited nodes, those that come from the points, and what was noted of a node.
+  // While the critic runs: visited nodes, kept alive so that no other takes their address; those that come from the
+  // points; what was noted of a node.
+  std::vector<NodePointer> alive_;
   std::unordered_set<Node*> seen_, seen_on_path_;
-  std::unordered_map<Node*, std::pair<NodePointer, Tensor>> noted_;
+  std::unordered_map<Node*, Noted> noted_;
   std::unordered_set<Node*> forward_, on_path_;
   std::vector<Node*> layers_;  // on the path, reached through their input
   std::vector<Term> terms_;

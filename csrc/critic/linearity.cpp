@@ -56,7 +56,8 @@ constexpr Operators PIECEWISE[] = {
 };
 // Those that may add a term: another operand, or a constant that no edge shows.
 constexpr const char* ADDING =
-    "Add Addmm Baddbmm Cat Clamp ClampMax ClampMin ConstantPadNd Hardtanh MaskedFill Maximum Minimum Rsub Softshrink "
+    "Add Addmm Baddbmm Cat Convolution Clamp ClampMax ClampMin ConstantPadNd Hardtanh MaskedFill Maximum Minimum Rsub "
+    "Softshrink "
     "Stack Sub Threshold Where";
 
 template <class Use>

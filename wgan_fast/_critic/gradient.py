@@ -164,7 +164,10 @@ class _PyTorchGraph:
     def __init__(self, points: Points) -> None:
         pass
 
-    def note_sum(self, output: Tensor, operands: list[Tensor | None]) -> None:
+    def note_sum(self, output: Tensor, operands: list[Tensor | None], factors: list[float]) -> None:
+        pass
+
+    def note_product(self, output: Tensor, addend: Tensor, factor: float) -> None:
         pass
 
     def note_concatenation(self, output: Tensor, operands: list[Tensor], dim: int) -> None:

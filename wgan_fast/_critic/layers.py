@@ -173,21 +173,29 @@ def _symmetric(padding: str, kernel: torch.Size, dilation: tuple[int, ...]) -> t
 
 
 def _note_add(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1, out: None = None) -> None:
-    graph.note_sum(output, [_operand(input, output), _operand(other, output, alpha)])
+    graph.note_sum(output, [_tensor(input, output), _tensor(other, output)], [1, alpha])
+
+
+def _note_add_in_place(graph: Any, output: Tensor, input: Tensor, other: Any, *, alpha: Any = 1) -> None:
+    graph.note_sum(output, [None, _tensor(other, output)], [1, alpha])
 
 
 def _note_subtract(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1, out: None = None) -> None:
-    graph.note_sum(output, [_operand(input, output), _operand(other, output, -alpha)])
+    graph.note_sum(output, [_tensor(input, output), _tensor(other, output)], [1, -alpha])
+
+
+def _note_subtract_in_place(graph: Any, output: Tensor, input: Tensor, other: Any, *, alpha: Any = 1) -> None:
+    graph.note_sum(output, [None, _tensor(other, output)], [1, -alpha])
 
 
 def _note_reversed_subtract(graph: Any, output: Tensor, input: Any, other: Any, *, alpha: Any = 1) -> None:
-    graph.note_sum(output, [None if alpha == 1 else _operand(input, output), _operand(other, output)])
+    graph.note_sum(output, [_tensor(input, output), _tensor(other, output)], [-alpha, 1])
 
 
-def _note_matrix_product(
+def _note_product(
     graph: Any, output: Tensor, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> None:
-    graph.note_sum(output, [_operand(input, output, beta), None, None])
+    graph.note_product(output, input, beta)
 
 
 def _note_concatenation(graph: Any, output: Tensor, tensors: Any, dim: int = 0) -> None:
@@ -197,14 +205,12 @@ def _note_concatenation(graph: Any, output: Tensor, tensors: Any, dim: int = 0) 
 def _note_padding(
     graph: Any, output: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: Any = None
 ) -> None:
-    if mode == "constant" and not value:
-        graph.note_sum(output, [])
+    if mode == "constant" and not value and len(pad) < 2 * input.dim():  # zeros, and not along the batch
+        graph.note_sum(output, [], [])
 
 
-def _operand(value: Any, output: Tensor, factor: Any = 1) -> Tensor:
-    """``factor * value``, a number as a tensor."""
-    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=output.dtype, device=output.device)
-    return tensor if isinstance(factor, int) and factor == 1 else tensor * factor
+def _tensor(value: Any, like: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=like.dtype, device=like.device)
 
 
 class _ForTheProcess:
@@ -268,10 +274,12 @@ if _C is not None:
 _BOUNDED = {F.hardtanh, _nn.hardtanh, _nn.hardtanh_, F.relu6, _nn.relu6, _nn.relu6_}
 _ADDING: dict[Layer, Callable[..., None]] = {}
 for _note, _functions in (
-    (_note_add, (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)),
-    (_note_subtract, (torch.sub, torch.subtract, Tensor.sub, Tensor.sub_, Tensor.__sub__, Tensor.__isub__)),
+    (_note_add, (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)),
+    (_note_add_in_place, (Tensor.add_, Tensor.__iadd__)),
+    (_note_subtract, (torch.sub, torch.subtract, Tensor.sub, Tensor.__sub__)),
+    (_note_subtract_in_place, (Tensor.sub_, Tensor.__isub__)),
     (_note_reversed_subtract, (torch.rsub, Tensor.__rsub__)),
-    (_note_matrix_product, (torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)),
+    (_note_product, (torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)),
     (_note_concatenation, (torch.cat, torch.concat, torch.concatenate)),
     (_note_padding, (F.pad, torch.constant_pad_nd)),
 ):
