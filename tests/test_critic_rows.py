@@ -40,6 +40,43 @@ def test_scored_in_one_batch_only_where_that_is_the_same(name: str) -> None:
     assert sizes == ([BATCH, BATCH] if name in COUPLED else [2 * BATCH])
 
 
+class Conditional(nn.Module):
+    """A critic with labels; ``shared`` weights are the same for all samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.embedding, self.head = nn.Linear(12, 8), nn.Embedding(4, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor, labels: Tensor, shared: Tensor | None = None) -> Tensor:
+        hidden = torch.relu(self.body(x) + self.embedding(labels))
+        return self.head(hidden if shared is None else hidden @ shared)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [(None, [2 * BATCH]), ((8, 8), [BATCH, BATCH]), ((BATCH, 8, 8), [2 * BATCH])]
+)
+def test_labels_are_scored_in_one_batch_where_that_is_the_same(
+    shape: tuple[int, ...] | None, expected: list[int]
+) -> None:
+    """Arguments that do not hold one row for each sample have to wait for one another's batch."""
+    critic = Conditional().double()
+    labels, batch = torch.arange(BATCH) % 4, samples((12,))
+    args = (labels,) if shape is None else (labels, torch.randn(shape, dtype=torch.float64))
+    if shape is not None and len(shape) == 3:
+        critic.forward = lambda x, labels, each: critic.head(torch.einsum("bi,bij->bj", critic.body(x), each))
+    step = CriticStep(critic, sgd(critic.parameters()), penalty=None)
+    other = copy.deepcopy(critic)
+    if shape is not None and len(shape) == 3:
+        other.forward = lambda x, labels, each: other.head(torch.einsum("bi,bij->bj", other.body(x), each))
+    expected_step = CriticStep(lambda *args: other(*args), sgd(other.parameters()), penalty=None)  # not probed
+    for _ in range(2):
+        assert_close(step(*batch, *args), expected_step(*batch, *args))
+    sizes: list[int] = []
+    critic.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert_close(step(*batch, *args), expected_step(*batch, *args))
+    assert sizes == expected
+
+
 def test_coupling_that_shows_later() -> None:
     """Zeros in the last layer hide the coupling at first; then a submodule changes its training mode."""
     critic = MinibatchStandardDeviation().double()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from wgan_fast._checks import (
     ArgumentTypeError,
@@ -24,7 +24,7 @@ from wgan_fast._checks import (
     module_of,
     without_partial,
 )
-from wgan_fast._critic.rows import rows_are_independent
+from wgan_fast._critic.rows import for_both, hold_one_per_sample, rows_are_independent
 from wgan_fast._library import is_recorded
 from wgan_fast._torch import ordinary, to_same_dtype, training_mode
 from wgan_fast.penalties import (
@@ -271,14 +271,14 @@ class CriticLoss(nn.Module):
     Call it with ``real`` and ``fake``, of shape (B, ...), and further arguments of the critic. Both are detached: no
     gradient reaches the generator. Returns a :class:`CriticOutput`, whose ``loss`` has a graph.
 
-    A critic that is called with samples alone scores real and fake ones in one batch, if that equals scoring one after
-    the other. It does not where rows of a batch influence one another (batch normalisation, minibatch standard
-    deviation), where a score depends on the row's place or on the size of the batch, or where scoring changes buffers
-    or draws random numbers (spectral normalisation, dropout). A probe of five forwards decides, at calls 1, 2, 4, 8,
-    ... in each training mode and for each shape of the batches; in doubt, samples are scored one after the other. The
-    probe restores buffers and PyTorch's random state, though no other state of the critic, such as a counter in an
-    attribute. A critic that is neither a Module nor a method of one is not probed: it scores real and fake samples one
-    after the other.
+    Real and fake samples are scored in one batch, if that equals scoring one after the other. Tensors among the further
+    arguments must then hold one row for each sample, as labels do. One batch does not give the same where rows
+    influence one another (batch normalisation, minibatch standard deviation), where a score depends on the row's place
+    or on the size of the batch, or where scoring changes buffers or draws random numbers (spectral normalisation,
+    dropout). A probe of five forwards decides, at calls 1, 2, 4, 8, ... in each training mode and for each shape of the
+    batches; in doubt, samples are scored one after the other. The probe restores buffers and PyTorch's random state,
+    though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor a
+    method of one is not probed: it scores real and fake samples one after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -334,7 +334,7 @@ class CriticLoss(nn.Module):
             loss, wasserstein = self._of_scores(real_scores, fake_scores)
             yield Summand(loss + penalty, len(real), wasserstein, penalty.detach(), self._keep_norms(norms))
             return
-        in_one_batch = not args and not kwargs and self._in_one_batch(real, fake)
+        in_one_batch = self._in_one_batch(real, fake, args, kwargs)
         # With side effects the scores come first, as in the textbook.
         if in_one_batch:
             yield from self._of_penalty(function, real, fake, args, kwargs)
@@ -370,7 +370,8 @@ class CriticLoss(nn.Module):
         self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], in_one_batch: bool
     ) -> tuple[Tensor, Tensor]:
         if in_one_batch:
-            return self.critic(torch.cat([real, fake])).split([len(real), len(fake)])
+            args, kwargs = for_both(args, kwargs)
+            return self.critic(torch.cat([real, fake]), *args, **kwargs).split([len(real), len(fake)])
         scores = self.critic(real, *args, **kwargs), self.critic(fake, *args, **kwargs)
         for one in scores:
             check_scores("critic", one)
@@ -400,20 +401,21 @@ class CriticLoss(nn.Module):
             scores.append(found)
         return scores[0], scores[1], sum_of(penalties)
 
-    def _in_one_batch(self, real: Tensor, fake: Tensor) -> bool:
+    def _in_one_batch(self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         module = module_of(self.critic)
-        if module is None or torch.compiler.is_compiling():
+        if module is None or torch.compiler.is_compiling() or not hold_one_per_sample(real, fake, args, kwargs):
             return False
         # Whether a dropout draws numbers matters, its probability does not: that may be annealed.
         drops = ((training, p is not None and 0 < p < 1) for training, p in training_mode(module))
-        kind = (*drops, real.shape, fake.shape)
+        shapes = (leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        kind = (*drops, real.shape, fake.shape, *shapes)
         if kind not in self._probed and len(self._probed) == PROBED_KINDS:
             return False
         calls, independent = self._probed.get(kind, (0, None))
         calls += 1
         # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
         if independent is not False and calls.bit_count() == 1 and not is_recorded():
-            independent = rows_are_independent(self.critic, real, fake)
+            independent = rows_are_independent(self.critic, real, fake, *args, **kwargs)
         self._probed[kind] = calls, independent
         return bool(independent)
 

@@ -1,22 +1,28 @@
 """Whether the rows of a critic's batch are independent, so that real and fake samples can be scored in one batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, module_of
 from wgan_fast._torch import float32_precision, uncached_parametrizations, without_autocast
 
 
 @torch.no_grad()
-def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> bool | None:
+def rows_are_independent(
+    critic: Callable[..., Tensor], real: Tensor, fake: Tensor, *args: Any, **kwargs: Any
+) -> bool | None:
     """Whether scoring real and fake samples in one batch equals scoring one after the other, for samples and batches of
     these shapes. A probe of five forwards checks that
 
     - the scores of one half of a batch stay bitwise the same when the other half changes;
     - the scores of real samples alone, and of fake ones, equal those in the common batch, up to rounding;
     - scoring changes neither the critic's buffers, nor its input, nor PyTorch's random state.
+
+    Tensors among ``args`` and ``kwargs`` hold one value for each sample, as :func:`hold_one_per_sample` tells.
 
     The probe runs without autocast, whose rounding could hide a dependence on a row's place.
 
@@ -44,15 +50,15 @@ def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake:
     ):
         random_state = _random_state(real.device)
         try:
-            alone = torch.cat([critic(real.clone()), critic(fake.clone())])
+            alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
             tolerance = _rounding(alone)
             if tolerance is None:
                 return None
-            batch = torch.cat([real, fake])
-            scores = critic(batch)
+            batch, (args, kwargs) = torch.cat([real, fake]), for_both(args, kwargs)
+            scores = critic(batch, *args, **kwargs)
             of_real, of_fake = scores.split(halves)
-            beside_another_fake, _ = critic(torch.cat([real, 1 - 2 * fake])).split(halves)
-            _, beside_another_real = critic(torch.cat([1 - 2 * real, fake])).split(halves)
+            beside_another_fake, _ = critic(torch.cat([real, 1 - 2 * fake]), *args, **kwargs).split(halves)
+            _, beside_another_real = critic(torch.cat([1 - 2 * real, fake]), *args, **kwargs).split(halves)
             return (
                 bool((scores - alone).abs().max() <= tolerance)
                 and torch.equal(of_real, beside_another_fake)
@@ -69,6 +75,18 @@ def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake:
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
+
+
+def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether each tensor among the arguments has as many rows as there are real and as there are fake samples."""
+    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+    return all(tensor.dim() > 0 and len(tensor) == len(real) == len(fake) for tensor in tensors)
+
+
+def for_both(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments for a batch of real and fake samples: each tensor twice, one copy after the other."""
+    both: tuple[tuple[Any, ...], dict[str, Any]] = tree_map_only(Tensor, lambda a: torch.cat([a, a]), (args, kwargs))
+    return both
 
 
 def _rounding(scores: Tensor) -> Tensor | None:
