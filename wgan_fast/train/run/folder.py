@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it."""
+"""Creates the folder of a run without overwriting another run."""
 
 import shutil
 from contextlib import suppress
@@ -8,21 +8,21 @@ from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.run.checkpoint import NAME, PREVIOUS
 
-#: What a run leaves in its folder.
+#: Files and folders that a run writes.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "samples.png", "curve.png", NAME, PREVIOUS)
 RUN_FOLDERS = ("samples", "tensorboard")
 
 
 def claim_run_folder(config: TrainConfig) -> Path:
-    """Makes the folder of a run, so that no earlier run in it is lost.
+    """Creates the folder of a run. An earlier run in it is never lost unless ``config.overwrite`` is set.
 
     Without ``config.out`` it is ``runs/<algorithm>-<data>-seed<seed>``, or the first of ``...-2``, ``...-3`` that does
-    not exist. With ``config.overwrite`` what an earlier run wrote into the folder is removed; other files stay. With
-    ``config.resume`` it is the run's own.
+    not exist. With ``config.overwrite`` the files of an earlier run are removed from the folder; other files stay. With
+    ``config.resume`` it is the folder of the run to be resumed.
 
     Raises:
         FileExistsError: ``config.out`` is a file, or a folder that is not empty and may not be overwritten.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     folder = Path(config.out or f"runs/{config.algorithm}-{Path(config.data).stem}-seed{config.seed}")
     if config.resume:
