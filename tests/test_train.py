@@ -62,7 +62,7 @@ def test_metrics_of_samples_placed_by_hand():
         ({"model": "vit"}, "model: expected one of mlp, dcgan, resnet, got 'vit'"),
         ({"optimizer": "sgd"}, "optimizer: expected one of adam, rmsprop, got 'sgd'"),
         ({"precision": "8"}, "precision: expected one of 32, bf16, 16, got '8'"),
-        ({"precision": "16"}, "precision: 16 needs a GPU, got the device cpu; take bf16 or 32"),
+        ({"precision": "16"}, "precision: 16 needs a GPU, got the device cpu; use bf16 or 32"),
         ({"backend": "fast"}, "backend: expected one of auto, eager, graph, compile, got 'fast'"),
         ({"norm": "layer"}, "norm: expected one of none, batch, got 'layer'"),
         ({"clip": 0.0}, "clip: expected a number above 0, got 0.0"),

@@ -204,7 +204,7 @@ def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
         (["--conditional"], "--conditional: expected data with labels"),
         (["--model", "dcgan"], "--model: dcgan and resnet make images"),
         (["--size", "32"], "--size: "),
-        (["--data", "digits", "--depth", "2"], "--depth: that of dcgan follows"),
+        (["--data", "digits", "--depth", "2"], "--depth: expected none for dcgan, whose depth follows"),
         (["--algorithm", "gan", "--penalty-weight", "1"], "--penalty-weight: gan has no penalty"),
     ],
 )
@@ -268,7 +268,7 @@ def test_wrong_arguments_are_named(error: type, argument: str, call: Any, digits
     ("arguments", "message"),
     [
         (["{}/nowhere"], "run: there is no checkpoint"),
-        (["{}/config.yaml"], "run: {}/config.yaml is truncated, or no checkpoint"),
+        (["{}/config.yaml"], "run: {}/config.yaml is truncated or not a checkpoint"),
         (["{}", "--out", "{}/nowhere/samples.npy"], "--out: {}/nowhere/samples.npy cannot be written: No such file"),
         (["{}", "--label", "11"], "--label: expected a number from 0 to 9, got 11"),
         (["{}", "--label", "cat"], "--label: expected one of 0, 1, 2"),

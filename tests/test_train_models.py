@@ -139,7 +139,7 @@ def test_scores_project_the_label_on_the_features():
 def test_labels_belong_to_networks_with_classes():
     with pytest.raises(ValueError, match="^labels: expected one of 3 classes for each sample, got none$"):
         tiny_models("mlp", (2,), classes=3).generator(torch.randn(2, LATENT))
-    with pytest.raises(ValueError, match="^labels: expected none, for this network was made without classes$"):
+    with pytest.raises(ValueError, match="^labels: expected none, because this network was made without classes$"):
         tiny_models("mlp", (2,)).critic(torch.randn(2, 2), torch.zeros(2, dtype=torch.int64))
 
 
@@ -208,11 +208,14 @@ def test_latents_are_seeded():
     [
         ({"name": "vit"}, "model: expected one of mlp, dcgan, resnet, got 'vit'"),
         ({"norm": "layer"}, "norm: expected batch or none, got 'layer'"),
-        ({"name": "resnet", "shape": (3, 32, 32), "depth": 2}, "depth: that of resnet follows from the size .* got 2"),
+        (
+            {"name": "resnet", "shape": (3, 32, 32), "depth": 2},
+            "depth: expected none for resnet, whose depth follows .* got 2",
+        ),
         *(
             (
                 {"name": name, "shape": shape},
-                r"model: dcgan and resnet make images .*got shape \(.*\): take mlp.*--size",
+                r"model: dcgan and resnet make images .*got shape \(.*\): use mlp.*--size",
             )
             for name in ("dcgan", "resnet")
             for shape in ((2,), (3, 8, 8), (3, 24, 24), (3, 32, 64), (32, 32))

@@ -68,7 +68,7 @@ def prepare(names: Iterable[str], out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentOSError("out", f"the folder {out} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {out} cannot be created: {error.strerror}") from error
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The trainer. What it needs beyond the library comes with ``pip install 'wgan_fast[train]'``."""
+"""The trainer. Its further dependencies are installed by ``pip install 'wgan_fast[train]'``."""
 
 try:
     from wgan_fast.train.config import TrainConfig

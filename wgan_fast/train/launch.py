@@ -1,4 +1,4 @@
-"""Where a run runs: devices, processes and precision, by Lightning Fabric."""
+"""Devices, processes and precision of a run, by Lightning Fabric; signals and CPU threads."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from wgan_fast.train.config import PRECISIONS, TrainConfig
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """Joins the other processes, where ``torchrun`` has started some.
+    """Sets up the device and precision, and the process group if ``torchrun`` started several processes.
 
     Raises:
-        ValueError: the batch cannot be shared among them.
+        ValueError: the batch size is not a multiple of the number of processes.
     """
     device = torch.device(config.device)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -37,22 +37,22 @@ def launch(config: TrainConfig) -> Fabric:
 
 
 def process_group(fabric: Fabric) -> "dist.ProcessGroup | None":
-    """What the steps reduce gradients over."""
+    """The process group over which the steps reduce gradients; None with one process."""
     return dist.group.WORLD if fabric.world_size > 1 else None
 
 
 def place(fabric: Fabric, network: nn.Module) -> nn.Module:
-    """On the device; batch normalisation sees the samples of all GPUs."""
+    """Moves a network to the device. With several GPUs batch normalisation is synchronised."""
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network.to(fabric.device)
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into something to ask about; a second one ends the process as usual.
+    """Records the first SIGINT or SIGTERM, so that the run can save and stop; a second one ends the process as usual.
 
     Attributes:
-        signal: the number of the signal that came, or None.
+        signal: number of the received signal, or None.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -61,11 +61,11 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Only in the main thread can signals be heard; elsewhere nothing changes."""
+        """Installs the handlers for the block. Outside of the main thread Python allows none, and this is a no-op."""
         before = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored for a shell's background jobs
                     before[number] = signal.signal(number, self._hear)
         except ValueError:
             pass
@@ -80,7 +80,7 @@ class StopRequest:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def heard(self) -> bool:
-        """Whether any process was asked to stop. All of them must ask at the same step."""
+        """Whether any process received a signal. All processes must call this at the same step (all-reduce)."""
         if self._fabric.world_size > 1:
             heard = torch.tensor(self.signal or 0, device=self._fabric.device)
             dist.all_reduce(heard, dist.ReduceOp.MAX)
@@ -90,7 +90,7 @@ class StopRequest:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Lets an operation of PyTorch use ``count`` CPU threads, until the block ends."""
+    """Sets the number of PyTorch's CPU threads for the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

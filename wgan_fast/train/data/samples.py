@@ -75,7 +75,7 @@ def refuse_image_settings(source: object, size: int | None, colour: bool | None)
     """Raises ValueError if ``size`` or ``colour``, which apply to images only, is given for vectors."""
     for name, value in {"size": size, "colour": colour}.items():
         if value is not None:
-            raise ArgumentValueError(name, f"{source} holds vectors, and only images have a {name}; got {value}")
+            raise ArgumentValueError(name, f"applies to images only, and {source} holds vectors; got {value}")
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _naming(path: Path, wanted: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise ArgumentValueError("data", f"{path} cannot be read as {wanted}: {reason}") from error
 
 
@@ -102,20 +102,21 @@ class ImageFolder(Samples):
         if folders and self.paths:
             raise ArgumentValueError(
                 "data",
-                f"{folder} holds files ({self.paths[0].name}) beside folders ({folders[0].name}); "
-                "expected images alone, or a folder for each class alone",
+                f"{folder} contains both files ({self.paths[0].name}) and folders ({folders[0].name}); "
+                "expected either images or one folder per class",
             )
         labels = []
         for label, of_class in enumerate(folders):
             deeper, paths = _visible(of_class)
             if deeper or not paths:
                 raise ArgumentValueError(
-                    "data", f"{of_class} is a class; expected images, got {deeper[0] if deeper else 'none'}"
+                    "data",
+                    f"{of_class} is a class folder; expected images, got {deeper[0] if deeper else 'none'}",
                 )
             self.paths += paths
             labels += [label] * len(paths)
         if not self.paths:
-            raise ArgumentValueError("data", f"{folder} holds no images")
+            raise ArgumentValueError("data", f"{folder} contains no images")
         for path in self.paths:
             with _naming(path, "an image"), Image.open(path) as image:
                 _refuse_floats(image)
@@ -258,12 +259,10 @@ class Vectors(_ArraySamples):
         self.deviation = np.sqrt(squares / len(array))
         for column, name in enumerate(columns):
             if low[column] == high[column]:
-                raise ArgumentValueError(
-                    "data", f"{path}: column {name!r} is {low[column]:g} in every row; leave it out"
-                )
+                raise ArgumentValueError("data", f"{path}: column {name!r} is {low[column]:g} in every row; remove it")
             if not 0 < self.deviation[column] < math.inf:
                 raise ArgumentValueError(
-                    "data", f"{path}: the deviation of column {name!r} is {self.deviation[column]}"
+                    "data", f"{path}: the standard deviation of column {name!r} is {self.deviation[column]}"
                 )
         self.decoder = Decoder("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
 
@@ -284,7 +283,7 @@ class FloatImages(_ArraySamples):
                 raise ArgumentValueError(
                     "data",
                     f"{path}: expected images of floats within [-1, 1], "
-                    f"sample {start + int(np.argmin(within))} has others; scale them, or pass uint8",
+                    f"sample {start + int(np.argmin(within))} has values outside; scale them, or pass uint8",
                 )
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -316,11 +315,11 @@ def _open_array(
         own = _own_size(path, *array.shape[2:])
         if size not in (None, own):
             raise ArgumentValueError(
-                "size", f"{path} holds floats, which are taken as they are, of size {own}; got {size}"
+                "size", f"float images are not resized, and those of {path} have size {own}; got {size}"
             )
         if colour not in (None, array.shape[1] == 3):
             raise ArgumentValueError(
-                "colour", f"{path} holds floats, which are taken as they are, {given}; got {colour}"
+                "colour", f"float images are not converted, and {path} holds {given}; got {colour}"
             )
         samples = FloatImages(path, array)
     else:
@@ -342,8 +341,8 @@ def _own_size(path: Path, height: int, width: int) -> int:
     if height != width or not is_image_side(height):
         raise ArgumentValueError(
             "data",
-            f"{path} holds images of {height} x {width}; networks need a square whose side is a power of two of "
-            "at least 16, so pass a size (uint8 images are cropped and resized to it)",
+            f"{path} holds images of {height} x {width}; networks need squares whose side is a power of two of "
+            "at least 16; pass a size (uint8 images are cropped and resized to it)",
         )
     return height
 
@@ -392,7 +391,9 @@ def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]
 def _header(path: Path, row: list[str]) -> list[str]:
     columns = [name.strip() for name in row]
     if not columns:
-        raise ArgumentValueError("data", f"{path}: expected a line with the names of the columns, the file is empty")
+        raise ArgumentValueError(
+            "data", f"{path}: expected a line with the names of the columns, but the file is empty"
+        )
     if all(map(_is_number, columns)):
         example = ",".join(f"x{column}" for column in range(len(columns)))
         raise ArgumentValueError(
@@ -402,7 +403,7 @@ def _header(path: Path, row: list[str]) -> list[str]:
         )
     for place, name in enumerate(columns):
         if not name or name in columns[:place]:
-            raise ArgumentValueError("data", f"{path}: expected a name of its own for column {place + 1}, got {name!r}")
+            raise ArgumentValueError("data", f"{path}: expected a unique name for column {place + 1}, got {name!r}")
     return columns
 
 

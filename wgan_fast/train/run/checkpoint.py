@@ -64,10 +64,10 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        return None, "is no checkpoint of wgan_fast"
+        return None, "is not a checkpoint of wgan_fast"
     except Exception as error:  # arbitrary bytes may raise any error
-        return None, f"is truncated, or no checkpoint: {str(error).splitlines()[0] if str(error) else 'it is empty'}"
+        return None, f"is truncated or not a checkpoint: {str(error).splitlines()[0] if str(error) else 'it is empty'}"
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         missing = sorted(KEYS - set(state)) if isinstance(state, dict) else ["everything"]
-        return None, f"is no checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
+        return None, f"is not a checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
     return state, ""

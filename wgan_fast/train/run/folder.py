@@ -39,7 +39,7 @@ def claim_run_folder(config: TrainConfig) -> Path:
     if config.out is not None:
         if folder.exists() and any(folder.iterdir()):
             raise ArgumentFileExistsError(
-                "out", f"{folder} is not empty; name another folder, or set overwrite (--overwrite)"
+                "out", f"{folder} is not empty; choose another folder or set overwrite (--overwrite)"
             )
         return _make(folder)
     _make(folder.parent)
@@ -56,5 +56,5 @@ def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentOSError("out", f"the folder {folder} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {folder} cannot be created: {error.strerror}") from error
     return folder

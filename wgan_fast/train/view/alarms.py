@@ -41,11 +41,11 @@ class Alarms:
         if _rises(estimates[ROWS:]):  # the first rows rise while the critic learns
             found.append(
                 "the Wasserstein estimate keeps rising: the generator does not follow, or the critic's slope is not "
-                "held; more updates of the critic (--n-critic), a lower learning rate or a heavier penalty may help"
+                "bounded; more updates of the critic (--n-critic), a lower learning rate or a heavier penalty may help"
             )
         if lasting("jensen_shannon", 0.69, infinity):
             found.append(
-                "the discriminator is nearly perfect (its divergence is log 2), so that the generator learns little: "
+                "the discriminator is nearly perfect (its divergence is log 2), so the generator learns little: "
                 "a penalty (dragan, r1) or a Wasserstein GAN (wgan-gp) may help"
             )
         target = ALGORITHMS[config.algorithm].target
@@ -61,8 +61,8 @@ class Alarms:
             )
         if lasting("clip_saturation", 0.9, 1):
             found.append(
-                "nine in ten of the critic's weights lie at the bound of clipping, so that it is nearly a simple "
-                "function: another bound (--clip) or a penalty instead (wgan-gp) may help"
+                "90 % of the critic's weights lie at the clipping bound, which makes the critic too simple a function: "
+                "another bound (--clip) or a penalty instead (wgan-gp) may help"
             )
         return found
 

@@ -112,7 +112,7 @@ def check_features(network: nn.Module, real: Tensor) -> None:
         )
     if len(real) < 2:
         raise ArgumentValueError(
-            "features", "FID needs at least 4 held-out samples, a tenth of the data, to compare; got fewer"
+            "features", "FID needs at least 4 held-out samples (a tenth of the data is held out), got fewer"
         )
     with naming_own_code("features"):
         _features(network.eval(), real[:2])
