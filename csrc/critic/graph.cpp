@@ -56,7 +56,7 @@ struct Linearity {
 };
 constexpr unsigned ALL = ~0u;
 
-// By node name. A node that is missing here counts as curved: the result is the same and costs more memory.
+// By node name. An unknown node counts as curved, which costs memory but is correct.
 const std::unordered_map<std::string, Linearity>& linearities() {
   static const auto table = [] {
     std::unordered_map<std::string, Linearity> table;
@@ -116,7 +116,7 @@ bool has_hooks(Node& node) {
   return !node.tensor_pre_hooks().empty() || !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
-// Its weight expects sparse gradients, so it must not receive dense zeros.
+// A sparse embedding's weight expects sparse gradients, so it must not receive dense zeros.
 bool is_sparse_embedding(Node& node) {
   const std::string name = name_of(node);
   if (name != "EmbeddingBackward0" && name != "EmbeddingBagBackward0") return false;
@@ -244,7 +244,7 @@ Tensor CriticGraph::without_dead_work(const Tensor& gradient) {
     if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
   }
   if (!zeros.empty()) return WithZeros::apply(gradient, at::TensorList(zeros));
-  // With a frozen critic, PyTorch's penalty still requires grad (and its backward computes nothing); so does this one.
+  // With a frozen critic PyTorch's penalty still requires grad, and its backward computes nothing. So does this one.
   return gradient.requires_grad() ? gradient : gradient.detach().requires_grad_();
 }
 
