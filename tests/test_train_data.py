@@ -469,7 +469,7 @@ BAD = [
         "x.npy",
         array_of(np.zeros((3, 1, 16, 16))),
         {"size": 32},
-        "size: float images are not resized, .* of size 16; got 32",
+        "size: float images are not resized, .* size 16; got 32",
     ),
     (
         "x.npy",
