@@ -73,7 +73,7 @@ UPDATES = 5  # critic steps in an iteration of training
 
 
 def losses(results: Results) -> list[tuple[Entry, str, str]]:
-    """Every comparison in which ours takes more: (entry, baseline, quantity)."""
+    """Every comparison in which ours takes more time or memory: (entry, baseline, quantity)."""
     return [
         (entry, baseline, what)
         for what in COMPARED
@@ -98,7 +98,7 @@ Grouped = dict[tuple[str, str, str], list[tuple[Entry, str, str]]]
 
 
 def by_reason(results: Results) -> Grouped:
-    """(suite, baseline, reason) -> its losses."""
+    """Groups losses: (suite, baseline, reason) -> losses."""
     grouped: Grouped = {}
     for loss in losses(results):
         entry, baseline, what = loss
@@ -133,7 +133,7 @@ def slower_in_short(results: Results) -> str:
 
 
 def contradictions(results: Results) -> str:
-    """Times that contradict one another: the machine was not undisturbed."""
+    """Timings that contradict one another, a sign that other programs disturbed the run."""
     found = []
 
     def look(of: str, where: str, entries: list[Entry]) -> list[float]:

@@ -142,7 +142,7 @@ def environment(results: Results) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Empty if the last part is empty, which means no data."""
+    """Joins the parts. Empty if the last part is empty, that is, without data."""
     return "\n\n".join([title, *parts]) if parts[-1] else ""
 
 
