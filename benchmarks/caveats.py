@@ -6,16 +6,16 @@ from statistics import median
 from results import COMPARED, Entry, Results, apart, baselines, ratio, value
 from tables import compared, label, significant, table
 
-CHECKS = "ours checks its arguments in Python first: some microseconds"
+CHECKS = "ours first checks its arguments in Python, which takes a few microseconds"
 IN_ORDER = "one thread sums the million rows in order, so the bits do not depend on the number of threads"
 IMPORTS = "`import wgan_fast` includes `import torch`"
-KERNELS = "lerp's kernel is faster too; the cause has not been found yet"
+KERNELS = "lerp's kernel is faster; the cause has not been found yet"
 NOISE = "the quartiles overlap: this run shows no clear difference"
 ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer that is most of the memory"
-MEMORY = "both are limited by memory; the quartiles overlap"
-NEW = "ours writes into new memory, whose pages the system must first map, as for `clone`"
+MEMORY = "memory bandwidth limits both; the quartiles overlap"
+NEW = "ours allocates its output, like `clone`, and the system must first map the new pages"
 PACKS = "ours also packs one bit per element, which is saved for backward instead of the output"
-OVERHEAD = "overhead dominates so small a step: ours calls fewer of PyTorch's operators and adds Python of its own"
+OVERHEAD = "overhead dominates this small step: ours calls fewer PyTorch operators but runs more Python"
 CALL = (
     "includes the call's work on the host; replayed from a CUDA graph the kernels reach 0.97 to 1.02 of a copy's speed,"
     " the norm 0.70 (docs/decisions.md)"

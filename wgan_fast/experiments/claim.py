@@ -12,8 +12,8 @@ from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
 class Number(NamedTuple):
     """A measured number and the value that the theory predicts.
 
-    ``relation`` is the expected relation of ``measured`` to ``expected``: ``=``, ``>=`` or ``<=``, each up to an absolute
-    ``tolerance``. NaN never satisfies it.
+    ``relation`` is the expected relation of ``measured`` to ``expected``: ``=``, ``>=`` or ``<=``, each up to
+    the absolute ``tolerance``. NaN never satisfies it.
     """
 
     what: str
