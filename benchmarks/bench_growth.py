@@ -42,7 +42,7 @@ def bench_growth(compare: Comparison, measure: str, value: int) -> None:
 
 @pytest.mark.parametrize("numbers", [10**exponent for exponent in range(3, 9)])
 def bench_clipped(compare: Comparison, numbers: int) -> None:
-    """In tensors of up to 20,000 numbers, or, for more numbers, in 1,000 larger tensors."""
+    """Clips tensors of up to 20,000 numbers; beyond 20 million numbers, 1,000 larger tensors."""
     weights = list(torch.randn(numbers, device=compare.device).split(max(min(numbers, 20_000), numbers // 1000)))
 
     def foreach() -> None:

@@ -1,4 +1,4 @@
-"""Import and installation: what a user waits for before the first step."""
+"""Time of import and installation."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench_import(benchmark: Any, tmp_path: Path) -> None:
-    """Against PyTorch's import, which it includes."""
-    # Without the interpreter's own start.
+    """The import of wgan_fast, which includes PyTorch's, against PyTorch's alone."""
+    # Excludes the start of the interpreter.
     program = "import time; start = time.perf_counter(); import {0}; print(time.perf_counter() - start)"
 
     def seconds(name: str) -> float:

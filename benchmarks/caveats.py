@@ -6,16 +6,16 @@ from statistics import median
 from results import COMPARED, Entry, Results, apart, baselines, ratio, value
 from tables import compared, label, significant, table
 
-CHECKS = "ours checks its arguments in Python first: some microseconds"
+CHECKS = "ours first checks its arguments in Python, which takes a few microseconds"
 IN_ORDER = "one thread sums the million rows in order, so the bits do not depend on the number of threads"
 IMPORTS = "`import wgan_fast` includes `import torch`"
-KERNELS = "lerp's kernel is faster too; the cause has not been found yet"
+KERNELS = "lerp's kernel is faster; the cause has not been found yet"
 NOISE = "the quartiles overlap: this run shows no clear difference"
 ONE_BATCH = "real and fake samples are scored in one batch, and with one hidden layer that is most of the memory"
-MEMORY = "both are limited by memory; the quartiles overlap"
-NEW = "ours writes into new memory, whose pages the system must first map, as for `clone`"
+MEMORY = "memory bandwidth limits both; the quartiles overlap"
+NEW = "ours allocates its output, like `clone`, and the system must first map the new pages"
 PACKS = "ours also packs one bit per element, which is saved for backward instead of the output"
-OVERHEAD = "overhead dominates so small a step: ours calls fewer of PyTorch's operators and adds Python of its own"
+OVERHEAD = "overhead dominates this small step: ours calls fewer PyTorch operators but runs more Python"
 CALL = (
     "includes the call's work on the host; replayed from a CUDA graph the kernels reach 0.97 to 1.02 of a copy's speed,"
     " the norm 0.70 (docs/decisions.md)"
@@ -73,7 +73,7 @@ UPDATES = 5  # critic steps in an iteration of training
 
 
 def losses(results: Results) -> list[tuple[Entry, str, str]]:
-    """Every comparison in which ours takes more: (entry, baseline, quantity)."""
+    """Every comparison in which ours takes more time or memory: (entry, baseline, quantity)."""
     return [
         (entry, baseline, what)
         for what in COMPARED
@@ -98,7 +98,7 @@ Grouped = dict[tuple[str, str, str], list[tuple[Entry, str, str]]]
 
 
 def by_reason(results: Results) -> Grouped:
-    """(suite, baseline, reason) -> its losses."""
+    """Groups losses: (suite, baseline, reason) -> losses."""
     grouped: Grouped = {}
     for loss in losses(results):
         entry, baseline, what = loss
@@ -133,7 +133,7 @@ def slower_in_short(results: Results) -> str:
 
 
 def contradictions(results: Results) -> str:
-    """Times that contradict one another: the machine was not undisturbed."""
+    """Timings that contradict one another, a sign that other programs disturbed the run."""
     found = []
 
     def look(of: str, where: str, entries: list[Entry]) -> list[float]:

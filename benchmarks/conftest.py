@@ -1,4 +1,4 @@
-"""Times ours and the baselines in turn, round by round. pytest-benchmark's ``extra_info`` gets the fields of an entry
+"""Times ours and the baselines in interleaved rounds. pytest-benchmark's ``extra_info`` gets the fields of an entry
 of ``results.py``.
 """
 

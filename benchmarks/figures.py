@@ -38,7 +38,7 @@ def draw(results: Sequence[Results], folder: Path, digest: str) -> None:
             figure = pyplot.figure(figsize=(11, height * max(1, len(drawn))), layout="constrained")
             for device, part in zip(drawn, figure.subfigures(len(drawn) or 1, 1, squeeze=False)[:, 0], strict=False):
                 panel(part, device)
-            # Without matplotlib's version, which would change the file.
+            # Omits matplotlib's version, which would change the file's bytes.
             figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None, DIGEST: digest})
             pyplot.close(figure)
 

@@ -22,7 +22,7 @@ import torch
 import results
 from results import ROOT
 
-TAIL = 4000  # last characters of a failed step's output, which are kept
+TAIL = 4000  # characters kept from the end of a failed step's output
 SECONDS = float(os.environ.get("GPU_REPORT_SECONDS", "540"))  # from the start; later steps are cut short
 GRACE = 10  # seconds that a step gets to end after its time limit
 SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
@@ -67,7 +67,7 @@ def operators() -> None:
 
 
 class Report:
-    """The result file, written after every step, so that nothing is lost if the machine goes away."""
+    """The result file, written after every step, so that a lost machine loses no finished step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

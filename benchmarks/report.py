@@ -152,13 +152,13 @@ def environment(results: Results) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Empty if the last part is empty, which means no data."""
+    """Joins the parts. Empty if the last part is empty, that is, without data."""
     return "\n\n".join([title, *parts]) if parts[-1] else ""
 
 
 READING = (
-    "Times are medians with quartiles. A column named after a baseline shows how many times as fast as it ours is: the "
-    "ratio of the medians of one run, in which both were called in turn. Below 1 ours is slower; ~ means that the "
+    "Times are medians with quartiles. A column named after a baseline shows the speedup of ours over it: the "
+    "ratio of the medians of one run, in which calls of both alternated. Below 1 ours is slower; ~ means that the "
     "quartiles overlap. A **forward**, the unit of operations, is one forward through the critic. Peak memory is the "
     "most memory that PyTorch's allocator had allocated at once during a call, above the amount before the call."
 )

@@ -1,4 +1,4 @@
-"""How cost grows: measured, with the batch and the critic; computed, with the number of GPUs."""
+"""How cost grows with the batch and the critic (measured) and with the number of GPUs (computed)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ must take nine times as long as the all-reduce. The all-reduce column holds for 
 
 
 def all_reduce_seconds(size: int, gpus: int) -> float:
-    """Of a ring: each link carries 2 (N - 1) / N of the bytes in 2 (N - 1) messages; the slowest link decides."""
+    """Time of a ring, as its slowest link: 2 (N - 1) / N of the bytes, in 2 (N - 1) messages."""
     bandwidth, latency = INSIDE if gpus <= NODE else BETWEEN
     return 2 * (gpus - 1) / gpus * size / bandwidth + 2 * (gpus - 1) * latency
 

@@ -1,5 +1,5 @@
-// The schema of every operator, and the Python module `_C`. Importing it registers the operators; its functions say how
-// it was built and give the layers and the graph of a critic inside a penalty.
+// The schema of every operator, and the Python module `_C`. Importing it registers the operators. Its functions
+// describe the build and provide the layers and the graph of a critic inside a penalty.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_cpp_function.h>

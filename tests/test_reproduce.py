@@ -107,7 +107,7 @@ def test_out_must_be_a_folder_that_can_be_made(tmp_path: Path, monkeypatch: pyte
     put_experiment(monkeypatch, "continuity", lambda seed: pytest.fail("it ran"))
     file = tmp_path / "file"
     file.write_text("precious")
-    for out, reason in ((file, "is a file"), (file / "below", "cannot be made")):
+    for out, reason in ((file, "is a file"), (file / "below", "cannot be created")):
         result = run_cli("continuity", "--out", out)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: --out:") and reason in result.stderr and str(out) in result.stderr

@@ -22,7 +22,7 @@ def row(**values: float) -> dict[str, float]:
         ({"algorithm": "gan"}, [row(jensen_shannon=0.6925)] * ROWS, "nearly perfect"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=5.0)] * ROWS, "stay far from 1"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=0.1)] * ROWS, "stay far from 1"),
-        ({"algorithm": "wgan"}, [row(wasserstein=0.1, clip_saturation=0.95)] * ROWS, "at the bound of clipping"),
+        ({"algorithm": "wgan"}, [row(wasserstein=0.1, clip_saturation=0.95)] * ROWS, "at the clipping bound"),
     ],
 )
 def test_illnesses_are_told_once(settings: dict[str, Any], history: list[dict[str, float]], words: str) -> None:

@@ -86,7 +86,7 @@ def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
         (["--conditional"], "--conditional: expected data with labels"),
         (["--model", "dcgan"], "--model: dcgan and resnet make images"),
         (["--size", "32"], "--size: "),
-        (["--data", "digits", "--depth", "2"], "--depth: that of dcgan follows"),
+        (["--data", "digits", "--depth", "2"], "--depth: expected none for dcgan, whose depth follows"),
         (["--algorithm", "gan", "--penalty-weight", "1"], "--penalty-weight: gan has no penalty"),
     ],
 )

@@ -151,13 +151,13 @@ def damage(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("truncated", "is truncated, or no checkpoint"),
-        ("empty", "is truncated, or no checkpoint"),
-        ("text", "is no checkpoint of wgan_fast"),
-        ("table", "is truncated, or no checkpoint"),
-        ("foreign", "is no checkpoint of wgan_fast train: it lacks batches, codec"),
-        ("list", "is no checkpoint of wgan_fast train: it lacks everything"),
-        ("code", "is no checkpoint of wgan_fast"),
+        ("truncated", "is truncated or not a checkpoint"),
+        ("empty", "is truncated or not a checkpoint"),
+        ("text", "is not a checkpoint of wgan_fast"),
+        ("table", "is truncated or not a checkpoint"),
+        ("foreign", "is not a checkpoint of wgan_fast train: it lacks batches, codec"),
+        ("list", "is not a checkpoint of wgan_fast train: it lacks everything"),
+        ("code", "is not a checkpoint of wgan_fast"),
     ],
 )
 def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, message: str, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "--resume: expected the run's folder as out"),
+        (["--resume"], "--resume: set out to the run's folder"),
         (["--resume", "--out", "{}/nowhere"], "--resume: .* cannot be read: No such file"),
         (["--resume", "--out", "{}", "--steps", "8"], "--steps: the run is at step 9 already; got 8"),
         (["--resume", "--out", "{}", "--seed", "1"], "--seed: a run that goes on keeps its seed, 0; got 1"),
@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
         (["--resume", "--out", "{}", "--algorithm", "wgan"], "--algorithm: .* has the settings of wgan-gp"),
         (
             ["--resume", "--out", "{}", "--config", "{}/config.yaml"],
-            "--resume: expected the run's folder as out, and no",
+            "--resume: set out to the run's folder and omit config",
         ),
         (["--resume", "--overwrite", "--out", "{}"], "--resume: expected one of resume and overwrite"),
     ],

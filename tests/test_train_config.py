@@ -22,7 +22,7 @@ from wgan_fast.train.config import make_config
         ({"model": "vit"}, "model: expected one of mlp, dcgan, resnet, got 'vit'"),
         ({"optimizer": "sgd"}, "optimizer: expected one of adam, rmsprop, got 'sgd'"),
         ({"precision": "8"}, "precision: expected one of 32, bf16, 16, got '8'"),
-        ({"precision": "16"}, "precision: 16 needs a GPU, got the device cpu; take bf16 or 32"),
+        ({"precision": "16"}, "precision: 16 needs a GPU, got the device cpu; use bf16 or 32"),
         ({"backend": "fast"}, "backend: expected one of auto, eager, graph, compile, got 'fast'"),
         ({"norm": "layer"}, "norm: expected one of none, batch, got 'layer'"),
         ({"clip": 0.0}, "clip: expected a number above 0, got 0.0"),
@@ -104,8 +104,8 @@ def test_settings_of_a_file_can_be_overridden(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--config", "{}/checkpoint.pt"], "--config: .*checkpoint.pt cannot be read"),
-        (["--config", "{}/metrics.jsonl"], "--config: .* is no YAML"),
-        (["--config", "{}/metrics.json"], "--config: .* names .*seconds"),
+        (["--config", "{}/metrics.jsonl"], "--config: .* is not YAML"),
+        (["--config", "{}/metrics.json"], "--config: .* has unknown settings: .*seconds"),
     ],
 )
 def test_a_file_without_settings_is_named(options: list[str], message: str, few_samples: None, tmp_path: Path) -> None:

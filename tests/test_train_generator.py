@@ -72,7 +72,7 @@ def test_wrong_arguments_are_named(error: type, argument: str, call: Any, digits
     ("arguments", "message"),
     [
         (["{}/nowhere"], "run: there is no checkpoint"),
-        (["{}/config.yaml"], "run: {}/config.yaml is truncated, or no checkpoint"),
+        (["{}/config.yaml"], "run: {}/config.yaml is truncated or not a checkpoint"),
         (["{}", "--out", "{}/nowhere/samples.npy"], "--out: {}/nowhere/samples.npy cannot be written: No such file"),
         (["{}", "--label", "11"], "--label: expected a number from 0 to 9, got 11"),
         (["{}", "--label", "cat"], "--label: expected one of 0, 1, 2"),

@@ -30,7 +30,7 @@ def test_scores_project_the_label_on_the_features():
 def test_labels_belong_to_networks_with_classes():
     with pytest.raises(ValueError, match="^labels: expected one of 3 classes for each sample, got none$"):
         tiny_models("mlp", (2,), classes=3).generator(torch.randn(2, LATENT))
-    with pytest.raises(ValueError, match="^labels: expected none, for this network was made without classes$"):
+    with pytest.raises(ValueError, match="^labels: expected none, because this network was made without classes$"):
         tiny_models("mlp", (2,)).critic(torch.randn(2, 2), torch.zeros(2, dtype=torch.int64))
 
 

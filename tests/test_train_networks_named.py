@@ -90,11 +90,14 @@ def test_generator_can_be_exported_for_batches_of_any_size(name, classes):
     [
         ({"name": "vit"}, "model: expected one of mlp, dcgan, resnet, got 'vit'"),
         ({"norm": "layer"}, "norm: expected batch or none, got 'layer'"),
-        ({"name": "resnet", "shape": (3, 32, 32), "depth": 2}, "depth: that of resnet follows from the size .* got 2"),
+        (
+            {"name": "resnet", "shape": (3, 32, 32), "depth": 2},
+            "depth: expected none for resnet, whose depth follows .* got 2",
+        ),
         *(
             (
                 {"name": name, "shape": shape},
-                r"model: dcgan and resnet make images .*got shape \(.*\): take mlp.*--size",
+                r"model: dcgan and resnet make images .*got shape \(.*\): use mlp.*--size",
             )
             for name in ("dcgan", "resnet")
             for shape in ((2,), (3, 8, 8), (3, 24, 24), (3, 32, 64), (32, 32))

@@ -1,5 +1,5 @@
-"""Timing of functions in interleaved rounds, so that drift of the machine's speed affects all alike; and the short
-comparison with the textbook that ``wgan-fast bench`` prints.
+"""Times functions in interleaved rounds, so that drift of the machine's speed affects all alike, and prints the short
+comparison with the textbook of ``wgan-fast bench``.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def _device_clock(device: torch.device) -> Callable[[], float]:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
         event.synchronize()
-        if last is not None:  # elapsed_time is float32: precise for short spans alone
+        if last is not None:  # elapsed_time is float32, precise only for short intervals
             total += last.elapsed_time(event) / 1e3
         last = event
         return total
@@ -113,8 +113,8 @@ MNIST: Workload = (lambda: convolutional((1, 64, 128, 256), 5, 2, 4096), (50, 1,
 def title(device: torch.device) -> str:
     """The heading of the table."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    head = f"wgan_fast against the textbook on {name}, PyTorch {torch.__version__}, float32, medians in turn"
-    how = "~: the quartiles overlap, so the difference is not significant; nothing else should run meanwhile"
+    head = f"wgan_fast against the textbook on {name}, PyTorch {torch.__version__}, float32, interleaved medians"
+    how = "~: the quartiles overlap, so the difference is not significant; stop other programs meanwhile"
     return f"{head}\n{how}\n{'':<46}{'ours':>12}{'textbook':>12}{'times as fast':>16}"
 
 
@@ -201,10 +201,10 @@ _COMPARISONS: dict[str, Callable[[torch.device], dict[str, Function]]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``wgan-fast bench``: prints the comparisons. Needs torch and numpy alone."""
+    """``wgan-fast bench``: prints the comparisons. Needs only torch and numpy."""
     parser = argparse.ArgumentParser(
         "wgan-fast bench",
-        description="Time the library against the textbook on this machine, in turn, and print the medians.",
+        description="Time the library and the textbook on this machine, interleaved, and print the medians.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")

@@ -1,6 +1,6 @@
 """Diagnosis of an installation, and remedies: ``wgan-fast doctor``.
 
-:func:`diagnose` is a function of :class:`Facts` alone, so that tests cover machines that they do not run on.
+:func:`diagnose` depends on :class:`Facts` alone, so tests can describe any machine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact worth reporting; ``remedy`` is None where it is not a problem."""
+    """A line of the report. ``remedy`` is None for a note that is no problem."""
 
     problem: str
     remedy: str | None = None
@@ -68,7 +68,7 @@ def _runs_on(architectures: list[str], capability: str) -> bool:
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """What does not fit together, and the remedies."""
+    """The problems and notes about an installation, with remedies."""
     build = facts.build
     rebuild = f"build it for this PyTorch: {facts.reinstall}"
     if build is None:

@@ -34,7 +34,7 @@ bool has_hooks(Node& node) {
   return !node.tensor_pre_hooks().empty() || !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
-// Its weight expects sparse gradients, so it must not receive dense zeros.
+// A sparse embedding's weight expects sparse gradients, so it must not receive dense zeros.
 bool is_sparse_embedding(Node& node) {
   const std::string name = name_of(node);
   if (name != "EmbeddingBackward0" && name != "EmbeddingBagBackward0") return false;

@@ -93,7 +93,7 @@ struct Geometry {
 
   size_t dims() const { return stride.size(); }
 
-  // Of the transposed convolution, from outputs of `output_sizes` to inputs of `input_sizes`.
+  // The geometry of the transposed convolution, which maps outputs of `output_sizes` to inputs of `input_sizes`.
   Geometry transpose(at::IntArrayRef input_sizes, at::IntArrayRef output_sizes, at::IntArrayRef kernel) const {
     Geometry result = *this;
     result.transposed = !transposed;
@@ -209,7 +209,7 @@ class PReLU : public torch::autograd::Function<PReLU> {
   }
 };
 
-// As PyTorch's own layers under autocast: in the lower precision, with converted weights cached.
+// Casts to the lower precision under autocast, as PyTorch's layers do, with cached conversions of weights.
 Tensor under_autocast(const Tensor& tensor, at::DeviceType device) {
   if (!at::autocast::is_autocast_enabled(device)) return tensor;
   return at::autocast::cached_cast(at::autocast::get_lower_precision_fp_from_device_type(device), tensor, device);
@@ -219,12 +219,12 @@ std::optional<Tensor> under_autocast(const std::optional<Tensor>& tensor, at::De
   return tensor ? std::optional(under_autocast(*tensor, device)) : tensor;
 }
 
-// A bias of another shape would broadcast; PyTorch's layer decides about it.
+// A bias of another shape might broadcast; PyTorch's layer then handles it.
 bool is_plain_bias(const std::optional<Tensor>& bias, int64_t size) {
   return !bias || (is_plain(*bias) && bias->dim() == 1 && bias->size(0) == size);
 }
 
-// Then the convolution back from the output gives more elements than the input has.
+// With such padding, the convolution back from the output has more elements than the input.
 bool output_padding_beyond_stride(const Geometry& g) {
   for (size_t d = 0; d < g.dims(); ++d) {
     if (g.output_padding[d] >= g.stride[d]) return true;

@@ -22,7 +22,7 @@ std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, con
 std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight);
 
 // Whether layers and activations can be replaced for this tensor: a dense tensor of a type and device that the kernels
-// support, outside of torch.func transforms and saved-tensor hooks, and no subclass.
+// support, not of a subclass, outside of torch.func transforms and saved-tensor hooks.
 bool is_plain(const Tensor& tensor);
 
 // Whether the node is the backward of one of these layers, or of prelu.
@@ -32,7 +32,7 @@ bool is_prelu(const Node& node);
 // The bias of such a layer, shaped so that it broadcasts to the output; undefined without one.
 Tensor layer_bias(Node& layer);
 
-// Frees the input that a layer saved. Its weight's gradient can no longer be computed; differentiating raises.
+// Frees the input that a layer saved. Computing the weight's gradient afterwards raises an error.
 void release_input(Node& layer);
 
 }  // namespace wgan_fast

@@ -50,7 +50,7 @@ HOST_DEVICE inline T clip(T weight, T bound) {
   return weight < -bound ? -bound : weight > bound ? bound : weight;
 }
 
-// The magnitudes of 16-bit types are ordered as their bits, infinity last and NaN after it, so bits are compared.
+// Compares bits: magnitudes of 16-bit types have the order of their bits, with NaN after infinity.
 template <class T>
 HOST_DEVICE inline T clip_bits(T weight, T bound, uint16_t infinity) {
   const uint16_t magnitude = weight.bits & 0x7fffu;
@@ -79,7 +79,7 @@ template <class T>
 HOST_DEVICE inline void rmsprop(T& weight, T gradient, T& square_average, const Rmsprop<T>& f) {
   using A = Accumulate<T>;
   const A w = widen(weight);
-  const A decay = f.weight_decay * w;  // computed even if unused: without a branch compilers vectorise
+  const A decay = f.weight_decay * w;  // computed even if unused: compilers vectorise branch-free code
   const A g = f.gradient_factor * widen(gradient) + (f.weight_decay == A(0) ? A(0) : decay);
   const A v = f.alpha * widen(square_average) + f.one_minus_alpha * (g * g);
   square_average = narrow<T>(v);
@@ -102,7 +102,7 @@ HOST_DEVICE inline bool is_inside(A x, const PiecewiseLinear<A>& f) {
 }
 
 // The value times the slope at the element that `inside` belongs to. A slope of 0 gives 0 even for infinity. The
-// product is computed even if unused: without a branch compilers vectorise.
+// product is computed even if unused: compilers vectorise branch-free code.
 template <class A>
 HOST_DEVICE inline A apply_mask(A value, bool inside, A negative_slope) {
   const A scaled = value * negative_slope;

@@ -15,9 +15,8 @@ namespace {
 #ifndef WGAN_FAST_MAX_ROW_BLOCKS
 #define WGAN_FAST_MAX_ROW_BLOCKS 1024
 #endif
-constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;  // elements: four vectors or more for each thread
-constexpr int64_t MAX_ROW_BLOCKS =
-    WGAN_FAST_MAX_ROW_BLOCKS;  // enough to fill any GPU, few enough for one block to add up
+constexpr int64_t MIN_SEGMENT = WGAN_FAST_MIN_SEGMENT;        // elements: four vectors or more for each thread
+constexpr int64_t MAX_ROW_BLOCKS = WGAN_FAST_MAX_ROW_BLOCKS;  // enough to fill any GPU, few enough for one block to sum
 
 template <int WIDTH, class T>
 __device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
@@ -26,7 +25,7 @@ __device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
   return sum;
 }
 
-// Sum of squares of `values` by LANES threads together, returned to each of them.
+// Sum of squares of `values`, computed by LANES threads together and returned to each of them.
 template <int LANES, int WIDTH, class T>
 __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
   constexpr int64_t STEP = LANES * WIDTH;
@@ -127,7 +126,7 @@ __global__ void __launch_bounds__(BLOCK)
   }
 }
 
-// Rows of whole vectors, as nearly all are: one slope for each vector.
+// Fast path, for rows of whole vectors: one slope for each vector.
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     backward_whole_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,

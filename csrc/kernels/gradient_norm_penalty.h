@@ -4,7 +4,7 @@
 
 namespace wgan_fast {
 
-// A long row is summed in segments, so that a few long rows occupy all processors. The segments depend on the shape
+// A long row is summed in segments, so that a few long rows occupy all cores. The segments depend on the shape
 // alone, so the result is the same for any number of threads.
 struct Segments {
   int64_t rows;

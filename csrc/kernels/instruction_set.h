@@ -11,7 +11,7 @@
 
 namespace wgan_fast {
 
-// The chosen instruction set: "x86-64-v4", "x86-64-v3" or "baseline".
+// The instruction set that the loader chose: "x86-64-v4", "x86-64-v3" or "baseline".
 const char* instruction_set();
 
 }  // namespace wgan_fast

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(BLOCK)
   }
 }
 
-// Rows of whole vectors, as nearly all are: one t for each vector.
+// Fast path, for rows of whole vectors: one t for each vector.
 template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK) interpolate_whole_kernel(const T* real, const T* fake, const Accumulate<T>* t,
                                                                   T* out, uint32_t vectors, uint32_t per_row) {

@@ -16,14 +16,14 @@ namespace wgan_fast {
 constexpr int BLOCK = 256;  // threads; every kernel is launched with it
 constexpr int WARP = 32;
 
-// Upper bound of a grid: several waves of the largest GPU. Kernels use grid-stride loops; tests lower the bound so that
-// small inputs go around them.
+// Upper bound of a grid: several waves of the largest GPU. Kernels use grid-stride loops. Tests lower the bound, so
+// that small inputs take several iterations.
 #ifndef WGAN_FAST_MAX_BLOCKS
 #define WGAN_FAST_MAX_BLOCKS 16384
 #endif
 constexpr int64_t MAX_BLOCKS = WGAN_FAST_MAX_BLOCKS;
 
-// Blocks that give one thread to each of `threads`, up to MAX_BLOCKS.
+// Number of blocks for `threads` threads, at most MAX_BLOCKS.
 inline int64_t blocks_for(int64_t threads) { return std::min((threads + BLOCK - 1) / BLOCK, MAX_BLOCKS); }
 
 template <class... Parameters, class... Arguments>
@@ -36,10 +36,9 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream, 
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA kernel launch: ") + cudaGetErrorString(error));
 }
 
-// Vectors that a thread of a pass over memory has under way at once, a block apart: it waits for the first of them when
-// all have been asked for.
+// Independent vector loads that a thread issues before it uses the first. Consecutive ones are a block apart.
 constexpr int UNROLL = 4;
-constexpr int64_t TILE = BLOCK * UNROLL;  // vectors that a block does at a time
+constexpr int64_t TILE = BLOCK * UNROLL;  // vectors that a block processes per iteration
 
 __device__ inline int64_t thread_index() { return int64_t{blockIdx.x} * BLOCK + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t{gridDim.x} * BLOCK; }
@@ -91,8 +90,8 @@ __device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH
   }
 }
 
-// A per-row value for element i and, after advance(), for the elements that follow: one division for a whole vector,
-// and one call of `of_row` for each row.
+// A per-row value for element i and, after advance(), for the following elements. It takes one division per vector and
+// one call of `of_row` per row.
 template <class OfRow>
 struct RowValue {
   int64_t length;
@@ -112,8 +111,8 @@ struct RowValue {
   }
 };
 
-// f(i, row) for the vectors of a batch whose rows are whole vectors: of UNROLL at a time first `load(u, i, row)`, then
-// `store(u, i)`. Indices have 32 bits, so that the division is a cheap one.
+// Iterates over the vectors of a batch whose rows consist of whole vectors: for UNROLL vectors calls `load(u, i, row)`,
+// then for the same vectors `store(u, i)`. Indices have 32 bits, because a 32-bit division is cheap.
 template <class Load, class Store>
 __device__ inline void for_each_whole_vector(uint32_t vectors, uint32_t per_row, Load load, Store store) {
   for (uint32_t first = blockIdx.x * static_cast<uint32_t>(TILE) + threadIdx.x; first < vectors;
@@ -129,12 +128,13 @@ __device__ inline void for_each_whole_vector(uint32_t vectors, uint32_t per_row,
   }
 }
 
-// Whether that serves: the index of a thread's last vector may pass their number by less than a grid.
+// Whether for_each_whole_vector applies. The limit of 2^31 vectors leaves room for indices, which may exceed the number
+// of vectors by less than a grid.
 inline bool has_whole_vectors(int64_t rows, int64_t length, int width) {
   return length % width == 0 && rows * (length / width) < int64_t{1} << 31;
 }
 
-// Sum over each group of LANES consecutive threads (a power of two up to a warp), returned to each of them.
+// Sum over each group of LANES consecutive threads (a power of two up to a warp), returned to every thread.
 template <int LANES, class A>
 __device__ inline A group_sum(A value) {
   for (int offset = LANES / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
@@ -146,7 +146,7 @@ template <class A>
 __device__ inline A block_sum(A value) {
   __shared__ A warp_sums[BLOCK / WARP];
   value = group_sum<WARP>(value);
-  __syncthreads();  // until every thread has read the previous call's sums
+  __syncthreads();  // every thread has read the sums of the previous call
   if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = value;
   __syncthreads();
   A total = 0;

@@ -28,7 +28,7 @@ INSTRUCTION_SET_CLONES void piecewise_linear_cpu(const T* input, T* output, uint
   int64_t i = begin;
   for (; i + AT_ONCE<T> <= end; i += AT_ONCE<T>) {
     Word<T> bits[AT_ONCE<T>];
-#pragma GCC ivdep  // output may be input, but an iteration touches one element of either
+#pragma GCC ivdep  // output may alias input, but each iteration accesses one element of each
     for (int k = 0; k < AT_ONCE<T>; ++k) {
       const Accumulate<T> x = widen(input[i + k]);
       bits[k] = is_inside(x, formula) ? Word<T>{1} << k : Word<T>{0};

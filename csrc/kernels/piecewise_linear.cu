@@ -4,8 +4,8 @@
 namespace wgan_fast {
 namespace {
 
-// Neighbouring threads do neighbouring vectors, so that a warp's accesses are whole sectors; those of a group make the
-// byte of their eight elements together.
+// Adjacent threads process adjacent vectors, so that a warp accesses whole sectors. A group of GROUP threads holds
+// eight elements and combines their bits into one byte of the mask.
 template <int WIDTH>
 constexpr int GROUP = 8 / WIDTH;
 
@@ -13,7 +13,7 @@ template <int WIDTH, class T>
 __global__ void __launch_bounds__(BLOCK)
     piecewise_linear_kernel(const T* input, T* output, uint8_t* mask, PiecewiseLinear<Accumulate<T>> f, int64_t count) {
   const int shift = static_cast<int>(threadIdx.x % GROUP<WIDTH>) * WIDTH;
-  // The bound is the same for the whole block, because every thread takes part in the exchange of bits.
+  // The loop's bound is uniform in the block, because every thread must take part in the exchange of bits.
   for (int64_t tile = blockIdx.x * TILE * WIDTH; tile < count; tile += gridDim.x * TILE * WIDTH) {
     Vector<T, WIDTH> x[UNROLL];
     const int64_t first = tile + threadIdx.x * WIDTH;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(BLOCK)
   }
 }
 
-// Blocks for so many elements.
+// Number of blocks for `count` elements.
 template <int WIDTH>
 int64_t tiles(int64_t count) {
   return blocks_for((count + UNROLL * WIDTH - 1) / (UNROLL * WIDTH));

@@ -9,7 +9,7 @@ template <class T>
 INSTRUCTION_SET_CLONES void rmsprop_range(T* __restrict weight, const T* __restrict gradient,
                                           T* __restrict square_average, const Rmsprop<T> formula, int64_t begin,
                                           int64_t end) {
-  if (formula.weight_decay == 0) {  // GCC would split the loop itself, but not vectorise the 16-bit types then
+  if (formula.weight_decay == 0) {  // without this split, GCC does not vectorise the 16-bit types
     for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);
   } else {
     for (int64_t i = begin; i < end; ++i) rmsprop(weight[i], gradient[i], square_average[i], formula);

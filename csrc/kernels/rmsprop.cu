@@ -17,7 +17,7 @@ static_assert(sizeof(List<MANY>) + sizeof(RmspropStep) <= MAX_ARGUMENT_BYTES, "a
 template <int WIDTH, class T>
 __device__ void rmsprop_chunk(T* weight, const T* gradient, T* square_average, const Rmsprop<T>& formula, int64_t begin,
                               int64_t end) {
-  constexpr int TOGETHER = 2;  // six loads under way
+  constexpr int TOGETHER = 2;  // six loads in flight
   for (int64_t first = begin + threadIdx.x * WIDTH; first < end; first += BLOCK * TOGETHER * WIDTH) {
     Vector<T, WIDTH> weights[TOGETHER], square_averages[TOGETHER], gradients[TOGETHER];
     for (int u = 0; u < TOGETHER; ++u) {
@@ -38,7 +38,7 @@ __device__ void rmsprop_chunk(T* weight, const T* gradient, T* square_average, c
 }
 
 template <int CAPACITY>
-__global__ void __launch_bounds__(BLOCK, 3)  // leaves the registers for six loads of any type without a spill
+__global__ void __launch_bounds__(BLOCK, 3)  // enough registers for six loads of any type without a spill
     rmsprop_kernel(const __grid_constant__ List<CAPACITY> list, const __grid_constant__ RmspropStep step) {
   if (step.found_inf.get() != 0) return;
   for_each_chunk(list, [&](auto element, int tensor, int64_t begin, int64_t end) {

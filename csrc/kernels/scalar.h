@@ -54,7 +54,7 @@ using Accumulate = typename Scalar<T>::Accumulate;
 
 // Calls f(T{}) with the element type T of `dtype`, on the host and inside kernels.
 #ifdef __CUDACC__
-#pragma nv_exec_check_disable  // f may be for the device only
+#pragma nv_exec_check_disable  // f may be a device-only function
 #endif
 template <class F>
 HOST_DEVICE inline void dispatch_dtype(Dtype dtype, F&& f) {

@@ -1,5 +1,5 @@
 // A list of tensors in one launch. The list is passed by value as a kernel argument (at most 32,764 bytes), so nothing
-// is copied to the device beforehand, and a captured graph holds it.
+// is copied to the device beforehand, and a captured CUDA graph contains the list.
 #pragma once
 
 #include "launch.cuh"
@@ -44,8 +44,8 @@ __device__ inline void for_each_chunk(const List& list, F f) {
   }
 }
 
-// Launches kernel(list, argument) as often as it takes for `count` tensors. add(list, i) adds tensor i to the list, or
-// returns false if the list has no room for it.
+// Launches kernel(list, argument), several times if `count` tensors do not fit into one list. add(list, i) adds tensor
+// i, or returns false if the list is full.
 template <class List, class Argument, class Add>
 void launch_lists(void (*kernel)(List, Argument), int64_t count, Add add, Argument argument, cudaStream_t stream) {
   for (int64_t next = 0; next < count;) {

@@ -7,7 +7,7 @@
 namespace wgan_fast {
 namespace {
 
-constexpr const char* ARGUMENT = "module_or_tensors";  // of the public function, for messages
+constexpr const char* ARGUMENT = "module_or_tensors";  // the public function's argument, for error messages
 
 Layout layout_of(const Tensor& tensor, size_t index) {
   std::vector<int64_t> order;

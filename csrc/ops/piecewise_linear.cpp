@@ -36,8 +36,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The mask has a bit for each element in the order of memory, so there must be no gaps; any order of dimensions will
-// do.
+// The mask has one bit per element in the order of memory, so the tensor must be dense, in any order of dimensions.
 void check_dense(const Tensor& x) {
   TORCH_CHECK_TYPE(is_supported(x.scalar_type()), "x: expected float16, bfloat16, float32 or float64, got ",
                    x.scalar_type());
@@ -203,7 +202,7 @@ Tensor piecewise_linear_autograd_(const Tensor& x, double negative_slope, double
   return mask;
 }
 
-// Increments the version also without autograd, in inference mode.
+// Increments the version even where autograd is not dispatched, as in inference mode.
 Tensor piecewise_linear_increment_version_(const Tensor& x, double negative_slope, double lower, double upper) {
   const at::AutoDispatchBelowADInplaceOrView below;
   const Tensor mask = dispatch_piecewise_linear_(x, negative_slope, lower, upper);

@@ -10,7 +10,7 @@
 namespace wgan_fast {
 namespace {
 
-// A tensor of the device, type and shape of params[i].
+// Checks that a tensor has the device, type and shape of params[i].
 void check_belongs(const Tensor& tensor, const char* name, const Tensor& weight, size_t i) {
   TORCH_CHECK_VALUE(tensor.device() == weight.device(), name, "[", i, "] is on ", tensor.device(), " and params[", i,
                     "] on ", weight.device());

@@ -23,7 +23,7 @@ inline void check_weights(const Tensor& tensor, const char* name, size_t index) 
                     "]: an inference tensor can be changed only inside torch.inference_mode()");
 }
 
-// Kernels write through raw pointers, which autograd does not see: without this it would use changed values silently.
+// Increments the version counters. Kernels write through raw pointers, so autograd would not notice the change.
 inline void bump_versions(at::TensorList tensors) {
   for (const Tensor& tensor : tensors) {
     if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();

@@ -90,13 +90,13 @@ T* mutable_data(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// The registered operator of that name, to be called through the dispatcher.
+// The registered operator of this name, called through the dispatcher.
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-// Grain size of at::parallel_for, in elements: with fewer, waking a thread costs more than it saves.
+// Grain size of at::parallel_for, in elements: for fewer, waking a thread costs more than it saves.
 constexpr int64_t GRAIN = 32768;
 
 }  // namespace wgan_fast

@@ -12,8 +12,8 @@ from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED
 class Number(NamedTuple):
     """A measured number and the value that the theory predicts.
 
-    ``relation`` is how they compare: ``=`` (within ``tolerance``, absolute), ``>=`` or ``<=`` (missed by at most
-    ``tolerance``). NaN never holds.
+    ``relation`` is the expected relation of ``measured`` to ``expected``: ``=``, ``>=`` or ``<=``, each up to
+    the absolute ``tolerance``. NaN never satisfies it.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
     numbers: list[Number]
 
 
-#: Lines and markers differ as well, for print.
+#: Line styles and markers repeat the distinction, for black-and-white print.
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^Dvx+"

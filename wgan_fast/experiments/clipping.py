@@ -1,13 +1,13 @@
-"""Clipping the weights costs a critic twice: they are pushed to the bounds, which leaves it too simple a function, and
-its gradients explode or vanish exponentially with depth unless the bound is just right. The gradient penalty does
-neither. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3, figure 1.
+"""Weight clipping harms a critic in two ways: weights are pushed to the bounds, which makes the critic too simple a
+function, and its gradients explode or vanish exponentially with depth unless the bound is tuned. The gradient penalty
+does neither. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3, figure 1.
 
 As in the source, the generator is fixed: its samples are real ones plus standard normal noise. The penalty has weight
 1. Critics start with PyTorch's default weights, or, with clipping, with weights uniform within the bounds. So the first
 clipping moves none of them onto a bound, and 1 % of them lie within 1 % of it.
 
-The simplicity of a critic is measured by the share of W that it sees: divided by its steepest slope at any sample, a
-critic is 1-Lipschitz there, and its estimate is a share of the exact W, which only an optimal critic reaches. For the
+A critic's capacity is measured by the share of W that it sees. Divided by its steepest slope at any sample, a critic is
+1-Lipschitz there, so its estimate is at most the exact W, which only an optimal critic reaches. For the
 gradients, critics of 12 hidden layers are trained on the Swiss roll, and a line is fitted to log10 of the norm of the
 loss's gradient with respect to each layer's activations, over the layers counted back from the output. Where the
 gradient vanishes, the weights hardly move from their initial values.
@@ -68,7 +68,7 @@ def at_bound(critic: MLPCritic) -> float:
     return (sizes >= 0.99 * sizes.max()).double().mean().item()
 
 
-def seen(critic: MLPCritic, data: Distribution, count: int) -> float:
+def share_of_w(critic: MLPCritic, data: Distribution, count: int) -> float:
     """The share of W that the critic sees: its estimate divided by its steepest slope at the samples and by W."""
     real, fake = batches(data, count)
     samples = torch.cat([real, fake]).requires_grad_()
@@ -117,7 +117,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     clipped, penalised = (
         {name: train(one, clip, steps, width=128, depth=3) for name, one in data.items()} for clip in (BOUND, None)
     )
-    shares = [{name: seen(each[name], one, count) for name, one in data.items()} for each in (clipped, penalised)]
+    shares = [{name: share_of_w(each[name], one, count) for name, one in data.items()} for each in (clipped, penalised)]
     mean_clipped, mean_penalised = (sum(each.values()) / len(each) for each in shares)
     roll = data["swissroll"]
     norms = {clip: gradient_norms(train(roll, clip, deep_steps, width=64, depth=12), roll) for clip in (*BOUNDS, None)}

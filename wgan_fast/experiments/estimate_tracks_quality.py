@@ -36,7 +36,7 @@ class Course(NamedTuple):
 
 
 def spearman(course: Course) -> float:
-    """Spearman's rank correlation of the estimates with the exact distances."""
+    """Spearman's rank correlation between estimates and exact distances."""
     estimates, distances = torch.tensor([course.estimates, course.distances], dtype=torch.float64)
     return spearman_corrcoef(estimates, distances).item()
 

@@ -40,7 +40,7 @@ class Algorithm(NamedTuple):
     critic_loss: Callable[[Tensor, Tensor], Tensor] = critic_loss
     generator_loss: Callable[[Tensor], Tensor] = generator_loss
     penalty: Callable[..., Tensor] | None = None
-    clip: float | None = None  #: the bound of the weights; if given, both networks use RMSprop, otherwise Adam
+    clip: float | None = None  #: clipping bound; if given, both networks use RMSprop, otherwise Adam
     slower: float = 1.0  #: divides the generator's learning rate, since a clipped critic follows more slowly
 
 
@@ -53,8 +53,9 @@ ALGORITHMS = {
 
 
 class SideBySide(nn.Module):
-    """Several independent MLPs of one shape, evaluated together, which for small ones costs hardly more than one. Row i
-    of a batch goes to network i modulo their number.
+    """Several independent MLPs of one shape, evaluated together; for small MLPs this costs little more than one.
+
+    Row i of a batch goes to network i modulo the number of networks.
     """
 
     def __init__(self, networks: Sequence[MLPGenerator | MLPCritic]) -> None:
@@ -108,7 +109,7 @@ def train(
 ) -> Iterator[Pairs]:
     """Trains an independent generator and critic for each distribution, all at once.
 
-    Before each generator step come ``critic_updates`` critic steps, and before the first ``first_critic_updates`` more.
+    Each generator step follows ``critic_updates`` critic steps, the first one ``first_critic_updates`` more.
     Yields the pairs after the critic steps, before each generator step and at the end. Learning rates decay linearly to
     0. All random numbers come from PyTorch's default generator.
     """

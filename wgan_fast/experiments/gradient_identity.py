@@ -63,7 +63,7 @@ def finite_difference(count: int) -> Tensor:
 
 
 def error(estimate: Tensor) -> float:
-    """Relative: the true gradient has length 1."""
+    """The relative error; the true gradient has length 1."""
     return (estimate - OPTIMUM).norm().item()
 
 

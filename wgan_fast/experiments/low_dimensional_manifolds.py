@@ -8,8 +8,8 @@ Here the manifolds are two curves in 10 dimensions: a random one, and the same w
 generator that is nearly right. As in the paper's figures it is fixed while discriminators are trained from scratch:
 eight, each on its own samples, so that the variance over discriminators can be measured. For a discriminator whose
 values and slopes have independent Gaussian errors, theorem 2.6 proves an infinite variance, which no finite sample
-shows; measured is the growth of figure 3. The gradient grows even faster: relative to its square the variance falls,
-because these discriminators agree on the direction. A gradient dominated by noise is not observed here.
+shows. So the growth of figure 3 is measured instead. The gradient grows even faster: relative to its square the
+variance falls, because these discriminators agree on the direction. A gradient dominated by noise is not observed here.
 """
 
 import torch

@@ -1,5 +1,5 @@
 """Two parallel lines, P_0 = (0, Z) and P_theta = (theta, Z) with Z uniform on [0, 1]: for every theta other than 0,
-JS is log 2, KL is infinite both ways, total variation is 1, and W is |theta|. Only W is continuous, and only W tells
+JS is log 2, KL is infinite both ways, total variation is 1, and W is |theta|. Only W is continuous, and only W shows
 which line is closer. A critic learns W, a discriminator JS. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN",
 2017, example 1 and figure 1.
 

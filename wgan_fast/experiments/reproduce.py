@@ -53,10 +53,10 @@ def claim_of(module: ModuleType) -> str:
 
 
 def prepare(names: Iterable[str], out: Path) -> None:
-    """Checks, before the first experiment starts, that all can run, and creates the folder ``out``.
+    """Checks that all experiments can run and creates the folder ``out``. Called before the first experiment.
 
     Raises:
-        ValueError: a name is not that of an experiment.
+        ValueError: there is no experiment of one of the names.
         ModuleNotFoundError: a package of the extra ``wgan_fast[train]`` is not installed.
         OSError: ``out`` is a file, cannot be created, or is not writable.
     """
@@ -69,7 +69,7 @@ def prepare(names: Iterable[str], out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentOSError("out", f"the folder {out} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {out} cannot be created: {error.strerror}") from error
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
@@ -85,11 +85,11 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
         name: one of :data:`wgan_fast.experiments.NAMES`.
         out: an existing folder.
         seed: the seed of all random numbers.
-        small: train only a little, as the tests do; numbers may then miss the expected values.
+        small: train briefly, as the tests do; numbers may then miss the expected values.
     """
     module = experiment(name)
     start = time.perf_counter()
-    with _alone(seed):
+    with _seeded(seed):
         finding: Finding = module.run(seed, small=small)
     outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
     with whole_file(out / f"{name}.png") as file:
@@ -102,9 +102,9 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[None]:
-    """Seeds PyTorch and uses one thread; restores random state and threads afterwards. Networks of this size gain
-    nothing from a second thread, which would change the order of sums.
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds PyTorch and uses one thread; restores random state and threads afterwards. A second thread would change the
+    order of sums, and networks of this size gain nothing from it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

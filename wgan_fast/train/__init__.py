@@ -1,4 +1,4 @@
-"""The trainer. What it needs beyond the library comes with ``pip install 'wgan_fast[train]'``."""
+"""The trainer. Its further dependencies are installed by ``pip install 'wgan_fast[train]'``."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Every setting of a run, in one place, checked before anything begins."""
+"""Every setting of a run, declared once and checked before the run starts."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ _SHARE = {"minimum": 0.0, "below": 1.0, "wanted": "a number from 0 to below 1"}
 
 def _setting(
     default: Any,
-    words: str,
+    text: str,
     *,
     minimum: int | None = None,
     number: Mapping[str, Any] | None = None,
@@ -38,20 +38,22 @@ def _setting(
     fixed: bool = False,
     place: bool = False,
 ) -> Any:
-    """A setting with its help. ``minimum``: of an integer; ``number``: the range of a float; ``choices``: the accepted
-    names; ``fixed``: a run that goes on cannot change it; ``place``: where a run goes and how it begins, which does not
-    decide its result and is not written down.
+    """A field of :class:`TrainConfig` with its help text.
+
+    ``minimum`` is the lower bound of an integer, ``number`` the range of a float, ``choices`` are the accepted names.
+    ``fixed`` settings cannot change when a run resumes. ``place`` settings (where a run is written, how it starts) do
+    not affect the result and are not saved.
     """
     rules = {"minimum": minimum, "number": number, "choices": choices, "fixed": fixed, "place": place}
-    return field(default=default, metadata={"help": words, **rules})
+    return field(default=default, metadata={"help": text, **rules})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Every setting of a run; the error of a wrong value starts with the setting's name.
 
-    What is left out, or None, is taken from the algorithm's preset (:func:`wgan_fast.train.algorithms.preset`), or from
-    the data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
+    Omitted settings and None are taken from the algorithm's preset (:func:`wgan_fast.train.algorithms.preset`), the
+    data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
     algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
@@ -59,57 +61,60 @@ class TrainConfig:
         "25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.", fixed=True
     )
     size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
-    colour: bool | None = _setting(None, "Images with 3 channels, or with 1.", fixed=True)
+    colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
     model: str | None = _setting(
-        None, f"The networks: {', '.join(MODELS)}. By default mlp, and dcgan for images.", choices=MODELS, fixed=True
+        None,
+        f"The networks: {', '.join(MODELS)}. The default is dcgan for images, else mlp.",
+        choices=MODELS,
+        fixed=True,
     )
     generator: str | None = _setting(
-        None, "A network of one's own, my.module:make_generator, called with its shape.", fixed=True
+        None, "A custom generator: my.module:make_generator, a function that returns it.", fixed=True
     )
-    critic: str | None = _setting(None, "The same for the critic, my.module:make_critic.", fixed=True)
+    critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
-    faithful: bool = _setting(False, "The published settings also for the embedded data, on which they take hours.")
-    steps: int = _setting(None, "Updates of the generator.", minimum=1)
+    faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
+    steps: int = _setting(None, "Generator updates.", minimum=1)
     batch_size: int = _setting(None, "Real samples per update, over all processes.", minimum=1, fixed=True)
-    n_critic: int = _setting(None, "Updates of the critic per step.", minimum=1)
+    n_critic: int = _setting(None, "Critic updates per step.", minimum=1)
     n_critic_boost: int = _setting(
-        None, "The same in the first 25 steps and every 500th; 0 is no exception.", minimum=0
+        None, "n_critic in the first 25 steps and in every 500th; 0 uses n_critic there, too.", minimum=0
     )
-    optimizer: str = _setting(None, f"Of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True)
-    learning_rate: float = _setting(None, "Of both networks.", number=_POSITIVE)
+    optimizer: str = _setting(
+        None, f"Optimizer of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True
+    )
+    learning_rate: float = _setting(None, "Learning rate of both networks.", number=_POSITIVE)
     decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
     beta1: float = _setting(None, "Adam's decay of the gradients' mean.", number=_SHARE)
     beta2: float = _setting(None, "Adam's decay of the gradients' squares.", number=_SHARE)
-    penalty_weight: float = _setting(None, "Of the penalty; of wgan-div, k.", number=_NOT_NEGATIVE)
-    penalty_every: int = _setting(
-        1, "Updates of the critic per penalty, which weighs as many times more (lazy).", minimum=1
+    penalty_weight: float = _setting(None, "Weight of the penalty; for wgan-div, k.", number=_NOT_NEGATIVE)
+    penalty_every: int = _setting(1, "Lazy penalty: at every n-th critic update, with n times the weight.", minimum=1)
+    clip: float | None = _setting(None, "Clipping bound of the critic's weights.", number=_POSITIVE)
+    norm: str = _setting(
+        None, f"Normalisation of the named model's critic: {', '.join(NORMS)}.", choices=NORMS, fixed=True
     )
-    clip: float | None = _setting(None, "Bound of the critic's weights.", number=_POSITIVE)
-    norm: str = _setting(None, f"Of the named model's critic: {', '.join(NORMS)}.", choices=NORMS, fixed=True)
-    latent_dimension: int = _setting(None, "Size of the generator's input.", minimum=1, fixed=True)
+    latent_dimension: int = _setting(None, "Size of a latent vector.", minimum=1, fixed=True)
     width: int | None = _setting(
         None, "Units of each hidden layer, or channels, in both networks.", minimum=1, fixed=True
     )
     depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.", minimum=1, fixed=True)
-    average_decay: float = _setting(
-        0.999, "Share of itself that the averaged generator keeps at each step.", number=_SHARE
-    )
+    average_decay: float = _setting(0.999, "Decay of the exponential moving average of the generator.", number=_SHARE)
     log_every: int = _setting(25, "Steps per row of metrics.jsonl.", minimum=1)
     sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.", minimum=1)
     evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.", minimum=1)
     checkpoint_every: int = _setting(500, "Steps per checkpoint.", minimum=1)
-    features: str | None = _setting(None, "A network for FID and KID, my.module:make_features, from samples to (B, F).")
+    features: str | None = _setting(None, "A network to features (B, F), for FID and KID: my.module:make_features.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
-    threads: int = _setting(1, "CPU threads that an operation may use.", minimum=1)
-    workers: int = _setting(0, "Processes that read data ahead.", minimum=0)
+    threads: int = _setting(1, "CPU threads per operation.", minimum=1)
+    workers: int = _setting(0, "Processes that prefetch data.", minimum=0)
     device: str = _setting("cpu", "cpu, cuda or cuda:N.")
-    precision: str = _setting("32", f"Of the networks: {', '.join(PRECISIONS)}.", choices=PRECISIONS)
-    backend: str = _setting("auto", f"Of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
+    precision: str = _setting("32", f"Precision of the networks: {', '.join(PRECISIONS)}.", choices=PRECISIONS)
+    backend: str = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
-    overwrite: bool = _setting(False, "Replace the run that is in the folder.", place=True)
-    resume: bool = _setting(False, "Go on from the last checkpoint of the folder, with its config.yaml.", place=True)
+    overwrite: bool = _setting(False, "Replace the run in the folder.", place=True)
+    resume: bool = _setting(False, "Resume from the last checkpoint of the folder, with its config.yaml.", place=True)
 
     def __post_init__(self) -> None:
         for name in ("algorithm", "model"):  # the preset depends on these
@@ -139,7 +144,7 @@ class TrainConfig:
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
         if self.precision == "16" and not self.device.startswith("cuda"):
-            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; take bf16 or 32")
+            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; use bf16 or 32")
         if self.resume and self.overwrite:
             raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
 
@@ -156,11 +161,11 @@ class TrainConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """What decides the run's result; not where it goes."""
+        """The settings that affect the result, without the ``place`` settings."""
         return {name: value for name, value in asdict(self).items() if name not in PLACES}
 
     def to_yaml(self) -> str:
-        """The same as YAML, which :func:`read_settings` reads."""
+        """:meth:`to_dict` as YAML, which :func:`read_settings` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
@@ -189,8 +194,7 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
     """The settings in a YAML file, such as a run's ``config.yaml``.
 
     Raises:
-        ValueError: there is no such file, it is no YAML, or names something that is no setting; begins with
-            ``argument``.
+        ValueError: the file is missing, is not YAML, or names an unknown setting. The message begins with ``argument``.
     """
     try:
         found = yaml.safe_load(file.read_text())
@@ -199,18 +203,20 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
             argument, f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
     except yaml.YAMLError as error:
-        raise ArgumentValueError(argument, f"{file} is no YAML: {' '.join(str(error).split())}") from error
+        raise ArgumentValueError(argument, f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ArgumentValueError(argument, f"expected settings, `name: value` in each line, in {file}")
     known = {setting.name: setting.type for setting in fields(TrainConfig) if setting.name not in PLACES}
     unknown = [str(name) for name in found if name not in known]
     if unknown:
-        raise ArgumentValueError(argument, f"{file} names {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return {name: _as_written(value, known[name]) for name, value in found.items()}
+        raise ArgumentValueError(
+            argument, f"{file} has unknown settings: {', '.join(unknown)}; expected some of {', '.join(known)}"
+        )
+    return {name: _retyped(value, known[name]) for name, value in found.items()}
 
 
-def _as_written(value: Any, kind: Any) -> Any:
-    """YAML reads ``1e-4`` as text, and the name ``32`` of a precision as a number."""
+def _retyped(value: Any, kind: Any) -> Any:
+    """Converts values that YAML mistypes: it reads ``1e-4`` as text, and the precision ``32`` as a number."""
     if isinstance(value, str) and kind in (float, float | None):
         try:
             return float(value)
@@ -220,7 +226,7 @@ def _as_written(value: Any, kind: Any) -> Any:
 
 
 def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
-    """The settings that were given, behind them those of a file, or of the run that goes on.
+    """Merges settings: those given take precedence over those of a file or of the run to be resumed.
 
     Raises:
         TypeError: a value is of the wrong type.
@@ -229,7 +235,7 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
     if given.get("resume"):
         if file is not None or given.get("out") is None:
             raise ArgumentValueError(
-                "resume", "expected the run's folder as out, and no config, for the folder has its own"
+                "resume", "set out to the run's folder and omit config: the folder has its own config.yaml"
             )
         file = Path(given["out"]) / "config.yaml"
     settings = read_settings(file, "resume" if given.get("resume") else "config") if file is not None else {}
@@ -237,7 +243,6 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         if name in settings and given.get(name, settings[name]) != settings[name]:
             raise ArgumentValueError(
                 name,
-                f"{file} has the settings of {settings[name]}, which {given[name]} should not inherit; leave "
-                "one of them out",
+                f"{file} has the settings of {settings[name]}, which do not apply to {given[name]}; omit one of them",
             )
     return TrainConfig(**settings | given)

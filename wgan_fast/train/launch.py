@@ -1,4 +1,4 @@
-"""Where a run runs: devices, processes and precision, by Lightning Fabric."""
+"""Devices, processes and precision of a run, by Lightning Fabric; signals and CPU threads."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from wgan_fast.train.config import PRECISIONS, TrainConfig
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """Joins the other processes, where ``torchrun`` has started some.
+    """Sets up the device and precision, and the process group if ``torchrun`` started several processes.
 
     Raises:
-        ValueError: the batch cannot be shared among them.
+        ValueError: the batch size is not a multiple of the number of processes.
     """
     device = torch.device(config.device)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -35,12 +35,12 @@ def launch(config: TrainConfig) -> Fabric:
 
 
 def process_group(fabric: Fabric) -> "dist.ProcessGroup | None":
-    """What the steps reduce gradients over."""
+    """The process group over which the steps reduce gradients; None with one process."""
     return dist.group.WORLD if fabric.world_size > 1 else None
 
 
 def place(fabric: Fabric, network: nn.Module) -> nn.Module:
-    """On the device; batch normalisation sees the samples of all GPUs."""
+    """Moves a network to the device. With several GPUs batch normalisation is synchronised."""
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network.to(fabric.device)
@@ -48,7 +48,7 @@ def place(fabric: Fabric, network: nn.Module) -> nn.Module:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Lets an operation of PyTorch use ``count`` CPU threads, until the block ends."""
+    """Sets the number of PyTorch's CPU threads for the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""What a run trains on: toy distributions, images, arrays and tables, as endless batches."""
+"""Training data: toy distributions, images, arrays and tables, as endless batches."""
 
 from wgan_fast.train.data.toys import Distribution, make_toy
 

@@ -1,4 +1,4 @@
-"""How samples of a network go back to the user's units, and into files, without the data: a checkpoint can hold it."""
+"""Converts samples of a network to the user's units and writes them to files. A checkpoint can hold a decoder."""
 
 import csv
 import math
@@ -15,19 +15,19 @@ from torch import Tensor
 from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.run.atomic import whole_file
 
-SMALLEST = 48  # pixels of an image's side in a grid
+MIN_GRID_SIDE = 48  # pixels; smaller images are enlarged in a grid
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What samples are outside the network.
+    """The inverse of the preprocessing: from samples of a network to the user's units.
 
     Attributes:
         kind: ``vectors``, of shape (B, columns) and standardised; or ``images``, of shape (B, 1 or 3, H, W) in [-1, 1].
         columns: the names of a vector's coordinates.
-        mean: of each column, in the user's units.
+        mean: the mean of each column, in the user's units.
         deviation: the standard deviation of each column, in the user's units.
-        classes: the names of the labels 0, 1, ...; empty where there are none.
+        classes: the names of the labels 0, 1, ...; empty without labels.
     """
 
     kind: Literal["vectors", "images"]
@@ -40,8 +40,8 @@ class Decoder:
         """Samples in the user's units.
 
         Returns:
-            Vectors: float64 (B, columns), ``mean + deviation * samples``. Images: uint8 (B, H, W) or (B, H, W, 3), what
-            lies beyond [-1, 1] as black or white.
+            Vectors: float64 (B, columns), ``mean + deviation * samples``. Images: uint8 (B, H, W) or (B, H, W, 3);
+            values beyond [-1, 1] are clamped.
         """
         samples = samples.detach().cpu()
         if self.kind == "vectors":
@@ -51,7 +51,7 @@ class Decoder:
         return (pixels.squeeze(1) if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()).numpy()
 
     def resembles(self, other: "Decoder") -> bool:
-        """Whether it means the same, but for the rounding of another machine."""
+        """Whether both are equal up to rounding, which differs between machines."""
         if (self.kind, self.columns, self.classes) != (other.kind, other.columns, other.classes):
             return False
         shift = np.subtract(self.mean, other.mean) / (self.deviation or 1)
@@ -59,7 +59,7 @@ class Decoder:
         return bool((np.abs(shift) < 1e-6).all() and (np.abs(ratio - 1) < 1e-6).all())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, as a checkpoint read by ``torch.load(weights_only=True)`` may hold."""
+        """Plain types, which ``torch.load(weights_only=True)`` accepts."""
         return asdict(self)
 
     @classmethod
@@ -74,17 +74,17 @@ def save_samples(
     """Writes samples in the user's units.
 
     Args:
-        path: the suffix decides: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv`` (vectors
-            under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by row,
-            enlarged where they are smaller than 48 pixels).
+        path: the suffix chooses the format: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv``
+            (vectors under the names of their columns, and a column ``label``) or ``.png`` (a grid of images, row by
+            row; images smaller than 48 pixels are enlarged).
         samples: of shape (B, ...).
-        decoder: that of the data which the samples imitate.
+        decoder: the decoder of the training data.
         labels: of shape (B,). A grid does not show them.
         columns: images in each row of a grid; None makes it nearly square.
 
     Raises:
         ValueError: the suffix does not fit the kind of samples, or cannot hold labels.
-        OSError: the file cannot be written; what was there is as before.
+        OSError: the file cannot be written; an existing file stays unchanged.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -107,7 +107,7 @@ def _write(path: Path, restored: NDArray[Any], decoder: Decoder, labels: Tensor 
     elif suffix == ".csv":
         _write_csv(path, restored, decoder, labels)
     else:
-        with path.open("wb") as file:  # given a name, NumPy appends a suffix of its own to .NPY
+        with path.open("wb") as file:  # given a path, NumPy would append .npy to a name ending in .NPY
             if suffix == ".npy":
                 np.save(file, restored)
             elif labels is None:
@@ -129,7 +129,7 @@ def _write_csv(path: Path, restored: NDArray[Any], decoder: Decoder, labels: Ten
 
 def _grid(images: NDArray[np.uint8], columns: int) -> Image.Image:
     """uint8 images (B, H, W) or (B, H, W, 3) in rows, two pixels apart on white; small ones are enlarged."""
-    enlarged = -(-SMALLEST // images.shape[1])
+    enlarged = -(-MIN_GRID_SIDE // images.shape[1])
     images = images.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
     count, height, width = images.shape[:3]
     size = (columns * (width + 2) + 2, math.ceil(count / columns) * (height + 2) + 2)

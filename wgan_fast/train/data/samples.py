@@ -1,4 +1,4 @@
-"""Finite sets of samples: images, arrays of NumPy, tables of numbers. An error names the file, and the place in it."""
+"""Finite sets of samples: images, NumPy arrays, tables of numbers. Errors name the file and the place in it."""
 
 import csv
 import math
@@ -29,12 +29,12 @@ _SHAPES = (
 
 
 class Samples(ABC):
-    """A finite set of samples, read by their indices. Processes may be sent it.
+    """A finite set of samples, read by index. Can be pickled, for worker processes.
 
     Attributes:
-        shape: of one sample.
-        decoder: the way back to the user's units.
-        labels: int64 (N,), places in ``decoder.classes``; None where there are none.
+        shape: shape of one sample.
+        decoder: converts samples to the user's units.
+        labels: int64 (N,), indices into ``decoder.classes``; None without labels.
     """
 
     shape: tuple[int, ...]
@@ -46,11 +46,11 @@ class Samples(ABC):
 
     @abstractmethod
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """The samples of these indices, float32 (B, *shape)."""
+        """The samples at these indices, float32 (B, *shape)."""
 
 
 def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
-    """``digits`` of scikit-learn, or what lies at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
+    """Opens scikit-learn's ``digits``, or the data at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
     if size is not None and not is_image_side(size):
         raise ArgumentValueError("size", f"expected a power of two of at least 16, got {size}")
     if source == "digits":
@@ -72,19 +72,19 @@ def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
 
 
 def refuse_image_settings(source: object, size: int | None, colour: bool | None) -> None:
-    """Raises ValueError where a source of vectors is given a setting that only images have."""
+    """Raises ValueError if ``size`` or ``colour``, which apply to images only, is given for vectors."""
     for name, value in {"size": size, "colour": colour}.items():
         if value is not None:
-            raise ArgumentValueError(name, f"{source} holds vectors, and only images have a {name}; got {value}")
+            raise ArgumentValueError(name, f"applies to images only, and {source} holds vectors; got {value}")
 
 
 @contextmanager
 def _naming(path: Path, wanted: str) -> Iterator[None]:
-    """Turns whatever a reader raises, which may be anything for a damaged file, into an error that names the file."""
+    """Turns any error of a reader into one that names the file. A damaged file may raise anything."""
     try:
         yield
     except Exception as error:
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise ArgumentValueError("data", f"{path} cannot be read as {wanted}: {reason}") from error
 
 
@@ -92,9 +92,9 @@ def _naming(path: Path, wanted: str) -> Iterator[None]:
 
 
 class ImageFolder(Samples):
-    """The images in a folder, or in its sub-folders, whose sorted names are then the classes. Hidden files are ignored.
+    """The images in a folder or in its sub-folders. The classes are the sorted names of the sub-folders.
 
-    Every file's header is read at once, its content when it is needed.
+    Hidden files are ignored. The constructor reads the header of every file; pixels are read on demand.
     """
 
     def __init__(self, folder: Path, size: int, colour: bool) -> None:
@@ -102,20 +102,21 @@ class ImageFolder(Samples):
         if folders and self.paths:
             raise ArgumentValueError(
                 "data",
-                f"{folder} holds files ({self.paths[0].name}) beside folders ({folders[0].name}); "
-                "expected images alone, or a folder for each class alone",
+                f"{folder} contains both files ({self.paths[0].name}) and folders ({folders[0].name}); "
+                "expected either images or one folder per class",
             )
         labels = []
         for label, of_class in enumerate(folders):
             deeper, paths = _visible(of_class)
             if deeper or not paths:
                 raise ArgumentValueError(
-                    "data", f"{of_class} is a class; expected images, got {deeper[0] if deeper else 'none'}"
+                    "data",
+                    f"{of_class} is a class folder; expected images, got {deeper[0] if deeper else 'none'}",
                 )
             self.paths += paths
             labels += [label] * len(paths)
         if not self.paths:
-            raise ArgumentValueError("data", f"{folder} holds no images")
+            raise ArgumentValueError("data", f"{folder} contains no images")
         for path in self.paths:
             with _naming(path, "an image"), Image.open(path) as image:
                 _refuse_floats(image)
@@ -132,13 +133,13 @@ class ImageFolder(Samples):
 
     def _load(self, path: Path) -> NDArray[np.uint8]:
         with _naming(path, "an image"), Image.open(path) as image:
-            # Less work: a large JPEG is decoded at a fraction of its size, still at least twice what is kept.
+            # Faster: a large JPEG is decoded at a reduced size, at least twice the size kept.
             image.draft("RGB" if self.colour else "L", (2 * self.size, 2 * self.size))
             return _fit(ImageOps.exif_transpose(image), self.size, self.colour)
 
 
 class _ArraySamples(Samples):
-    """Samples that are the rows of an array."""
+    """Samples stored as the rows of an array."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array = array
@@ -175,7 +176,7 @@ class ImageArray(_ArraySamples):
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a folder that are not hidden, sorted."""
+    """The sub-folders and the files of a folder, sorted, without hidden ones."""
     folders: list[Path] = []
     files: list[Path] = []
     for entry in sorted(folder.iterdir()):
@@ -190,8 +191,8 @@ def _refuse_floats(image: Image.Image) -> None:
 
 
 def _fit(image: Image.Image, size: int, colour: bool) -> NDArray[np.uint8]:
-    """The centre square, resized, uint8 (size, size) or (size, size, 3). What is transparent shows white."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
+    """The centre square, resized, uint8 (size, size) or (size, size, 3). Transparent pixels are blended with white."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clamp to 255
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("its pixels exceed 16 bits")
@@ -212,7 +213,7 @@ def _scale(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _digits(size: int, colour: bool) -> Samples:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # a second that others need not wait
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # importing it takes a second
 
     data = load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
@@ -229,10 +230,10 @@ class Vectors(_ArraySamples):
     """Rows of numbers, standardised: each column has mean 0 and deviation 1 over all rows.
 
     Args:
-        path: the file that errors name.
-        array: of shape (N, D).
+        path: file name for error messages.
+        array: numbers of shape (N, D).
         columns: the names of the columns.
-        lines: the line of each row in the file; None where it has no lines.
+        lines: line number of each row in the file; None for files without lines.
     """
 
     def __init__(
@@ -258,12 +259,10 @@ class Vectors(_ArraySamples):
         self.deviation = np.sqrt(squares / len(array))
         for column, name in enumerate(columns):
             if low[column] == high[column]:
-                raise ArgumentValueError(
-                    "data", f"{path}: column {name!r} is {low[column]:g} in every row; leave it out"
-                )
+                raise ArgumentValueError("data", f"{path}: column {name!r} is {low[column]:g} in every row; remove it")
             if not 0 < self.deviation[column] < math.inf:
                 raise ArgumentValueError(
-                    "data", f"{path}: the deviation of column {name!r} is {self.deviation[column]}"
+                    "data", f"{path}: the standard deviation of column {name!r} is {self.deviation[column]}"
                 )
         self.decoder = Decoder("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
 
@@ -272,19 +271,19 @@ class Vectors(_ArraySamples):
 
 
 class FloatImages(_ArraySamples):
-    """Images of shape (N, 1 or 3, S, S) within [-1, 1], taken as they are."""
+    """Images of shape (N, 1 or 3, S, S) within [-1, 1], not resized or scaled."""
 
     def __init__(self, path: Path, array: NDArray[Any]) -> None:
         super().__init__(array)
         self.shape = array.shape[1:]
         self.decoder = Decoder("images")
         for start, images in _pieces(array):
-            within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # not for NaN
+            within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # False for NaN
             if not within.all():
                 raise ArgumentValueError(
                     "data",
                     f"{path}: expected images of floats within [-1, 1], "
-                    f"sample {start + int(np.argmin(within))} has others; scale them, or pass uint8",
+                    f"sample {start + int(np.argmin(within))} has values outside; scale them, or pass uint8",
                 )
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -292,7 +291,7 @@ class FloatImages(_ArraySamples):
 
 
 def _pieces(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Some rows at a time, in float64, each with the number of its first: a mapped file may exceed the memory."""
+    """Chunks of rows in float64, each with the index of its first row. A memory-mapped file may exceed the memory."""
     step = max(1, 2**20 // math.prod(array.shape[1:]))
     for start in range(0, len(array), step):
         yield start, np.asarray(array[start : start + step], dtype=np.float64)
@@ -316,11 +315,11 @@ def _open_array(
         own = _own_size(path, *array.shape[2:])
         if size not in (None, own):
             raise ArgumentValueError(
-                "size", f"{path} holds floats, which are taken as they are, of size {own}; got {size}"
+                "size", f"float images are not resized, and those of {path} have size {own}; got {size}"
             )
         if colour not in (None, array.shape[1] == 3):
             raise ArgumentValueError(
-                "colour", f"{path} holds floats, which are taken as they are, {given}; got {colour}"
+                "colour", f"float images are not converted, and {path} holds {given}; got {colour}"
             )
         samples = FloatImages(path, array)
     else:
@@ -342,8 +341,8 @@ def _own_size(path: Path, height: int, width: int) -> int:
     if height != width or not is_image_side(height):
         raise ArgumentValueError(
             "data",
-            f"{path} holds images of {height} x {width}; networks need a square whose side is a power of two of "
-            "at least 16, so pass a size (uint8 images are cropped and resized to it)",
+            f"{path} holds images of {height} x {width}; networks need squares whose side is a power of two of "
+            "at least 16; pass a size (uint8 images are cropped and resized to it)",
         )
     return height
 
@@ -358,7 +357,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]]:
-    """The numbers (N, columns), the names of the columns, and the line of each row."""
+    """The numbers (N, columns), the names of the columns, and the line number of each row."""
     values, lines = typed_list("d"), typed_list("q")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, strict=True)
@@ -392,7 +391,9 @@ def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]
 def _header(path: Path, row: list[str]) -> list[str]:
     columns = [name.strip() for name in row]
     if not columns:
-        raise ArgumentValueError("data", f"{path}: expected a line with the names of the columns, the file is empty")
+        raise ArgumentValueError(
+            "data", f"{path}: expected a line with the names of the columns, but the file is empty"
+        )
     if all(map(_is_number, columns)):
         example = ",".join(f"x{column}" for column in range(len(columns)))
         raise ArgumentValueError(
@@ -402,7 +403,7 @@ def _header(path: Path, row: list[str]) -> list[str]:
         )
     for place, name in enumerate(columns):
         if not name or name in columns[:place]:
-            raise ArgumentValueError("data", f"{path}: expected a name of its own for column {place + 1}, got {name!r}")
+            raise ArgumentValueError("data", f"{path}: expected a unique name for column {place + 1}, got {name!r}")
     return columns
 
 

@@ -1,7 +1,6 @@
-"""What a run trains on, as endless batches: a batch depends on the seed and on its number, and on nothing else.
+"""Training data as endless batches. A batch is a function of the seed and its index alone.
 
-So a run goes on where it stopped by naming a number, and neither the count of worker processes nor that of training
-processes changes what is learnt from.
+A run therefore resumes from an index, and the numbers of worker and training processes do not change the batches.
 """
 
 import difflib
@@ -22,10 +21,10 @@ from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
 
-#: The data that need no path.
+#: Names of the built-in data.
 DATASETS = (*TOYS, "digits")
 _ALL = slice(None)
-# The streams of random numbers that one seed has.
+# Independent random streams of one seed.
 _TRAINING, _HELD_OUT, _SPLIT = range(3)
 
 
@@ -42,12 +41,12 @@ class Batch(NamedTuple):
 
 
 class Data(ABC):
-    """Where real samples come from.
+    """A source of real samples.
 
     Attributes:
-        shape: of one sample.
-        decoder: the way back to the user's units.
-        classes: the names of the labels; empty where there are none.
+        shape: shape of one sample.
+        decoder: converts samples to the user's units.
+        classes: the names of the labels; empty without labels.
         centres: the modes of a toy distribution, of shape (modes, dimension), or None.
         sigma: the standard deviation of every mode, per coordinate, or None.
     """
@@ -65,22 +64,22 @@ class Data(ABC):
 
     @abstractmethod
     def batch(self, number: int, size: int, seed: int, rows: slice = _ALL) -> Batch:
-        """The batch of this number, from 0 without end, for training; a function of the arguments alone.
+        """A training batch, a function of the arguments alone.
 
         Args:
-            number: of the batch.
-            size: samples in it.
-            seed: decides what is in it.
-            rows: which of its samples are wanted.
+            number: index of the batch, from 0 without end.
+            size: samples in the whole batch.
+            seed: seed of the training stream.
+            rows: the samples of the batch to return.
         """
 
     @abstractmethod
     def held_out(self, count: int, seed: int) -> Batch:
-        """At most ``count`` samples that no training batch holds."""
+        """At most ``count`` samples that are in no training batch."""
 
 
 class ToyData(Data):
-    """A toy distribution, whose samples are fresh at every draw."""
+    """A toy distribution. Every batch is drawn anew."""
 
     def __init__(self, distribution: Distribution) -> None:
         dimension = distribution.dimension
@@ -101,13 +100,13 @@ class ToyData(Data):
 
 
 class FiniteData(Data):
-    """Samples that are read again and again, in a fresh order each time.
+    """A finite set of samples, shuffled anew in each epoch.
 
     A tenth of them, at least 1 and at most 2,500, is held out.
 
     Args:
         samples: all of them.
-        seed: decides which are held out.
+        seed: seed of the held-out split.
     """
 
     def __init__(self, samples: Samples, seed: int) -> None:
@@ -130,7 +129,7 @@ class FiniteData(Data):
         return self._read(random.permutation(self._held_out)[:count])
 
     def _epoch(self, seed: int, epoch: int) -> Any:
-        """The order of the training samples in an epoch. The last one is remembered: many batches share it."""
+        """The order of the training samples in an epoch. The last order is cached, because many batches share it."""
         if self._known is None or self._known[0] != (seed, epoch):
             order = np.random.default_rng(_sequence(seed, _TRAINING, epoch)).permutation(self._training)
             self._known = ((seed, epoch), order)
@@ -151,23 +150,23 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
     Args:
         source: a name in :data:`DATASETS` (a folder of the same name is ``./name``), or a path:
 
-            - a folder of images, or of one folder of images for each class;
-            - ``.npy``, or ``.npz`` with an array ``samples`` (or a single one) and perhaps integers ``labels``: numbers
+            - a folder of images, or a folder with one sub-folder of images per class;
+            - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional integers ``labels``:
               (N, D) are vectors; uint8 (N, H, W) or (N, H, W, channels) are images; floats (N, channels, S, S) within
-              [-1, 1] are images taken as they are;
-            - ``.csv``: columns of numbers under a line with their names.
+              [-1, 1] are images, not resized or scaled;
+            - ``.csv``: columns of numbers below a line with their names.
 
-            Vectors are standardised, images scaled to [-1, 1].
-        seed: decides which samples are held out, where the data are finite.
-        size: the side of images, a power of two of at least 16: their centre square is resized to it. None is 32 for a
+            Vectors are standardised, uint8 images scaled to [-1, 1].
+        seed: seed of the held-out split of finite data.
+        size: side of the images, a power of two of at least 16; the centre square is resized to it. None means 32 for a
             folder, 16 for ``digits``, and the images' own size for arrays.
-        colour: whether images have 3 channels, or 1. None is 3 for a folder, 1 for ``digits``, and as they are for
+        colour: True for 3 channels, False for 1. None means 3 for a folder, 1 for ``digits``, and unchanged for
             arrays.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
-        ValueError: the source, its content, ``size`` or ``colour`` is not as described. What the header of an image
-            does not tell is found only when the image is read, and the error then names the file too.
+        ValueError: the source, its content, ``size`` or ``colour`` is not as described. Images with a valid
+            header but damaged pixels are found only when they are read; that error names the file, too.
     """
     if source in TOYS:
         refuse_image_settings(source, size, colour)
@@ -196,17 +195,17 @@ def batches(
     """Training batches without end.
 
     Args:
-        data: where they come from.
+        data: source of the samples.
         size: samples in a batch, over all training processes.
-        seed: decides what is in them.
-        start: the number of the first.
-        rank: of this training process, which gets rows ``rank::world`` of each batch.
-        world: training processes.
-        workers: processes that prepare batches ahead, one thread each; they end with the iterator. 0 is none.
-        pin_memory: whether batches lie in page-locked memory, from which they go to a GPU without waiting.
+        seed: seed of the training stream.
+        start: index of the first batch.
+        rank: rank of this training process, which gets rows ``rank::world`` of each batch.
+        world: number of training processes.
+        workers: processes that prefetch batches, one thread each; they end with the iterator. 0 reads in this process.
+        pin_memory: put batches into page-locked memory, from which they are copied to a GPU asynchronously.
 
     Raises:
-        ValueError: ``world`` does not divide ``size``; and, while iterating, what reading the data raises, also in a
+        ValueError: ``world`` does not divide ``size``. Iterating raises the errors of reading the data, also those of a
             worker.
     """
     if size % world:
@@ -217,13 +216,13 @@ def batches(
         sampler=itertools.count(start),
         num_workers=workers,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # the loader draws a number, which should not come from the global state
+        generator=torch.Generator(),  # the loader draws a seed, which must not advance the global generator
     )
     return _raising(loader)
 
 
 class _Numbered(Dataset[Batch | Exception]):
-    """Batches by their number. An error about the data is returned, because a loader would bury it in a traceback."""
+    """Batches by index. Returns errors about the data, because a loader would wrap raised ones in a long traceback."""
 
     def __init__(self, data: Data, size: int, seed: int, rows: slice) -> None:
         self.data, self.size, self.seed, self.rows = data, size, seed, rows

@@ -1,4 +1,4 @@
-"""The toy distributions of the Wasserstein GAN literature. Nothing is stored: each batch is drawn anew."""
+"""The toy distributions of the Wasserstein GAN literature. Each batch is drawn anew."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,12 +11,12 @@ from wgan_fast._checks import ArgumentValueError
 
 
 class Distribution(ABC):
-    """Something that real samples are drawn from.
+    """A distribution of real samples.
 
     Attributes:
         dimension: the number of coordinates of a sample.
-        centres: the modes, of shape (modes, dimension); None where the distribution has none.
-        sigma: the standard deviation of every mode, per coordinate; None where the distribution has none.
+        centres: the modes, of shape (modes, dimension); None for distributions without modes.
+        sigma: the standard deviation of every mode, per coordinate; None for distributions without modes.
     """
 
     dimension: int = 2
@@ -25,15 +25,15 @@ class Distribution(ABC):
 
     @abstractmethod
     def sample(self, count: int, random: torch.Generator) -> Tensor:
-        """Fresh samples, float32 of shape (count, dimension), drawn by ``random`` on its device."""
+        """Fresh samples, float32 of shape (count, dimension), drawn with ``random``, on its device."""
 
 
 class GaussianMixture(Distribution):
-    """Round Gaussians of one width, all equally likely.
+    """Isotropic Gaussians with the same standard deviation and equal weights.
 
     Args:
-        centres: of shape (modes, dimension).
-        sigma: the standard deviation of each, per coordinate.
+        centres: means of the Gaussians, of shape (modes, dimension).
+        sigma: their standard deviation, per coordinate.
     """
 
     centres: Tensor
@@ -84,7 +84,7 @@ def make_toy(name: str) -> Distribution:
     """The distribution called ``name`` in :data:`TOYS`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no distribution of that name.
     """
     if name not in TOYS:
         raise ArgumentValueError("name", f"expected one of {', '.join(TOYS)}, got {name!r}")

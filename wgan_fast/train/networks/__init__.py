@@ -1,4 +1,4 @@
-"""Generators and critics: fully connected, DCGAN, residual, and a user's own."""
+"""Generators and critics: fully connected, DCGAN, residual, and users' networks."""
 
 from wgan_fast.train.networks.mlp import MLPCritic, MLPGenerator
 

@@ -23,7 +23,7 @@ class Models(NamedTuple):
 
 
 def latents(count: int, latent_dimension: int, random: torch.Generator) -> Tensor:
-    """Standard normal latent vectors (count, latent_dimension), drawn by ``random`` on its device."""
+    """Standard normal latent vectors (count, latent_dimension), drawn with ``random``, on its device."""
     return torch.randn(count, latent_dimension, generator=random, device=random.device)
 
 
@@ -40,7 +40,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class Generator(nn.Module):
-    """From latent vectors to samples; with classes, the label's embedding is appended to the latent vector.
+    """Maps latent vectors to samples. With classes, the label's embedding is appended to the latent vector.
 
     Args:
         latent_dimension: coordinates of a latent vector.
@@ -50,7 +50,7 @@ class Generator(nn.Module):
         input_dimension: coordinates of the latent vector and the embedding together.
         layers: set by the subclass; maps ``input_dimension`` inputs to a sample.
 
-    Source of the condition: Mirza and Osindero, "Conditional Generative Adversarial Nets", 2014, section 3.2.
+    Conditioning: Mirza and Osindero, "Conditional Generative Adversarial Nets", 2014, section 3.2.
     """
 
     layers: nn.Sequential
@@ -58,7 +58,7 @@ class Generator(nn.Module):
     def __init__(self, latent_dimension: int, classes: int) -> None:
         super().__init__()
         self.latent_dimension = latent_dimension
-        # As wide as a one-hot vector, at most 128: what BigGAN uses for the 1000 classes of ImageNet.
+        # One dimension per class, at most 128, which is BigGAN's for the 1000 classes of ImageNet.
         self.embedding = nn.Embedding(classes, min(classes, 128)) if classes else None
         self.input_dimension = latent_dimension + min(classes, 128)
 
@@ -70,7 +70,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    r"""From samples to scores; with classes, the label's embedding is projected on the features.
+    r"""Maps samples to scores. With classes, the label's embedding is projected on the features.
 
     .. math:: f(x, y) = w \cdot \phi(x) + b + e_y \cdot \phi(x)
 
@@ -78,7 +78,7 @@ class Critic(nn.Module):
         layers: :math:`\phi`, which returns features (B, F), followed by a ``Linear`` to one score.
         classes: number of labels; 0 is a critic without labels.
 
-    Source of the condition: Miyato and Koyama, "cGANs with Projection Discriminator", 2018, equation 4.
+    Conditioning: Miyato and Koyama, "cGANs with Projection Discriminator", 2018, equation 4.
     """
 
     def __init__(self, layers: nn.Sequential, classes: int) -> None:
@@ -89,7 +89,7 @@ class Critic(nn.Module):
             head = layers[-1]
             assert isinstance(head, nn.Linear)
             self.embedding = nn.Embedding(classes, head.in_features)
-            # Initialised as a linear layer, which it is in the features: N(0, 1) would dominate the score.
+            # Initialised like a linear layer, because the score is linear in it; nn.Embedding's N(0, 1) would dominate.
             bound = 1 / math.sqrt(head.in_features)
             nn.init.uniform_(self.embedding.weight, -bound, bound)
 
@@ -107,7 +107,7 @@ class Critic(nn.Module):
 def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | None:
     if embedding is None:
         if labels is not None:
-            raise ArgumentValueError("labels", "expected none, for this network was made without classes")
+            raise ArgumentValueError("labels", "expected none, because this network was made without classes")
         return None
     if labels is None:
         raise ArgumentValueError(
@@ -118,7 +118,7 @@ def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | No
 
 
 def is_image_side(side: int) -> bool:
-    """Whether the networks for images can have that side: a power of two of at least 16."""
+    """Whether the image networks support this side: a power of two of at least 16."""
     return side >= 16 and side.bit_count() == 1
 
 
@@ -135,5 +135,5 @@ def doublings(shape: tuple[int, ...]) -> int:
     raise ArgumentValueError(
         "model",
         "dcgan and resnet make images (channels, S, S) whose side S is a power of two of at least 16, got shape "
-        f"{tuple(shape)}: take mlp, or resize images with --size",
+        f"{tuple(shape)}: use mlp, or resize the images with --size",
     )

@@ -1,4 +1,4 @@
-"""Networks that users write: imports their factories and checks their outputs."""
+"""Imports the factories of users' networks and checks their outputs."""
 
 import importlib
 import os
@@ -21,16 +21,16 @@ _HERE = str(Path(__file__).parents[2])  # the folder of wgan_fast
 
 
 def load_factory(name: str, argument: str = "generator") -> Callable[..., nn.Module]:
-    """The function that ``name`` names, such as ``my.module:make_generator``.
+    """Imports the factory function ``module:function``, such as ``my.module:make_generator``.
 
     Args:
-        name: ``module:function``. The current directory is put first on ``sys.path``, unless it is on it already, and
-            stays there, as with ``python -m``.
-        argument: the name that error messages begin with.
+        name: ``module:function``. The current directory is prepended to ``sys.path`` unless it is there already,
+            and stays there, as with ``python -m``.
+        argument: the argument's name, with which error messages begin.
 
     Raises:
-        ValueError: the name is not of this form; there is no such module or no such function in it; the module raises
-            an error, or the function does when it is called.
+        ValueError: ``name`` has another form, there is no such module or function, or importing the module or calling
+            the function raises an error.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
@@ -79,7 +79,7 @@ def naming_own_code(argument: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """The last line of the traceback outside of PyTorch, importlib and this library: the user's own."""
+    """The last traceback frame in the user's code, outside of PyTorch, importlib and this library."""
     libraries = ("<frozen", *(str(Path(module.__file__ or "").parent) for module in (torch, importlib)), _HERE)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""

@@ -58,7 +58,7 @@ class DCGANCritic(Critic):
 
 
 def _channels(shape: tuple[int, ...], width: int) -> list[int]:
-    """Channels of the maps from S/2 x S/2 to 4 x 4, in this order."""
+    """Channels of the feature maps, from S/2 x S/2 down to 4 x 4."""
     return [width * min(2**i, 8) for i in range(doublings(shape))]
 
 

@@ -1,4 +1,4 @@
-"""Makes the generator and the critic of a run: those that ``--model`` names, or a user's own."""
+"""Makes the generator and the critic of a run: the networks of ``--model`` or a user's."""
 
 from collections.abc import Callable
 from functools import partial
@@ -59,7 +59,7 @@ def make_models(
         raise ArgumentValueError("norm", f"expected batch or none, got {norm!r}")
     if depth is not None and name != "mlp":
         raise ArgumentValueError(
-            "depth", f"that of {name} follows from the size of the images; expected none, got {depth}"
+            "depth", f"expected none for {name}, whose depth follows from the size of the images, got {depth}"
         )
     sizes = {argument: value for argument, value in (("width", width), ("depth", depth)) if value is not None}
     named_generator, named_critic = MODELS[name]

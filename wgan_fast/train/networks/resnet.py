@@ -72,8 +72,9 @@ class Residual(nn.Module):
         return total
 
 
-# The shortcuts here apply the 1 x 1 convolution at the smaller size, the published code at the larger one. Resampling
-# and a 1 x 1 convolution commute: the same function, at a quarter of the work.
+# Shortcuts apply the 1 x 1 convolution at the smaller size; the published code applies it at the larger one. Both
+# compute the same function, because resampling and a 1 x 1 convolution commute. The smaller size takes a quarter of the
+# work.
 
 
 def _up_block(width: int) -> Residual:

@@ -1,1 +1,1 @@
-"""What a run keeps: its folder, checkpoints, history and random states."""
+"""The state of a run: folder, checkpoints, history and random states."""

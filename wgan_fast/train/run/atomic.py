@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Atomic file writes: a reader finds the old file or the new one, never a part."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write in; what is there when the block ends well becomes ``path``, which is as it was until then.
+    """Yields a temporary path, whose file replaces ``path`` if the block succeeds; until then ``path`` stays unchanged.
 
     Raises:
         OSError: ``path`` cannot be written.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    unfinished = path.with_name(f"unfinished-{path.name}")  # writers look at the suffix
+    unfinished = path.with_name(f"unfinished-{path.name}")  # keeps the suffix, which chooses the format
     try:
         yield unfinished
         replace(unfinished, path)
@@ -25,14 +25,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def replace(unfinished: Path, path: Path) -> None:
-    """Gives a written file its name, once it is on the disk: after a crash ``path`` is the old file or the new one."""
+    """Flushes a written file to disk and renames it to ``path``, which after a crash is the old file or the new one."""
     flush(unfinished)
     os.replace(unfinished, path)
     flush(path.parent)
 
 
 def flush(path: Path) -> None:
-    """Waits until a file or a folder is on the disk."""
+    """Flushes a file or a folder to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

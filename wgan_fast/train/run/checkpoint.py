@@ -1,4 +1,4 @@
-"""Checkpoints: the last one and the one before, each whole or not there."""
+"""The last two checkpoints of a run, each written atomically."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.run.atomic import flush
 
 NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
-#: What a checkpoint holds. The generator is the averaged one, which samples are drawn from.
+#: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
 KEYS = frozenset(
     {"generator", "critic", "trained_generator", "optimizers", "scalers", "step", "batches", "random", "history"}
     | {"networks", "codec", "config"}
@@ -22,33 +22,33 @@ KEYS = frozenset(
 
 
 def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None:
-    """Writes ``checkpoint.pt``; what had that name is ``previous.pt`` from then on.
+    """Writes ``checkpoint.pt``; the former ``checkpoint.pt`` becomes ``previous.pt``.
 
-    A reader finds whole files only, whenever the process ends, and a full disk leaves both as they were.
+    If the process is killed at any moment, the files are whole. A full disk leaves both unchanged.
     """
     file, unfinished = folder / NAME, folder / f"{NAME}.unfinished"
     try:
         fabric.save(unfinished, state)
         if fabric.is_global_zero:
-            flush(unfinished)  # a full disk is met here, while both files have their names
+            flush(unfinished)  # a full disk raises here, before anything is renamed
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
             os.replace(unfinished, file)
             flush(folder)
     finally:
-        if fabric.is_global_zero:  # another process would take the file from under this one
+        if fabric.is_global_zero:  # other processes must not delete the file while it is written
             unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
-    """The checkpoint in a file, or the last one of a run folder.
+    """Loads a checkpoint from a file, or the last one of a run folder.
 
     Raises:
-        ValueError: there is none, or it is damaged or of another program; begins with ``argument``, and says where a
-            whole one lies.
+        ValueError: there is no checkpoint, or the file is damaged or not one of wgan_fast. The message begins with
+            ``argument`` and names the previous checkpoint if that one is whole.
     """
     file = path
-    if path.is_dir():  # a run that was killed between the two names has the previous one alone
+    if path.is_dir():  # a run killed between the two renames has only previous.pt
         file = next((path / name for name in (NAME, PREVIOUS) if (path / name).exists()), path / NAME)
     if not file.exists():
         raise ArgumentValueError(argument, f"there is no checkpoint {file}")
@@ -85,14 +85,14 @@ def check_same_data(state: dict[str, Any], config: TrainConfig, decoder: Decoder
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
-    """The checkpoint, or what is wrong with it."""
+    """The checkpoint and an empty string, or None and the problem."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        return None, "is no checkpoint of wgan_fast"
-    except Exception:  # arbitrary bytes raise anything, in words that say nothing to a user
-        return None, "is truncated, or no checkpoint of wgan_fast train"
+        return None, "is not a checkpoint of wgan_fast"
+    except Exception:  # arbitrary bytes may raise any error, in words that say nothing to a user
+        return None, "is truncated or not a checkpoint of wgan_fast train"
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         missing = sorted(KEYS - set(state)) if isinstance(state, dict) else ["everything"]
-        return None, f"is no checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
+        return None, f"is not a checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
     return state, ""

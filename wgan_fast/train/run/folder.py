@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it."""
+"""Creates the folder of a run without overwriting another run."""
 
 import shutil
 from contextlib import suppress
@@ -11,7 +11,7 @@ from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.run.atomic import whole_file
 from wgan_fast.train.run.checkpoint import NAME, PREVIOUS
 
-#: What a run leaves in its folder.
+#: Files and folders that a run writes.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "samples.png", "curve.png", NAME, PREVIOUS)
 RUN_FOLDERS = ("samples", "tensorboard")
 
@@ -40,15 +40,15 @@ def open_run_folder(config: TrainConfig, fabric: Fabric) -> Path:
 
 
 def claim_run_folder(config: TrainConfig) -> Path:
-    """Makes the folder of a run, so that no earlier run in it is lost.
+    """Creates the folder of a run. An earlier run in it is never lost unless ``config.overwrite`` is set.
 
     Without ``config.out`` it is ``runs/<algorithm>-<data>-seed<seed>``, or the first of ``...-2``, ``...-3`` that does
-    not exist. With ``config.overwrite`` what an earlier run wrote into the folder is removed; other files stay. With
-    ``config.resume`` it is the run's own.
+    not exist. With ``config.overwrite`` the files of an earlier run are removed from the folder; other files stay. With
+    ``config.resume`` it is the folder of the run to be resumed.
 
     Raises:
         FileExistsError: ``config.out`` is a file, or a folder that is not empty and may not be overwritten.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     folder = Path(config.out or f"runs/{config.algorithm}-{Path(config.data).stem}-seed{config.seed}")
     if config.resume:
@@ -65,7 +65,7 @@ def claim_run_folder(config: TrainConfig) -> Path:
     if config.out is not None:
         if folder.exists() and any(folder.iterdir()):
             raise ArgumentFileExistsError(
-                "out", f"{folder} is not empty; name another folder, or set overwrite (--overwrite)"
+                "out", f"{folder} is not empty; choose another folder or set overwrite (--overwrite)"
             )
         return _make(folder)
     _make(folder.parent)
@@ -82,5 +82,5 @@ def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentOSError("out", f"the folder {folder} cannot be made: {error.strerror}") from error
+        raise ArgumentOSError("out", f"the folder {folder} cannot be created: {error.strerror}") from error
     return folder

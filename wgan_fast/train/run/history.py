@@ -1,4 +1,4 @@
-"""What happened during training: a row per ``log_every`` steps, kept and written to a JSON lines file."""
+"""Training history: a row per ``log_every`` steps, kept in memory and appended to a JSON lines file."""
 
 import json
 import math
@@ -17,17 +17,17 @@ Row = dict[str, float]
 
 
 class History:
-    """Rows of means over the updates since the row before. Values stay on the device until a row is complete.
+    """Rows of means over the updates since the previous row. Values stay on the device until a row is complete.
 
     Args:
-        folder: of the run. Rows of its ``metrics.jsonl`` up to ``step`` are kept, later ones are removed.
-        step: steps trained so far.
-        estimate: what the critic's loss without its penalty estimates, ``wasserstein`` or ``jensen_shannon``.
-        state: the :meth:`state_dict` of the history that is continued.
-        written: False, in all processes but the first, writes no file.
+        folder: the run folder. Rows of its ``metrics.jsonl`` up to ``step`` are kept, later ones are removed.
+        step: generator steps already done.
+        estimate: ``wasserstein`` or ``jensen_shannon``, the quantity that the critic's loss without penalty estimates.
+        state: the :meth:`state_dict` of the history that resumes.
+        written: whether this process writes the file.
 
     Attributes:
-        rows: all rows, those of the file included.
+        rows: all rows, the resumed ones first.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class History:
         self._generator: list[Tensor] = list(state["generator"]) if state else []
 
     def __enter__(self) -> "History":
-        if self.rows:  # a run that is killed now still has them
+        if self.rows:  # written atomically, so a killed run keeps them
             with whole_file(self._path) as unfinished:
                 unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = self._path.open("a" if self.rows else "w")
@@ -56,17 +56,17 @@ class History:
         self._file.close()
 
     def add(self, output: CriticOutput) -> None:
-        """Takes the values of one update of the critic."""
+        """Records one critic update."""
         self._critic.append(torch.stack(output))
 
     def add_generator(self, loss: Tensor) -> None:
-        """Takes the loss of one update of the generator."""
+        """Records the loss of one generator update."""
         self._generator.append(loss)
 
     def means(self) -> Row:
-        """The means since the last row. Waits for the device.
+        """Means of the values since the last row. Synchronises with the device.
 
-        The Wasserstein estimate is in units of the critic's slope, which a weak penalty lets exceed 1; the
+        The Wasserstein estimate is proportional to the critic's slope, which may exceed 1 with a weak penalty. The
         Jensen-Shannon divergence is in nats.
 
         Raises:
@@ -91,7 +91,7 @@ class History:
             self.means()
 
     def end_row(self, step: int, **more: float) -> Row:
-        """Completes a row after generator step ``step``, and returns it."""
+        """Appends the row of generator step ``step`` and returns it."""
         row = {"step": step, **self.means(), **more}
         self._critic.clear()
         self._generator.clear()
@@ -106,7 +106,7 @@ class History:
 
 
 def _row(line: str) -> Row | None:
-    """None for half a line, the last of a run that was killed, and for what is no row."""
+    """Parses a row. None for other content, such as the incomplete last line of a killed run."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The random states of Python, NumPy and PyTorch: a run has its own, and a checkpoint holds them."""
+"""The global random states of Python, NumPy and PyTorch, saved in checkpoints and restored after a run."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """All of them, as plain types and tensors, which ``torch.load(weights_only=True)`` reads."""
+    """The current states, as plain types and tensors, which ``torch.load(weights_only=True)`` accepts."""
     _, key, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (a user's network may draw from it)
     states = {
         "python": random.getstate(),
@@ -34,18 +34,18 @@ def all_random_states(fabric: Fabric) -> list[dict[str, Any]]:
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Puts back what :func:`random_states` has returned."""
+    """Restores the states that :func:`random_states` returned."""
     random.setstate(states["python"])
     key, *rest = states["numpy"]
     np.random.set_state(("MT19937", key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if device.type == "cuda" and "cuda" in states:  # a run may go on where it was begun without a GPU
+    if device.type == "cuda" and "cuda" in states:  # the states may come from a machine without a GPU
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
 @contextmanager
 def own_random_states(seed: int, device: torch.device) -> Iterator[None]:
-    """The block begins with the states of this seed; afterwards they are as they were."""
+    """Seeds all generators for the block and restores their former states at its end."""
     before = random_states(device)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

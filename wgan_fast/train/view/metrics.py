@@ -1,9 +1,9 @@
-"""How good samples are, judged against what they should look like."""
+"""Metrics of generated samples against held-out real ones: mode coverage, Wasserstein distances, FID and KID."""
 
 import warnings
 from collections.abc import Callable
 
-import ot  # noqa: F401 (its lack should be found before a training, not after it)
+import ot  # noqa: F401 (a missing package should fail before a training, not after it)
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.networks.custom import naming_own_code
 
-EXACT = 1024  # coordinates up to which the distance is exact; the cost of all pairs grows with them
+MAX_EXACT = 1024  # coordinates; the cost matrix takes time proportional to them, so beyond it the distance is sliced
 Metrics = dict[str, float | None]
 
 
@@ -23,20 +23,20 @@ def near_modes(samples: Tensor, centres: Tensor, sigma: float) -> tuple[Tensor, 
 
 
 def evaluate(generated: Tensor, real: Tensor, other_real: Tensor, data: Data) -> Metrics:
-    """Judges generated samples.
+    """Compares generated samples with real ones.
 
     Args:
         generated: of shape (B, ...).
         real: held-out real samples.
-        other_real: more of them, independent of those: a perfect generator scores the distance between the two sets.
-        data: what the real samples are of.
+        other_real: a second independent set. The distance between both sets is what a perfect generator scores.
+        data: the source of the real samples.
 
     Returns:
         - ``modes_covered``, ``modes_total``: a mode is covered when a sample lies within 3 sigma of its centre.
         - ``share_within_3_sigma``: the share of samples that lie within 3 sigma of a centre.
-        - ``earth_movers_distance``: between generated and held-out real samples; ``sliced_wasserstein`` instead, by
-          random projections, for samples of more than 1,024 coordinates.
-        - the same with ``_real`` behind it: between the two sets of real samples, for scale.
+        - ``earth_movers_distance``: between generated and held-out real samples. For samples of more than 1,024
+          coordinates it is ``sliced_wasserstein``, from random projections.
+        - the same name with the suffix ``_real``: the distance between the two sets of real samples, for scale.
 
         The first three are None for data without modes.
     """
@@ -53,17 +53,17 @@ def evaluate(generated: Tensor, real: Tensor, other_real: Tensor, data: Data) ->
 
 
 def _distance(real: Tensor) -> tuple[str, Callable[[Tensor, Tensor], float]]:
-    if real[0].numel() <= EXACT:
-        return "earth_movers_distance", lambda x, y: _of_points(distances.earth_movers_distance, x, y)
+    if real[0].numel() <= MAX_EXACT:
+        return "earth_movers_distance", lambda x, y: _between_points(distances.earth_movers_distance, x, y)
 
     def sliced(x: Tensor, y: Tensor) -> Tensor:
         return distances.sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(0))
 
-    return "sliced_wasserstein", lambda x, y: _of_points(sliced, x, y)
+    return "sliced_wasserstein", lambda x, y: _between_points(sliced, x, y)
 
 
-def _of_points(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    """In float64, of samples as points."""
+def _between_points(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
+    """The distance of flattened samples, in float64."""
     return distance(x.flatten(1).double(), y.flatten(1).double()).item()
 
 
@@ -72,9 +72,9 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
     """FID and KID between the features of samples, as torchmetrics computes them.
 
     Args:
-        network: from samples (B, ...), as the data give them, to features (B, F).
-        generated: samples.
-        real: held-out real samples.
+        network: maps preprocessed samples (B, ...) to features (B, F).
+        generated: generated samples (B, ...).
+        real: held-out real samples (B, ...).
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, equation 6; Binkowski et al.,
     "Demystifying MMD GANs", 2018, section 3.
@@ -84,11 +84,11 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
 
     network = network.eval()
     features = [_features(network, samples) for samples in (real, generated)]
-    ready = _Ready(features[0].shape[1])
-    fid = FrechetInceptionDistance(ready)
+    identity = _Identity(features[0].shape[1])
+    fid = FrechetInceptionDistance(identity)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric .* will save all extracted features")  # a few thousand
-        kid = KernelInceptionDistance(ready, subset_size=min(100, *map(len, features)))
+        warnings.filterwarnings("ignore", "Metric .* will save all extracted features")  # a few thousand samples fit
+        kid = KernelInceptionDistance(identity, subset_size=min(100, *map(len, features)))
     for metric in (fid, kid):
         metric.update(features[0], real=True)
         metric.update(features[1], real=False)
@@ -100,11 +100,11 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
 
 @torch.no_grad()
 def check_features(network: nn.Module, real: Tensor) -> None:
-    """Tries a network of features on real samples, as :func:`feature_distances` gives them to it.
+    """Calls the feature network of :func:`feature_distances` on two real samples and checks the output.
 
     Raises:
-        TypeError: it is no network.
-        ValueError: it does not return features (B, F), raises an error, or has too few samples to compare.
+        TypeError: ``network`` is not a Module.
+        ValueError: ``network`` raises an error or does not return features (B, F), or there are too few real samples.
     """
     if not isinstance(network, nn.Module):
         raise ArgumentTypeError(
@@ -112,7 +112,7 @@ def check_features(network: nn.Module, real: Tensor) -> None:
         )
     if len(real) < 2:
         raise ArgumentValueError(
-            "features", "FID needs at least 4 held-out samples, a tenth of the data, to compare; got fewer"
+            "features", "FID needs at least 4 held-out samples (a tenth of the data is held out), got fewer"
         )
     with naming_own_code("features"):
         _features(network.eval(), real[:2])
@@ -126,8 +126,8 @@ def _features(network: nn.Module, samples: Tensor) -> Tensor:
     return found.float()
 
 
-class _Ready(nn.Module):
-    """Features that are features already, for a metric that wants a network."""
+class _Identity(nn.Module):
+    """Passes computed features to a metric that requires a network."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

@@ -15,10 +15,7 @@ from wgan_fast.train.data.decoder import Decoder, save_samples
 from wgan_fast.train.view.colours import BLUE, GREEN, RED
 
 ESTIMATES = {"wasserstein": "Wasserstein estimate", "jensen_shannon": "Jensen-Shannon estimate"}
-
-
-SHOWN = 64  # images in a picture
-COLUMNS = 12  # of vectors, in a picture
+MAX_IMAGES, MAX_COLUMNS = 64, 12  # in one figure
 
 
 def plot(
@@ -31,7 +28,7 @@ def plot(
 ) -> None:
     """Writes a picture of samples: a grid of images, points in the plane, or the histogram of each column."""
     if decoder.kind == "images":
-        save_samples(path, generated[:SHOWN], decoder)
+        save_samples(path, generated[:MAX_IMAGES], decoder)
     elif generated.shape[1] == 2:
         plot_points(path, generated, real, critic, metrics)
     else:
@@ -49,11 +46,11 @@ def plot_points(
     """Writes generated samples beside real ones, both over the critic's level sets, on the same axes.
 
     Args:
-        path: of the image.
-        generated: of shape (B, 2).
-        real: of shape (B, 2).
+        path: the image file.
+        generated: generated samples (B, 2).
+        real: real samples (B, 2).
         critic: from points (N, 2) to scores (N,) or (N, 1); None leaves the level sets out.
-        metrics: as :func:`wgan_fast.train.view.metrics.evaluate` returns; what applies goes into the title.
+        metrics: as :func:`wgan_fast.train.view.metrics.evaluate` returns; they appear in the title.
     """
     limit = 1.15 * real.abs().max().item()
     outside = int((generated.abs() > limit).any(dim=1).sum())
@@ -82,15 +79,15 @@ def plot_points(
 
 
 def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], columns: Sequence[str]) -> None:
-    """Writes the histogram of each column, up to 12, of generated samples over that of real ones.
+    """Writes a histogram of each of the first 12 columns, generated samples over real ones.
 
     Args:
-        path: of the image.
-        generated: of shape (B, D), in the user's units.
-        real: of shape (B, D).
-        columns: their names.
+        path: the image file.
+        generated: generated samples (B, D), in the user's units.
+        real: real samples (B, D), in the user's units.
+        columns: names of the D columns.
     """
-    shown = min(len(columns), COLUMNS)
+    shown = min(len(columns), MAX_COLUMNS)
     across = min(shown, 4)
     figure = Figure(figsize=(3.6 * across, 3 * -(-shown // across)), layout="constrained")
     panels = figure.subplots(-(-shown // across), across, squeeze=False).flat
@@ -99,14 +96,14 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
             panel.axis("off")
             continue
         low, high = np.quantile(real[:, i], (0.001, 0.999)).tolist()
-        if low == high:  # few samples are held out, or nearly all are the same
+        if low == high:  # few held-out samples, or nearly all equal
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, 41)
         for values, label, style in (
             (real[:, i], "real, held out", {"color": BLUE, "alpha": 0.4}),
             (generated[:, i], "generated", {"color": RED, "histtype": "step"}),
         ):
-            share = np.full(len(values), 40 / (len(values) * (high - low)))  # also of those outside the frame
+            share = np.full(len(values), 40 / (len(values) * (high - low)))  # counts samples outside the frame, too
             panel.hist(values, edges, weights=share, label=label, **style)
         panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -123,11 +120,11 @@ def _summary(metrics: dict[str, Any]) -> str:
 
 
 def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Writes the estimate of the distance and the losses against generator steps.
+    """Plots the estimate of the distance and the losses against generator steps.
 
     Args:
-        path: of the image.
-        rows: of the history, each with ``step``, ``wasserstein`` or ``jensen_shannon``, ``critic_loss`` and
+        path: the image file.
+        rows: rows of the history, each with ``step``, ``wasserstein`` or ``jensen_shannon``, ``critic_loss`` and
             ``generator_loss``.
     """
     steps = [row["step"] for row in rows]
@@ -152,4 +149,4 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
     figure.clear()
-    gc.collect()  # a figure is a knot of references, of megabytes, which Python would leave lying
+    gc.collect()  # figures hold megabytes in reference cycles

@@ -1,4 +1,4 @@
-"""What a run shows while it lasts."""
+"""Progress of a run on the terminal."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from wgan_fast.train.run.history import Row
 
-#: What is shown of a row: its name there, in words, and its format.
+#: Values shown: (key in a history row, label, format).
 SHOWN = (
     ("wasserstein", "Wasserstein", "7.4f"),
     ("jensen_shannon", "Jensen-Shannon", "7.4f"),
@@ -21,13 +21,13 @@ SHOWN = (
 
 
 class ProgressDisplay:
-    """A live bar on a terminal, and a plain line every few seconds elsewhere.
+    """A live bar on a terminal; elsewhere a plain line every five seconds.
 
     Args:
-        steps: at which the run ends.
-        start: at which it begins.
-        batch_size: samples in a step.
-        visible: whether anything is shown.
+        steps: last generator step of the run.
+        start: generator steps already done.
+        batch_size: real samples per step.
+        visible: False shows nothing.
     """
 
     def __init__(self, steps: int, start: int, batch_size: int, *, visible: bool = True) -> None:
@@ -55,18 +55,18 @@ class ProgressDisplay:
             self._bar.stop()
 
     def speed(self, step: int) -> float:
-        """Real samples that a step learns from, per second so far."""
+        """Mean number of real samples per second so far."""
         return (step - self._first) * self._batch_size / max(time.perf_counter() - self._start, 1e-9)
 
     def say(self, message: str) -> None:
-        """Shows a line that stays."""
+        """Prints a line, above a live bar."""
         if self._live:
             self._bar.console.print(message, highlight=False, markup=False)
         elif self._visible:
             self._print(message)
 
     def update(self, step: int, rows: Sequence[Row]) -> None:
-        """Shows the state after generator step ``step``, if it is time to."""
+        """Shows the state after generator step ``step``, at most once per interval, and always the last step."""
         now = time.perf_counter()
         if not self._visible or (now - self._shown < self._interval and step < self._steps):
             return
@@ -84,9 +84,9 @@ class ProgressDisplay:
         self._bar.update(self._task, completed=step, description=description, refresh=True)
 
     def _print(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # who no longer reads does not end the training
+        with suppress(BrokenPipeError):  # a closed pipe must not end the training
             print(line, flush=True)
 
 
 def _values(row: Row) -> str:
-    return "  ".join(f"{words} {row[name]:{form}}" for name, words, form in SHOWN if name in row)
+    return "  ".join(f"{label} {row[name]:{form}}" for name, label, form in SHOWN if name in row)
