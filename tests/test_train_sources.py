@@ -146,7 +146,7 @@ def test_a_batch_that_processes_cannot_share_is_refused_at_once():
         (ValueError, "moons", {}, "data: expected one of 25gaussians, .*digits, or a folder of images.*, got 'moons'"),
         (ValueError, "8gausians", {}, "did you mean 8gaussians?"),
         (FileNotFoundError, "none.csv", {}, "data: there is no .*none.csv; expected 25gaussians"),
-        (ValueError, "swissroll", {"size": 16}, "size: swissroll holds vectors, and only images have a size; got 16"),
+        (ValueError, "swissroll", {"size": 16}, "size: applies to images only, and swissroll holds vectors; got 16"),
     ],
 )
 def test_a_name_that_is_no_data_is_named(error, name, settings, message):
