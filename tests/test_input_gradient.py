@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from critics import CRITICS, Modulated, Projection
-from wgan_fast import input_gradient
+from wgan_fast import (
+    CriticLoss,
+    discriminator_loss,
+    dragan_penalty,
+    gradient_penalty,
+    input_gradient,
+    r1_penalty,
+    r1_r2_penalty,
+    r2_penalty,
+    reference,
+)
 
 BATCH = 4
 Make = Callable[[], nn.Module]
@@ -637,6 +648,82 @@ def test_path_of_affine_critics(name: str) -> None:
 def test_path_of_other_critics(name: str) -> None:
     critic, x, args = made(f"graph: {name}")
     assert not is_affine(input_gradient(critic, x, *args)[0])
+
+
+# Penalties, alone and in a loss.
+
+
+def norms(critic: Callable[..., Tensor], x: Tensor, *args: Tensor) -> Tensor:
+    return textbook(critic, x, *args)[1].flatten(1).norm(dim=1)
+
+
+def textbook_r1(critic: nn.Module, real: Tensor, fake: Tensor, *args: Tensor) -> Tensor:
+    return 3.0 / 2 * norms(critic, real, *args).square().mean()
+
+
+def textbook_r2(critic: nn.Module, real: Tensor, fake: Tensor, *args: Tensor) -> Tensor:
+    return textbook_r1(critic, fake, real, *args)
+
+
+def textbook_r1_r2(critic: nn.Module, real: Tensor, fake: Tensor, *args: Tensor) -> Tensor:
+    return textbook_r1(critic, real, fake, *args) + textbook_r2(critic, real, fake, *args)
+
+
+def textbook_gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, *args: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    t = torch.rand(len(real), dtype=real.dtype, generator=generator)
+    return reference.gradient_penalty(critic, real, fake, *args, weight=3.0, target=0.7, t=t)
+
+
+def textbook_dragan(critic: nn.Module, real: Tensor, fake: Tensor, *args: Tensor) -> Tensor:
+    u = torch.rand(real.shape, dtype=real.dtype, generator=torch.Generator().manual_seed(7))
+    return 3.0 * (norms(critic, real + 0.5 * real.std() * u, *args) - 0.7).square().mean()
+
+
+def seeded(penalty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(*args: Any) -> Tensor:
+        return penalty(*args, weight=3.0, target=0.7, generator=torch.Generator().manual_seed(7))
+
+    return call
+
+
+#: The penalty, as CriticLoss takes it, the samples that it takes, and its textbook.
+PENALTIES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], tuple[Tensor, ...]], Any]] = {
+    "r1": (partial(r1_penalty, weight=3.0), lambda real, fake: (real,), textbook_r1),
+    "r2": (partial(r2_penalty, weight=3.0), lambda real, fake: (fake,), textbook_r2),
+    "r1 and r2": (partial(r1_r2_penalty, weight=3.0), lambda real, fake: (real, fake), textbook_r1_r2),
+    "gradient penalty": (seeded(gradient_penalty), lambda real, fake: (real, fake), textbook_gradient_penalty),
+    "dragan": (seeded(dragan_penalty), lambda real, fake: (real,), textbook_dragan),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(
+    "name", [name for name in ALL if name not in ("affine: dropout in training", "affine: types mixed")]
+)
+def test_penalties(name: str, penalty: str) -> None:
+    """Without a critic that draws random numbers, and one whose float32 part rounds sums in the order of their terms."""
+    (critic, real, args), (ours, samples_of, formula) = made(name), PENALTIES[penalty]
+    fake = samples(real.shape[1:])
+    # With the scores of both, as a module; DRAGAN's is called with the real samples alone.
+    in_loss = partial(dragan_penalty, weight=3.0, target=0.7, generator=torch.Generator().manual_seed(7))
+    loss = CriticLoss(critic, penalty=in_loss if penalty == "dragan" else ours, loss=discriminator_loss)
+
+    expected = formula(critic, real, fake, *args)
+    wanted = gradients(expected, critic)
+    value = ours(critic, *samples_of(real, fake), *args)
+    assert_same(value, expected)
+    for one, other in zip(gradients(value, critic), wanted, strict=True):
+        assert_same(one, other)
+
+    expected = formula(critic, real, fake, *args)
+    of_scores = F.softplus(-critic(real, *args)).mean() + F.softplus(critic(fake, *args)).mean()
+    wanted = gradients(of_scores + expected, critic)
+    output = loss(real, fake, *args)
+    assert_same(output.penalty, expected.detach())
+    assert_same(output.loss, (of_scores + expected).detach())
+    for one, other in zip(gradients(output.loss, critic), wanted, strict=True):
+        assert_same(one, other)
 
 
 # Critics whose gradients are wrong, or refused.
