@@ -651,6 +651,140 @@ def test_path_of_other_critics(name: str) -> None:
     assert not is_affine(input_gradient(critic, x, *args)[0])
 
 
+@pytest.mark.parametrize("name", ["parametrization", "hook"])
+def test_spectral_norm_in_training(name: str) -> None:
+    """A step of its power iteration changes buffers in each forward, of which there is one."""
+    norm = {"parametrization": nn.utils.parametrizations.spectral_norm, "hook": nn.utils.spectral_norm}[name]
+    critic = nn.Sequential(norm(linear(6, 5)), nn.ReLU(), norm(linear(5))).double()
+    assert_parity(critic, samples((6,)))
+    state = copy.deepcopy(critic)
+    input_gradient(critic, samples((6,)))
+    state(samples((6,)))
+    for one, other in zip(critic.buffers(), state.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("critic", [lambda x: x, lambda x: 2 * x + 1, lambda x: x.sum(1)], ids=["x", "2x + 1", "sum"])
+def test_critics_without_parameters(critic: Callable[[Tensor], Tensor]) -> None:
+    x = samples((1,))
+    for one, other in zip(input_gradient(critic, x), textbook(critic, x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def concatenated_code(m: Formula, x: Tensor, code: Tensor, *, scale: float) -> Tensor:
+    return m.head(F.relu(m.body(torch.cat([x, code], 1)) + scale * code[:, :1]))
+
+
+def modulated(m: Formula, x: Tensor, code: Tensor, *, scale: float) -> Tensor:
+    return m.head(F.relu(m.body(torch.cat([x * code[:, :1], 0 * code], 1)) * scale))
+
+
+def curved(m: Formula, x: Tensor, code: Tensor, *, scale: float) -> Tensor:
+    return m.head(torch.tanh(m.body(torch.cat([x, scale * code], 1))))
+
+
+@pytest.mark.parametrize("function", [concatenated_code, modulated, curved])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_arguments_that_require_gradients(function: Callable[..., Tensor], loss: str) -> None:
+    """Such as the text encoder's output."""
+    critic, x = Formula(function, body=linear(8, 5), head=linear(5)).double(), samples((6,))
+    found = []
+    for evaluate in (input_gradient, textbook):
+        code = torch.linspace(-1, 1, 2 * BATCH, dtype=torch.float64).view(BATCH, 2).requires_grad_()
+        value = LOSSES[loss](*evaluate(critic, x, code, scale=0.5))
+        found.append([*gradients(value, critic), code.grad])
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("name", ["affine: residual", "affine: labels concatenated", "graph: tanh"])
+def test_backward_in_two_passes(name: str) -> None:
+    """Scores first, then the gradient, and the other way round."""
+    critic, x, args = made(name)
+    scores, gradient = textbook(critic, x, *args)
+    wanted = gradients(scores.sin().sum() + r1(gradient), critic)
+    for scores_first in (True, False):
+        scores, gradient = input_gradient(critic, x, *args)
+        losses = [scores.sin().sum(), r1(gradient)]
+        critic.zero_grad()
+        losses[not scores_first].backward(retain_graph=True)
+        losses[scores_first].backward()
+        for one, other in zip(critic.parameters(), wanted, strict=True):
+            assert_same(one.grad, other)
+
+
+@pytest.mark.parametrize("name", ["affine: residual", "affine: labels projected", "graph: tanh"])
+def test_input_that_requires_a_gradient(name: str) -> None:
+    critic, x, args = made(name)
+    found = []
+    for history in (False, True):
+        leaf = x.clone().requires_grad_()
+        if history:
+            scores = critic(leaf, *args)
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf, create_graph=True)
+        else:
+            scores, gradient = input_gradient(critic, leaf, *args)
+        found.append([*gradients(mixed(scores, gradient), critic), leaf.grad])
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ["affine: residual", "graph: tanh"])
+def test_without_gradients(name: str, without_gradients: Callable[[], Any]) -> None:
+    critic, x, args = made(name)
+    expected = textbook(critic, x, *args)
+    with without_gradients():
+        found = input_gradient(critic, x, *args)
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other.detach())
+        assert not one.requires_grad
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_types(device: torch.device, dtype: torch.dtype) -> None:
+    critic, x, _ = made("affine: residual")
+    critic, x = critic.to(device, dtype), x.to(device, dtype)
+    scores, gradient = input_gradient(critic, x)
+    assert scores.dtype == gradient.dtype == dtype and is_affine(scores)
+    exact = copy.deepcopy(critic).double()
+    wanted = gradients(mixed(*textbook(exact, x.double())), exact)
+    for one, other in zip(gradients(mixed(scores.double(), gradient.double()), critic), wanted, strict=True):
+        error = (one.double() - other).norm() / other.norm()
+        assert error < 50 * torch.finfo(dtype).eps
+
+
+def test_autocast(device: torch.device) -> None:
+    critic, x, _ = made("affine: residual")
+    critic, x = critic.to(device, torch.float32), x.to(device, torch.float32)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        scores, gradient = input_gradient(critic, x)
+    assert is_affine(scores)
+    wanted = gradients(mixed(*textbook(critic, x)), critic)
+    for one, other in zip(gradients(mixed(scores.float(), gradient.float()), critic), wanted, strict=True):
+        assert (one - other).norm() < 50 * torch.finfo(torch.bfloat16).eps * other.norm()
+
+
+@pytest.mark.parametrize(
+    ("error", "argument", "critic", "x"),
+    [
+        (TypeError, "critic", None, torch.ones(2, 3)),
+        (TypeError, "critic", lambda x: 1.0, torch.ones(2, 3)),
+        (TypeError, "critic", lambda x: x.argmax(1), torch.ones(2, 3)),
+        (ValueError, "critic", lambda x: x.detach().sum(1), torch.ones(2, 3)),
+        (ValueError, "critic", lambda x: torch.ones(2, requires_grad=True), torch.ones(2, 3)),
+        (TypeError, "x", lambda x: x, [1.0]),
+        (TypeError, "x", lambda x: x, torch.ones(2, 3, dtype=torch.int64)),
+        (ValueError, "x", lambda x: x, torch.ones(0, 3)),
+        (ValueError, "x", lambda x: x, torch.tensor(1.0)),
+    ],
+)
+def test_errors_name_the_argument(error: type, argument: str, critic: Any, x: Any) -> None:
+    with pytest.raises(error, match=f"^{argument}: "):
+        input_gradient(critic, x)
+
+
 # Penalties, alone and in a loss.
 
 
