@@ -12,10 +12,10 @@ from wgan_fast._torch import float32_precision, uncached_parametrizations, witho
 @torch.no_grad()
 def rows_are_independent(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> bool | None:
     """Whether scoring real and fake samples in one batch equals scoring one after the other, for samples and batches of
-    these shapes. A probe of five forwards checks that
+    these shapes. A probe of six forwards checks that
 
     - the scores of one half of a batch stay bitwise the same when the other half changes;
-    - the scores of real samples alone, and of fake ones, equal those in the common batch, up to rounding;
+    - up to rounding, scores change neither when the halves change places, nor when each half is scored alone;
     - scoring changes neither the critic's buffers, nor its input, nor PyTorch's random state.
 
     The probe runs without autocast, whose rounding could hide a dependence on a row's place.
