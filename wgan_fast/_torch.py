@@ -57,6 +57,16 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     return tuple((part.training, dropout(part)) for part in module.modules())
 
 
+def holds_a_graph(module: nn.Module) -> bool:
+    """Whether a submodule holds a tensor that was computed with a graph, a weight say."""
+    return any(
+        isinstance(value, Tensor) and value.grad_fn is not None
+        for part in module.modules()
+        for values in (part.__dict__.values(), part._buffers.values())
+        for value in values
+    )
+
+
 def caches_parametrizations() -> bool:
     """Whether the caller is inside ``torch.nn.utils.parametrize.cached()``: all calls then share weights and graph."""
     return parametrize._cache_enabled > 0

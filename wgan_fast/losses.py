@@ -275,7 +275,7 @@ class CriticLoss(nn.Module):
     arguments must then hold one row for each sample, as labels do. One batch does not give the same where rows
     influence one another (batch normalisation, minibatch standard deviation), where a score depends on the row's place
     or on the size of the batch, or where scoring changes buffers or draws random numbers (spectral normalisation,
-    dropout). A probe of five forwards decides, at calls 1, 2, 4, 8, ... in each training mode and for each shape of the
+    dropout). A probe of six forwards decides, at calls 1, 2, 4, 8, ... in each training mode and for each shape of the
     batches; in doubt, samples are scored one after the other. The probe restores buffers and PyTorch's random state,
     though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor a
     method of one is not probed: it scores real and fake samples one after the other.

@@ -26,6 +26,7 @@ from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
 from wgan_fast._torch import (
     caches_parametrizations,
     float32_precision,
+    holds_a_graph,
     training_mode,
     uncached_parametrizations,
     warn_user,
@@ -138,7 +139,7 @@ class _Step:
             any(map(has_hooks, parameters))
             or caches_parametrizations()
             or any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in leaves)
-            or any(map(_holds_a_graph, self._modules()))
+            or any(map(holds_a_graph, self._modules()))
         )
 
     def _forget_gradients(self) -> None:
@@ -368,16 +369,6 @@ def _parameter_ids(network: Any) -> set[int]:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _holds_a_graph(module: nn.Module) -> bool:
-    """Whether a submodule holds a tensor that was computed with a graph, a weight say."""
-    return any(
-        isinstance(value, Tensor) and value.grad_fn is not None
-        for part in module.modules()
-        for values in (part.__dict__.values(), part._buffers.values())
-        for value in values
-    )
 
 
 def _trains_apart(modules: list[nn.Module]) -> bool:

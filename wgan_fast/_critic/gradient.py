@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from wgan_fast._checks import ArgumentValueError, accumulate_dtype, check_scores, module_of
 from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
-from wgan_fast._torch import grad_mode, is_compiled, ordinary, warn_user, without_autocast
+from wgan_fast._torch import grad_mode, holds_a_graph, is_compiled, ordinary, warn_user, without_autocast
 
 Points = tuple[Tensor, ...]
 
@@ -48,7 +48,10 @@ def evaluate(
         scores, graph = _scores_and_graph(critic, points, args, kwargs, scored)
         if not scores.requires_grad:
             raise _no_dependence()
-        edges = graph.signal_edges() if scored and graph.affine and scaler is None else None
+        module = module_of(critic)
+        # Features that the critic kept may be differentiated later, which needs the layers' inputs.
+        affine = scored and graph.affine and scaler is None and not (module is not None and holds_a_graph(module))
+        edges = graph.signal_edges() if affine else None
         if not scored or edges is not None:
             graph.let_go_of_inputs()
         wanted: list[Any] = [*points, *(GradientEdge(*edge) for edge in edges or ())]

@@ -16,10 +16,10 @@ def rows_are_independent(
     critic: Callable[..., Tensor], real: Tensor, fake: Tensor, *args: Any, **kwargs: Any
 ) -> bool | None:
     """Whether scoring real and fake samples in one batch equals scoring one after the other, for samples and batches of
-    these shapes. A probe of five forwards checks that
+    these shapes. A probe of six forwards checks that
 
     - the scores of one half of a batch stay bitwise the same when the other half changes;
-    - the scores of real samples alone, and of fake ones, equal those in the common batch, up to rounding;
+    - up to rounding, scores change neither when the halves change places, nor when each half is scored alone;
     - scoring changes neither the critic's buffers, nor its input, nor PyTorch's random state.
 
     Tensors among ``args`` and ``kwargs`` hold one value for each sample, as :func:`hold_one_per_sample` tells.
@@ -51,16 +51,19 @@ def rows_are_independent(
         random_state = _random_state(real.device)
         try:
             alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
-            tolerance = _rounding(alone)
-            if tolerance is None:
+            rounding = _rounding(alone)
+            if rounding is None:
                 return None
+            of_place, of_size = rounding
             batch, (args, kwargs) = torch.cat([real, fake]), for_both(args, kwargs)
             scores = critic(batch, *args, **kwargs)
             of_real, of_fake = scores.split(halves)
+            swapped = torch.cat(critic(torch.cat([fake, real]), *args, **kwargs).split(halves[::-1])[::-1])
             beside_another_fake, _ = critic(torch.cat([real, 1 - 2 * fake]), *args, **kwargs).split(halves)
             _, beside_another_real = critic(torch.cat([1 - 2 * real, fake]), *args, **kwargs).split(halves)
             return (
-                bool((scores - alone).abs().max() <= tolerance)
+                bool((scores - swapped).abs().max() <= of_place)
+                and bool((scores - alone).abs().max() <= of_size)
                 and torch.equal(of_real, beside_another_fake)
                 and torch.equal(of_fake, beside_another_real)
                 and torch.equal(batch, torch.cat([real, fake]))
@@ -89,23 +92,29 @@ def for_both(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, 
     return both
 
 
-def _rounding(scores: Tensor) -> Tensor | None:
-    """How far rounding may move a score where the batch has another size: kernels then sum in another order. None: the
-    scores are not finite, or their spread does not show beside the rounding of their common offset.
+#: The unit of rounding of float32 products, where PyTorch's settings allow less than float32.
+_UNITS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
 
-    An offset is rounded once, to within a unit; what was summed before, to within 16 units of the spread (measured on
-    small critics: 1 to 3 units). TF32 rounds to 10 bits. Numbers of 16 bits must be bitwise the same, because a unit of
-    theirs could hide a dependence on the row's place.
+
+def _rounding(scores: Tensor) -> tuple[Tensor, Tensor] | None:
+    """How far rounding may move a score where its row has another place, and where the batch has another size. None:
+    the scores are not finite, or so alike that rounding could hide a dependence.
+
+    In float32 and float64 a common offset is rounded to within two units, and what was summed before to within 16 units
+    of the spread (measured on small critics: 1 to 3). Another size may choose other kernels: of products in TF32 or of
+    16 bits it may change all the rounding, but another place may not, and leaves scores of 16 bits bitwise the same.
     """
-    unit = torch.finfo(scores.dtype).eps
-    spread = scores.amax() - scores.amin()
-    offset = 2 * unit * scores.abs().max()
-    if not spread.isfinite() or spread == 0 or offset > max(1e-4, 8 * unit) * spread:
+    spread, largest = scores.amax() - scores.amin(), scores.abs().max()
+    if not spread.isfinite() or spread == 0:
         return None
+    unit = torch.finfo(scores.dtype).eps
     precisions = float32_precision(scores.device.type) if scores.dtype == torch.float32 else ()
-    if scores.dtype in (torch.float16, torch.bfloat16) or "bf16" in precisions:
-        return torch.zeros_like(spread)
-    return offset + spread * (2.0**-9 if "tf32" in precisions else 16 * unit)
+    of_products = max([unit, *(_UNITS.get(precision, 0.0) for precision in precisions)])
+    fine = 2 * unit * largest + 16 * unit * spread
+    if of_products < 1e-6:
+        return (fine, fine) if 2 * unit * largest < 1e-4 * spread else None
+    of_place = fine if unit < 1e-6 else torch.zeros_like(fine)
+    return (of_place, of_products * largest) if of_products * largest < spread / 16 else None
 
 
 def _random_state(device: torch.device) -> Tensor:
