@@ -88,6 +88,7 @@ PYBIND11_MODULE(_C, module) {
       .def_property_readonly("curved", &CriticGraph::curved)
       .def_property_readonly("compiled", &CriticGraph::compiled)
       .def_property_readonly("affine", &CriticGraph::affine)
+      .def("comes_from_points", &CriticGraph::comes_from_points)
       .def("let_go_of_inputs", &CriticGraph::let_go_of_inputs)
       .def("signal_edges",
            [](const CriticGraph& graph) {

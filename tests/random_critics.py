@@ -17,11 +17,11 @@ LARGEST = 64  #: elements of a sample, which longer steps are cut to
 class RandomCritic(nn.Module):
     """The same seed gives the same critic. The steps keep no state, and each changes at most a new tensor in place."""
 
-    def __init__(self, seed: int, batch: int = 4, all_operators: bool = False) -> None:
+    def __init__(self, seed: int, batch: int = 4) -> None:
         super().__init__()
         self.random = random.Random(seed)
         torch.manual_seed(seed)
-        self.batch, self.all_operators = batch, all_operators
+        self.batch = batch
         self.parts = nn.ModuleList()
         self.weights = nn.ParameterList()
         self.steps: list[Step] = []
@@ -56,7 +56,7 @@ class RandomCritic(nn.Module):
             *[self.shapes] * 3,
             *[self.pool, self.product, self.chosen],
             *[self.coupling] * self.coupled,
-            *[self.rare] * (3 * self.all_operators),
+            *[self.rare] * 3,
             *[self.curvature] * self.curved,
         ]
         for _ in range(self.random.randint(2, 9)):

@@ -304,3 +304,28 @@ def test_critic_loss_refuses_batches_that_do_not_fit() -> None:
             loss(torch.ones(0, 2), torch.ones(4, 2))
         with pytest.raises(TypeError, match="^fake: "):
             loss(torch.ones(4, 2), None)
+
+
+def test_features_that_a_critic_keeps_can_be_differentiated() -> None:
+    """An auxiliary loss on them, such as feature matching, is differentiated after the penalty shared their forward."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.features = torch.relu(self.body(x))
+            return self.head(self.features)
+
+    critic = Keeping()
+    real, fake = torch.randn(2, 5, 4)
+    loss = CriticLoss(critic, penalty=r1_r2_penalty)(real, fake).loss + critic.features.square().mean()
+    expected = CriticLoss(critic, penalty=lambda *batch: r1_r2_penalty(*batch))(real, fake).loss
+    expected = expected + torch.relu(critic.body(fake)).square().mean()
+    for one, other in zip(
+        torch.autograd.grad(loss, [*critic.parameters()]),
+        torch.autograd.grad(expected, [*critic.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)

@@ -57,14 +57,12 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     return tuple((part.training, dropout(part)) for part in module.modules())
 
 
-def holds_a_graph(module: nn.Module) -> bool:
-    """Whether a submodule holds a tensor that was computed with a graph, a weight say."""
-    return any(
-        isinstance(value, Tensor) and value.grad_fn is not None
-        for part in module.modules()
-        for values in (part.__dict__.values(), part._buffers.values())
-        for value in values
-    )
+def held_with_history(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors with a graph that submodules hold as attributes or buffers: a weight or features, say."""
+    for part in module.modules():
+        for value in (*part.__dict__.values(), *part._buffers.values()):
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                yield value
 
 
 def caches_parametrizations() -> bool:

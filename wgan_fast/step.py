@@ -26,7 +26,7 @@ from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
 from wgan_fast._torch import (
     caches_parametrizations,
     float32_precision,
-    holds_a_graph,
+    held_with_history,
     training_mode,
     uncached_parametrizations,
     warn_user,
@@ -139,7 +139,7 @@ class _Step:
             any(map(has_hooks, parameters))
             or caches_parametrizations()
             or any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in leaves)
-            or any(map(holds_a_graph, self._modules()))
+            or any(True for module in self._modules() for _ in held_with_history(module))
         )
 
     def _forget_gradients(self) -> None:

@@ -99,7 +99,8 @@ CriticGraph::CriticGraph(const std::vector<Tensor>& points) : points_(points) {
   seen_ = seen_on_path_ = point_nodes_;
 }
 
-bool CriticGraph::comes_from_points(Node* root) {
+// Whether a node of a running critic comes from the points.
+bool CriticGraph::visit(Node* root) {
   const auto keep = [&](Node* node) { alive_.push_back(node->getptr()); };
   walk(root, seen_, keep, [&](Node* node) {
     for (size_t i = 0; i < node->num_outputs(); ++i) {
@@ -122,7 +123,7 @@ void CriticGraph::keep_term(Node* node, const Tensor& value) {
 void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional<Tensor>>& operands,
                            const std::vector<double>& factors) {
   const auto node = output.grad_fn();
-  if (!node || !comes_from_points(node.get())) return;
+  if (!node || !visit(node.get())) return;
   Tensor term;
   for (size_t i = 0; i < operands.size(); ++i) {
     if (is_on_path(*node, i)) continue;
@@ -135,13 +136,13 @@ void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional
 
 void CriticGraph::note_product(const Tensor& output, const Tensor& addend, double factor) {
   const auto node = output.grad_fn();
-  if (!node || !comes_from_points(node.get()) || !(is_on_path(*node, 1) || is_on_path(*node, 2))) return;
+  if (!node || !visit(node.get()) || !(is_on_path(*node, 1) || is_on_path(*node, 2))) return;
   keep_term(node.get(), is_on_path(*node, 0) ? Tensor() : factor == 1 ? addend : addend * factor);
 }
 
 void CriticGraph::note_concatenation(const Tensor& output, const std::vector<Tensor>& operands, int64_t dim) {
   const auto node = output.grad_fn();
-  if (!node || node->num_outputs() != operands.size() || !comes_from_points(node.get())) return;
+  if (!node || node->num_outputs() != operands.size() || !visit(node.get())) return;
   std::vector<Tensor> parts;
   bool any = false;
   for (size_t i = 0; i < operands.size(); ++i) {

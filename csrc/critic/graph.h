@@ -49,6 +49,9 @@ class CriticGraph {
   // that c is part of.
   bool affine() const { return affine_; }
 
+  // Whether the scores were computed from this tensor, and this from the points.
+  bool comes_from_points(const Tensor& tensor) const { return on_path_.count(tensor.grad_fn().get()) > 0; }
+
   // Frees the inputs that the layers saved, unless the critic is curved: only a derivative through curvature needs
   // them.
   void let_go_of_inputs();
@@ -77,7 +80,7 @@ class CriticGraph {
     int64_t version;
   };
 
-  bool comes_from_points(Node* node);
+  bool visit(Node* node);
   bool is_on_path(const Node& node, size_t input) const;
   void keep_term(Node* node, const Tensor& value);
   void look_for_terms(Node& node, const std::vector<size_t>& from_points);

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from wgan_fast._checks import ArgumentValueError, accumulate_dtype, check_scores, module_of
 from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
-from wgan_fast._torch import grad_mode, holds_a_graph, is_compiled, ordinary, warn_user, without_autocast
+from wgan_fast._torch import grad_mode, held_with_history, is_compiled, ordinary, warn_user, without_autocast
 
 Points = tuple[Tensor, ...]
 
@@ -48,9 +48,7 @@ def evaluate(
         scores, graph = _scores_and_graph(critic, points, args, kwargs, scored)
         if not scores.requires_grad:
             raise _no_dependence()
-        module = module_of(critic)
-        # Features that the critic kept may be differentiated later, which needs the layers' inputs.
-        affine = scored and graph.affine and scaler is None and not (module is not None and holds_a_graph(module))
+        affine = scored and graph.affine and scaler is None and not _keeps_features(critic, graph)
         edges = graph.signal_edges() if affine else None
         if not scored or edges is not None:
             graph.let_go_of_inputs()
@@ -85,6 +83,14 @@ def evaluate_with_history(
             scores, points, torch.ones_like(scores), create_graph=True, allow_unused=True, materialize_grads=True
         )
     return scores, found
+
+
+def _keeps_features(critic: Any, graph: Any) -> bool:
+    """Whether the critic holds a tensor that it computed from the points. It may be differentiated later, which needs
+    the layers' inputs.
+    """
+    module = module_of(critic)
+    return module is not None and any(map(graph.comes_from_points, held_with_history(module)))
 
 
 def _no_dependence() -> ArgumentValueError:
