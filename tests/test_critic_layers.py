@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from critics import CRITICS
 from wgan_fast import gradient_penalty, r1_penalty, reference
@@ -260,6 +261,18 @@ class TestTwiceDifferentiable:
         torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=1e-12)
         results = [torch.autograd.grad(p, list(critic.parameters()), allow_unused=True) for p in (penalty, expected)]
         torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+    @pytest.mark.parametrize("make", [Fused, transformer, CRITICS["lstm"][0]])
+    def test_checkpointed(self, device: torch.device, make: Callable[[], nn.Module]) -> None:
+        """What a backward pass recomputes is what the forward computed."""
+        critic, points = make().to(device), torch.randn(6, 3, 4).to(device)
+        results = []
+        for function in (critic, lambda x: checkpoint(critic, x, use_reentrant=False)):
+            critic.zero_grad()
+            for penalty in (r1_penalty(function, points), r1_penalty(function, 2 * points)):
+                penalty.backward()
+            results.append([parameter.grad for parameter in critic.parameters() if parameter.grad is not None])
+        torch.testing.assert_close(*results)
 
     @pytest.mark.parametrize("inplace", [False, True])
     def test_hardsigmoid(self, inplace: bool) -> None:

@@ -58,6 +58,8 @@ class CriticLayers(TorchFunctionMode):
             with suppress(TypeError):  # other arguments than the graph understands: it then knows no term
                 _ADDING[func](self._graph, output, *args, **kwargs)
             return output
+        if func in _ATTENTION or func in _RECURRENT:
+            _recompute_with_these_layers()
         if func in _ATTENTION:
             with _math_attention:
                 return func(*args, **kwargs)
@@ -67,6 +69,29 @@ class CriticLayers(TorchFunctionMode):
             with _no_cudnn:
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _recompute_with_these_layers() -> None:
+    """Inside torch.utils.checkpoint: a backward pass runs the checkpointed function again, after the mode has ended. It
+    must save the same tensors as the forward did.
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if not hooks:
+        return
+    for cell in getattr(hooks[0], "__closure__", None) or ():
+        checkpointed = cell.cell_contents
+        recompute = getattr(checkpointed, "recompute_fn", None)
+        if recompute is not None and not isinstance(recompute, _WithCriticLayers):
+            checkpointed.recompute_fn = _WithCriticLayers(recompute)
+
+
+class _WithCriticLayers:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        with CriticLayers():
+            return self.function(*args)
 
 
 def _is_for_the_compiler(func: Layer) -> bool:
