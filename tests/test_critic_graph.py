@@ -64,6 +64,29 @@ LINEAR: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 
 
+PIECEWISE_LINEAR: dict[str, Callable[[Tensor], Tensor]] = {
+    "softshrink": F.softshrink,
+    "hardshrink": F.hardshrink,
+    "threshold": lambda x: F.threshold(x, 0.1, 0.3),
+    "threshold, in place": lambda x: F.threshold(x, 0.1, 0.3, inplace=True),
+    "rrelu": lambda x: F.rrelu(x, training=True),
+    "prelu": lambda x: F.prelu(x, x.new_tensor([0.3])),
+    "hardtanh": lambda x: F.hardtanh(x, -0.3, 0.4),
+    "abs": torch.abs,
+    "clamp": lambda x: x.clamp(-0.3, 0.4),
+    "maximum": lambda x: torch.maximum(x, x.flip(1)),
+    "maxout": lambda x: x.view(4, 2, 4, 6, 6).amax(1),
+    "max pool": lambda x: F.max_pool2d(x, 2),
+    "average pool": lambda x: F.avg_pool2d(x, 2),
+    "adaptive max pool": lambda x: F.adaptive_max_pool2d(x, 2),
+    "adaptive average pool": lambda x: F.adaptive_avg_pool2d(x, 4),
+    "fractional max pool": lambda x: F.fractional_max_pool2d(x, 2, 3, _random_samples=0.3 * ones(4, 8, 2)),
+    "pools in 3 dimensions": lambda x: F.avg_pool3d(F.max_pool3d(x, 1), 2),
+    "reflection": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "replication": lambda x: F.pad(x, (1, 1, 1, 1), mode="replicate"),
+}
+
+
 class TestInputsAreLetGo:
     @pytest.mark.parametrize("name", LINEAR)
     def test_linear_operators_are_known(self, name: str) -> None:
@@ -276,3 +299,27 @@ class TestUnusualGraphs:
             return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), weights)
 
         torch.testing.assert_close(meta(gradient_penalty), meta(reference.gradient_penalty), rtol=1e-9, atol=1e-10)
+
+    @pytest.mark.parametrize("name", PIECEWISE_LINEAR)
+    def test_higher_derivatives(self, name: str) -> None:
+        """The third and the fourth derivative through PyTorch's piecewise-linear operators."""
+        operator, first = PIECEWISE_LINEAR[name], nn.Conv2d(3, 8, 1, dtype=torch.float64)
+        points, t = torch.randn(2, 4, 3, 6, 6, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+        middle = nn.Linear(operator(first(points[0])).shape[-1], 5).double()
+        weights = [first.weight, middle.weight, middle.bias]
+
+        def critic(x: Tensor) -> Tensor:
+            torch.manual_seed(1)
+            return F.leaky_relu(middle(operator(first(x)))).flatten(1).sum(1)
+
+        def derivatives(penalty: Callable[..., Tensor]) -> list[Tensor]:
+            value, found = penalty(critic, *points, t=t), []
+            for _ in range(3):
+                gradients = torch.autograd.grad(value, weights, create_graph=True, materialize_grads=True)
+                found += gradients
+                value = sum(gradient.square().sum() for gradient in gradients)
+            return found
+
+        torch.testing.assert_close(
+            derivatives(gradient_penalty), derivatives(reference.gradient_penalty), rtol=1e-9, atol=1e-9
+        )

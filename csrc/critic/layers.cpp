@@ -51,6 +51,12 @@ Tensor saved_input(AutogradContext* context) {
   return context->get_saved_variables()[0];
 }
 
+// Whether the weight's gradient is zero, whatever the input was. Once the input was released, zeros still arrive in a
+// third derivative through a piecewise-linear operator of PyTorch: a pool, a padding, softshrink.
+bool only_zeros(AutogradContext* context, const Tensor& grad) {
+  return is_released(context) && !grad.detach().any().item<bool>();
+}
+
 bool needs_bias_grad(AutogradContext* context) {
   return context->saved_data.count("bias") && context->needs_input_grad(2);
 }
@@ -76,7 +82,9 @@ class Linear : public torch::autograd::Function<Linear> {
     const Tensor weight = saved_weight(context);
     if (context->needs_input_grad(0)) result[0] = grad.matmul(weight);
     if (context->needs_input_grad(1)) {
-      result[1] = rows(grad, weight.size(0)).t().mm(rows(saved_input(context), weight.size(1)));
+      result[1] = only_zeros(context, grad)
+                      ? at::zeros_like(weight)
+                      : rows(grad, weight.size(0)).t().mm(rows(saved_input(context), weight.size(1)));
     }
     if (needs_bias_grad(context)) result[2] = rows(grad, weight.size(0)).sum(0);
     return result;
@@ -167,7 +175,10 @@ class Convolution : public torch::autograd::Function<Convolution> {
       const auto input_sizes = context->saved_data["input_sizes"].toIntVector();
       result[0] = apply(grad, weight, std::nullopt, g.transpose(input_sizes, grad.sizes(), weight.sizes()));
     }
-    if (needs_weight || needs_bias) {
+    if ((needs_weight || needs_bias) && only_zeros(context, grad)) {
+      if (needs_weight) result[1] = at::zeros_like(weight);
+      if (needs_bias) result[2] = at::zeros_like(context->saved_data["bias"].toTensor());
+    } else if (needs_weight || needs_bias) {
       const std::vector<int64_t> bias_sizes{grad.size(1)};
       std::tie(std::ignore, result[1], result[2]) =
           at::convolution_backward(grad, saved_input(context), weight, bias_sizes, g.stride, g.padding, g.dilation,
@@ -202,7 +213,9 @@ class PReLU : public torch::autograd::Function<PReLU> {
     std::vector<int64_t> per_channel(grad.dim(), 1);
     if (weight.numel() != 1) per_channel[1] = weight.numel();
     if (context->needs_input_grad(0)) result[0] = positive(grad) + weight.reshape(per_channel) * negative(grad);
-    if (context->needs_input_grad(1)) {
+    if (context->needs_input_grad(1) && only_zeros(context, grad)) {
+      result[1] = at::zeros_like(weight);
+    } else if (context->needs_input_grad(1)) {
       result[1] = negative(grad * saved_input(context)).sum_to_size(per_channel).reshape_as(weight);
     }
     return result;
