@@ -1,5 +1,6 @@
 """CriticGraph: which critics are curved, and which saved inputs can be freed."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -200,6 +201,51 @@ class TestUnusualGraphs:
 
         for critic in (on_tensor, on_node, on_points, with_a_sign):
             assert_textbook(critic, [first.weight, first.bias, head.weight, head.bias])
+
+    def test_hooks_get_zeros(self, layers: tuple[nn.Module, ...]) -> None:
+        """Also where double backward has nothing to send: through a normalisation with running statistics."""
+        first, _, head = layers
+        norm = nn.BatchNorm1d(8).double().eval()
+        scale = torch.ones(8, dtype=torch.float64, requires_grad=True)
+
+        def on_tensor(x: Tensor) -> Tensor:
+            hidden = first(x)
+            hidden.register_hook(lambda grad: grad * 0.5)
+            return head(F.leaky_relu(norm(hidden), 0.2))
+
+        def on_node(x: Tensor) -> Tensor:
+            hidden = first(x)
+            hidden.grad_fn.register_hook(lambda grads, _: tuple(g if g is None else 0.5 * g for g in grads))
+            hidden.grad_fn.register_prehook(lambda grads: (grads[0] * 2,))
+            return head(F.leaky_relu(norm(hidden * 1.0), 0.2))
+
+        def on_one_of_several(x: Tensor) -> Tensor:
+            parts = first(x).chunk(2, 1)
+            parts[0].register_hook(lambda grad: grad * 0.5)
+            return head(F.leaky_relu(norm(torch.cat([parts[0], 2 * parts[1]], 1)), 0.2))
+
+        def off_the_path(x: Tensor) -> Tensor:
+            doubled = 2 * scale
+            doubled.register_hook(lambda grad: grad * 0.5)
+            return head(F.leaky_relu(norm(first(x) + doubled), 0.2))
+
+        def of_no_zero(x: Tensor) -> Tensor:
+            hidden = first(x)
+            hidden.register_hook(lambda grad: grad + 0.1)
+            return head(F.relu(hidden).abs())
+
+        for critic in (on_tensor, on_node, on_one_of_several, off_the_path, of_no_zero):
+            leaves = [first.weight, first.bias, norm.weight, norm.bias, head.weight, head.bias, scale]
+            assert_textbook(critic, leaves)
+
+    @pytest.mark.parametrize("norm", [nn.LayerNorm(8), nn.BatchNorm1d(8).eval(), nn.Identity()], ids=str)
+    @pytest.mark.parametrize("activation", [nn.LeakyReLU(0.2), nn.Softshrink(), nn.Tanh()], ids=str)
+    def test_hooks_of_modules(self, layers: tuple[nn.Module, ...], norm: nn.Module, activation: nn.Module) -> None:
+        critic = nn.Sequential(layers[0], copy.deepcopy(norm).double(), copy.deepcopy(activation), layers[2])
+        for module in critic[:3]:
+            module.register_full_backward_hook(lambda module, grad_input, grad_output: (0.5 * grad_input[0],))
+            module.register_full_backward_pre_hook(lambda module, grad_output: (3 * grad_output[0],))
+        assert_textbook(critic, list(critic.parameters()))
 
     def test_scores_kept_with_their_points(self, layers: tuple[nn.Module, ...]) -> None:
         """A later derivative with respect to the points is right, or refused where edges to them were cut."""

@@ -84,6 +84,15 @@ class WithZeros : public torch::autograd::Function<WithZeros> {
   }
 };
 
+// A tensor that gradients reach the node through: WithZeros sends it zeros of its shape.
+Tensor stand_in(const Edge& edge) {
+  const at::AutoDispatchBelowADInplaceOrView below;
+  const auto& metadata = edge.function->input_metadata(edge.input_nr);
+  const Tensor result = at::zeros({}, metadata.options()).expand_symint(metadata.shape_as_dim_vector());
+  torch::autograd::impl::set_gradient_edge(result, edge);
+  return result;
+}
+
 }  // namespace
 
 bool accumulation_has_hooks(const Tensor& leaf) {
@@ -165,6 +174,7 @@ void CriticGraph::close(const Tensor& scores, bool scored) {
   for (Node* node : point_nodes_) curved_ |= has_hooks(*node);
   std::vector<Node*> piecewise;
   walk(scores.grad_fn().get(), forward_, nothing, [&](Node* node) {
+    hooked_ |= !node->next_edges().empty() && has_hooks(*node);
     unsigned from_points = 0;
     std::vector<size_t> inputs;
     for (size_t i = 0; i < node->next_edges().size(); ++i) {
@@ -186,7 +196,14 @@ void CriticGraph::close(const Tensor& scores, bool scored) {
             scores.numel() == scores.size(0);
   alive_.clear();
   std::unordered_set<Node*> below;
-  for (Node* node : piecewise) collect_leaves(node->next_edge(0).function.get(), below);
+  for (Node* node : piecewise) {
+    const Edge& edge = node->next_edge(0);
+    if (!hooked_) {
+      collect_leaves(edge.function.get(), below);
+    } else if (edge.function && !point_nodes_.count(edge.function.get())) {
+      below_activations_.push_back(stand_in(edge));
+    }
+  }
 }
 
 // Keeps the term of a node on the path. Not affine: samples may mix, or a term is not known.
@@ -251,7 +268,7 @@ void CriticGraph::let_go_of_inputs() {
 std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vector<std::optional<Tensor>>& gradients) {
   std::unordered_set<Node*> visited, alive, below;
   const auto cut_dead = [&](Node* node) {
-    if (forward_.count(node)) return;
+    if (hooked_ || forward_.count(node)) return;
     auto& edges = node->next_edges();
     if (sends_zeros(*node)) edges[1] = Edge();
     if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) {
@@ -282,7 +299,7 @@ std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vec
   std::vector<Tensor> zeros;
   const auto reached = surely_reached(roots);
   for (const Tensor& leaf : below_activations_) {
-    if (!reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
+    if (hooked_ || !reached.count(torch::autograd::impl::grad_accumulator(leaf).get())) zeros.push_back(leaf);
   }
   std::vector<std::optional<Tensor>> result = gradients;
   for (auto& gradient : result) {

@@ -99,7 +99,10 @@ class CriticGraph {
   std::unordered_set<Node*> forward_, on_path_;
   std::vector<Node*> layers_;  // on the path, reached through their input
   std::vector<Term> terms_;
-  std::vector<Tensor> below_activations_;  // leaves that PyTorch's zeros reach
+  // Leaves that PyTorch's zeros reach; of a critic with hooks, stand-ins of the nodes that PyTorch sends them to.
+  std::vector<Tensor> below_activations_;
+  // A node of the critic has a hook, which may wait for PyTorch's zeros or change them: zeros take PyTorch's way then.
+  bool hooked_ = false;
   bool curved_ = false, compiled_ = false, affine_ = false;
 };
 
