@@ -53,6 +53,20 @@ def test_of_a_distribution_from_itself_it_is_zero(divergence):
     assert torch.equal(divergence(p, p.clone()), torch.zeros(4, dtype=torch.float64))
 
 
+def test_another_default_device():
+    p, q = probabilities(2, 7)
+    x, y = torch.randn(2, 5, 3)
+    with torch.device("meta"):
+        found = [
+            kl_divergence(p, q),
+            js_divergence(p, q),
+            earth_movers_distance_1d(p, q, p, q),
+            earth_movers_distance(x, y),
+            sliced_wasserstein(x, y),
+        ]
+    assert all(value.isfinite() for value in found)
+
+
 def test_without_common_mass():
     p, q = torch.tensor([0.5, 0.5, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.1, 0.9])
     assert kl_divergence(p, q).item() == kl_divergence(q, p).item() == math.inf

@@ -256,6 +256,14 @@ class TestRMSprop:
             torch_step(other, CLIP)
         assert_same(ours, theirs)
 
+    def test_another_default_device(self) -> None:
+        params, expected = (make_params(torch.device("cpu"), torch.float32) for _ in range(2))
+        set_gradients(params, expected, step=1)
+        with torch.device("meta"):
+            RMSprop(params, lr=0.1).step()
+        RMSprop(expected, lr=0.1).step()
+        assert all(map(torch.equal, params, expected))
+
     def test_meta_and_nothing_to_do(self) -> None:
         param = nn.Parameter(torch.ones(3, device="meta"))
         optimizer = RMSprop([param], clip=0.1)

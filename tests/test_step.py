@@ -30,9 +30,13 @@ from wgan_fast import (
     CriticStep,
     GeneratorStep,
     discriminator_loss,
+    dragan_penalty,
+    finite_difference_penalty,
+    gradient_penalty,
     minimax_generator_loss,
     non_saturating_generator_loss,
     r1_penalty,
+    r1_r2_penalty,
     reference,
 )
 
@@ -277,6 +281,18 @@ def test_other_default_types() -> None:
         assert step(*samples((12,), dtype=torch.float32)).loss.isfinite()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("penalty", [gradient_penalty, dragan_penalty, r1_r2_penalty, finite_difference_penalty])
+def test_another_default_device(penalty: Any) -> None:
+    critic, batch = CRITICS["mlp"][0](), samples((12,), dtype=torch.float32)
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    with torch.device("meta"):
+        step = CriticStep(critic, torch.optim.Adam(critic.parameters(), lr=1e-2), penalty=penalty, clip=0.1)
+        output = step(*batch)
+    assert output.loss.isfinite() and output.penalty > 0
+    for parameter, value in zip(critic.parameters(), before, strict=True):
+        assert not torch.equal(parameter, value) and parameter.abs().max() <= 0.1
 
 
 def test_a_copy_trains_the_copied_critic() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from training import assert_same, write_image
 from wgan_fast.train.data.sources import batches, make_data
+from wgan_fast.train.data.toys import TOYS, make_toy
 
 # Where other threads live, Python 3.12 warns of every fork, also of a loader's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -130,6 +131,16 @@ def test_float_images_are_taken_as_they_are(tmp_path):
     data = make_data(str(tmp_path / "images.npy"))
     both = torch.cat([data.batch(0, 3, 0).samples, data.held_out(1, 0).samples])
     assert sorted(both[:, 0, 0, 0].tolist()) == sorted(images[:, 0, 0, 0].astype(np.float32).tolist())
+
+
+def test_another_default_device(table_file):
+    with torch.device("meta"):
+        decoder = make_data(str(table_file)).decoder
+        samples = [make_toy(name).sample(3, torch.Generator()) for name in TOYS]
+    assert all(drawn.isfinite().all() for drawn in samples)
+    with torch.device("meta"):
+        restored = decoder.restore(samples[0])
+    assert np.isfinite(restored).all()
 
 
 def test_tables_are_standardised_and_come_back(table_file):

@@ -434,7 +434,8 @@ def _check_masses(name: str, masses: Tensor) -> None:
 
 def _check_totals(name: str, expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
     """``expected`` begins the message; ``tolerance`` is relative."""
-    totals, goals = torch.broadcast_tensors(totals.detach(), torch.as_tensor(wanted).detach().to(totals))
+    goals = torch.as_tensor(wanted, device=totals.device).detach().to(totals.dtype)
+    totals, goals = torch.broadcast_tensors(totals.detach(), goals)
     off = (totals - goals).abs() > tolerance * goals
     if off.any():
         goal, total = goals[off][0], totals[off][0]

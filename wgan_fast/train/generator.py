@@ -43,7 +43,7 @@ def seeded_latents(count: int, latent_dimension: int, seed: int) -> Tensor:
 
 def cyclic_labels(count: int, classes: int) -> Tensor | None:
     """The labels 0, 1, ..., 0, 1, ...; None without classes."""
-    return torch.arange(count) % classes if classes else None
+    return torch.arange(count, device="cpu") % classes if classes else None
 
 
 @dataclass
@@ -129,7 +129,7 @@ class TrainedGenerator:
         first, last = seeded_latents(2 * rows, self.latent_dimension, seed).chunk(2)
         cosine = torch.cosine_similarity(first, last, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
         angle = cosine.acos()[:, None, None]
-        t = torch.linspace(0, 1, steps)[None, :, None]
+        t = torch.linspace(0, 1, steps, device="cpu")[None, :, None]
         path = (((1 - t) * angle).sin() * first[:, None] + (t * angle).sin() * last[:, None]) / angle.sin()
         labels = self._labels(rows, label)
         labels = labels.repeat_interleave(steps) if labels is not None else None
@@ -142,7 +142,7 @@ class TrainedGenerator:
         if label >= self.classes:
             wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
             raise ArgumentValueError("label", f"expected {wanted}, got {label}")
-        return torch.full((count,), label)
+        return torch.full((count,), label, device="cpu")
 
     def export(self, path: Path | str) -> None:
         """Writes the network for ``torch.export.load``, which needs PyTorch alone.
@@ -155,9 +155,9 @@ class TrainedGenerator:
         """
         if not isinstance(path, str | Path) or Path(path).suffix != ".pt2":
             raise ArgumentValueError("path", f"expected a file of type .pt2, got {path}")
-        example = [torch.zeros(2, self.latent_dimension)]
+        example = [torch.zeros(2, self.latent_dimension, device="cpu")]
         if self.classes:
-            example.append(torch.zeros(2, dtype=torch.int64))
+            example.append(torch.zeros(2, dtype=torch.int64, device="cpu"))
         batch = torch.export.Dim("batch", min=1)
         try:
             exported = torch.export.export(

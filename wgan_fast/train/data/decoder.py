@@ -45,7 +45,9 @@ class Decoder:
         """
         samples = samples.detach().cpu()
         if self.kind == "vectors":
-            mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.deviation))
+            mean, deviation = (
+                torch.tensor(values, dtype=torch.float64, device="cpu") for values in (self.mean, self.deviation)
+            )
             return (mean + deviation * samples.double()).numpy()
         pixels = samples.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return (pixels.squeeze(1) if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1).contiguous()).numpy()

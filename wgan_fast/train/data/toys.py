@@ -61,12 +61,12 @@ class SwissRoll(Distribution):
 
 
 def _twenty_five_gaussians() -> Distribution:
-    grid = 2 * torch.arange(-2.0, 3.0)
+    grid = 2 * torch.arange(-2.0, 3.0, device="cpu")
     return GaussianMixture(torch.cartesian_prod(grid, grid) / 2.828, sigma=0.05 / 2.828)
 
 
 def _eight_gaussians() -> Distribution:
-    angles = torch.arange(8) * (math.pi / 4)
+    angles = torch.arange(8, device="cpu") * (math.pi / 4)
     circle = torch.stack([angles.cos(), angles.sin()], dim=1)
     return GaussianMixture(2 * circle / 1.414, sigma=0.02 / 1.414)
 
