@@ -14,6 +14,7 @@
 #include "critic/activations.h"
 #include "critic/graph.h"
 #include "critic/layers.h"
+#include "critic/linearity.h"
 #include "kernels/instruction_set.h"
 
 TORCH_LIBRARY(wgan_fast, library) {
@@ -77,6 +78,8 @@ PYBIND11_MODULE(_C, module) {
   layer("leaky_relu_", leaky_relu_, input, slope);
   layer("hardtanh", hardtanh, input, min_val, max_val, inplace);
   layer("hardtanh_", hardtanh_, input, min_val, max_val);
+  module.def("declare_piecewise_linear",
+             [](const py::object& backward_class, bool adds) { declare_piecewise_linear(backward_class.ptr(), adds); });
   module.def("has_hooks", [](const Tensor& leaf) { return accumulation_has_hooks(leaf); });
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const std::vector<Tensor>&>(), py::arg("points"))

@@ -24,6 +24,7 @@ from wgan_fast import (
     r2_penalty,
     reference,
 )
+from wgan_fast.penalties import declare_piecewise_linear
 
 BATCH = 4
 Make = Callable[[], nn.Module]
@@ -1037,3 +1038,71 @@ def test_a_sum_that_the_critic_drops() -> None:
     for function in (with_a_dropped_sum, with_a_dropped_concatenation):
         for _ in range(5):
             assert_parity(Formula(function, head=linear(12), scale=weight(6), shift=weight(6)), samples((6,)))
+
+
+class Blur(torch.autograd.Function):
+    """Linear, and its own derivative's function: a filter along the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x + 0.5 * (x.roll(1, -1) + x.roll(-1, -1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return Blur.apply(gradient)
+
+
+class BiasedLeaky(torch.autograd.Function):
+    """LeakyReLU of x + bias, fused."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x + bias > 0)
+        return F.leaky_relu(x + bias, 0.2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (mask,) = ctx.saved_tensors
+        of_input = torch.where(mask, gradient, 0.2 * gradient)
+        return of_input, of_input.sum(0)
+
+
+def test_declared_functions() -> None:
+    def of_both(m: Formula, x: Tensor) -> Tensor:
+        return m.head(BiasedLeaky.apply(Blur.apply(F.leaky_relu(m.body(x))), m.bias))
+
+    def of_one(m: Formula, x: Tensor) -> Tensor:
+        return m.head(F.leaky_relu(Blur.apply(m.body(x)) + m.bias))
+
+    for declare in (lambda: None, lambda: declare_piecewise_linear(Blur)):
+        declare()
+        critics = [
+            Formula(function, body=linear(6, 6), head=linear(), bias=weight(6)).double()
+            for function in (of_both, of_one)
+        ]
+        for critic in critics:
+            assert_parity(critic, samples((6,)))
+    assert [is_affine(input_gradient(critic, samples((6,)))[0]) for critic in critics] == [False, True]
+    declare_piecewise_linear(BiasedLeaky, adds=True)
+    assert_parity(critics[0], samples((6,)))
+    assert not is_affine(input_gradient(critics[0], samples((6,)))[0])
+    with pytest.raises(TypeError, match="^function: expected a subclass of torch.autograd.Function"):
+        declare_piecewise_linear(nn.ReLU)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_minibatch_standard_deviation(detached: bool) -> None:
+    """The textbook's gradients in both cases; detached, each sample's own gradient, and 4 forwards."""
+
+    def function(m: Formula, x: Tensor) -> Tensor:
+        hidden = F.relu(m.body(x))
+        deviation = (hidden.var(0) + 1e-8).sqrt().mean().expand(len(x), 1)
+        return m.head(torch.cat([hidden, deviation.detach() if detached else deviation], 1))
+
+    critic, x = Formula(function, body=linear(6, 6), head=linear(7)).double(), samples((6,))
+    assert_parity(critic, x)
+    scores, gradient = input_gradient(critic, x)
+    assert is_affine(scores) == detached
+    points = x.clone().requires_grad_()
+    (of_first,) = torch.autograd.grad(critic(points)[0], points)
+    assert torch.allclose(of_first[0], gradient[0]) == detached

@@ -31,7 +31,7 @@ def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(monkeypatch: pytest.M
 
     monkeypatch.setattr(steps, "critic_step", chosen)
     for number in range(7):
-        trainer.update_critic(trainer.data.batch(number, 4, 0, slice(None)))
+        trainer.update_critic(trainer.data.batch(number, trainer.config.batch_size, 0, slice(None)))
     assert [step is steps.penalised for step in taken] == [True, False, False, True, False, False, True]
     assert {step is steps.unpenalised for step in taken} == {True, False}
     assert steps.penalised._critic_loss.penalty.keywords["weight"] == 6.0

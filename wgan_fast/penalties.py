@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_fast._checks import (
+    ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
     check_batch,
@@ -24,7 +25,7 @@ from wgan_fast._checks import (
     without_partial,
 )
 from wgan_fast._critic.gradient import Points, evaluate, evaluate_with_history
-from wgan_fast._library import operators
+from wgan_fast._library import extension, operators
 from wgan_fast._torch import draw_uniform, grad_mode
 from wgan_fast.ops import interpolate
 
@@ -90,6 +91,33 @@ def input_gradient(
     else:
         scores, gradients = evaluate(critic, tuple(map(_constant, points)), args, kwargs, scored=True)
     return scores, gradients if isinstance(x, tuple) else gradients[0]
+
+
+def declare_piecewise_linear(function: type[torch.autograd.Function], *, adds: bool = False) -> None:
+    r"""Says that a custom autograd function is piecewise linear in its first argument. Critics that call it then cost
+    as little as with PyTorch's operators.
+
+    .. math:: y_i = J(x_i) \, x_i + c, \qquad J \text{ constant near almost every } x_i
+
+    Without a declaration such a function counts as curved: penalties keep the layers' inputs, and scores and gradient
+    cost 6 forwards instead of 4. Examples are FIR resampling, which is linear, and LeakyReLU with a gain.
+
+    Args:
+        function: a subclass of ``torch.autograd.Function`` whose backward can be differentiated. Output i must depend
+            on row i of the first argument alone, and other arguments must not depend on the critic's input.
+        adds: whether :math:`c` is not 0, as for a fused bias and activation. Then memory is saved all the same, and
+            scores and gradient cost 6 forwards; for 4, add the bias by an operation of its own.
+
+    Raises:
+        TypeError: ``function`` is no subclass of ``torch.autograd.Function``, or ``adds`` no bool.
+
+    A wrong declaration gives wrong gradients of :func:`input_gradient`, without an error.
+    """
+    if not (isinstance(function, type) and issubclass(function, torch.autograd.Function)):
+        raise ArgumentTypeError("function", f"expected a subclass of torch.autograd.Function, got {function!r}")
+    check_flag("adds", adds)
+    if extension is not None:
+        extension.declare_piecewise_linear(function._backward_cls, adds)  # type: ignore[attr-defined]
 
 
 @_uncompiled

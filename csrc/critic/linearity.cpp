@@ -99,6 +99,12 @@ const std::unordered_map<std::string, Linearity>& linearities() {
   return table;
 }
 
+// Backward class of a declared function -> whether it adds a term.
+std::unordered_map<PyObject*, bool>& declared() {
+  static std::unordered_map<PyObject*, bool> classes;
+  return classes;
+}
+
 // An attribute that PyTorch's node saved: one dimension, or a tuple of them. Empty if there is none.
 std::vector<int64_t> saved_dimensions(Node& node, std::initializer_list<const char*> names) {
   const auto wrapper = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(node.getptr()));
@@ -147,7 +153,19 @@ Linearity linearity_of(const Node& node) {
   if (is_layer(node)) return {0b11, 0, is_prelu(node), is_prelu(node) ? Linearity::POINTWISE : Linearity::LEFT};
   if (is_piecewise_linear(node)) return {0, 0, true, Linearity::POINTWISE, has_plateau(node)};
   const auto entry = linearities().find(name_of(node));
-  return entry == linearities().end() ? Linearity{0, ~0u, false} : entry->second;
+  if (entry != linearities().end()) return entry->second;
+  if (!declared().empty()) {
+    const auto wrapper =
+        py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(const_cast<Node&>(node).getptr()));
+    const auto function = declared().find(reinterpret_cast<PyObject*>(Py_TYPE(wrapper.ptr())));
+    if (function != declared().end()) return {0, ~1u, false, Linearity::TRAILING, function->second};
+  }
+  return {0, ~0u, false};
+}
+
+void declare_piecewise_linear(PyObject* backward_class, bool adds) {
+  Py_INCREF(backward_class);  // as long as the process
+  declared()[backward_class] = adds;
 }
 
 bool sends_zeros(const Node& node) {

@@ -2,6 +2,7 @@
 // keep the samples of a batch apart.
 #pragma once
 
+#include <Python.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <string>
@@ -31,6 +32,10 @@ struct Linearity {
 };
 
 Linearity linearity_of(const Node& node);
+
+// From now on a torch.autograd.Function with this backward class counts as piecewise linear in its first input, each
+// sample by itself, with an added term or without one.
+void declare_piecewise_linear(PyObject* backward_class, bool adds);
 
 // The name of a node of PyTorch's operators; empty for other nodes, whose names are demangled from their type, which is
 // slower than the rest of a walk.
