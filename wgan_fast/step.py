@@ -217,7 +217,6 @@ class CriticStep(_Step):
     a tensor, and for another training mode.
 
     Attributes:
-        penalised: whether it has a penalty.
         gradient_norm: the mean norm of the gradients that the penalty saw in the last call, a scalar on the device; 0
             where it was not one of this library's, None before the first call.
 
@@ -257,7 +256,6 @@ class CriticStep(_Step):
             penalty = partial(penalty, scaler=optimization.scaler)
         optimization.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
-        self.penalised = penalty is not None
         self.gradient_norm: Tensor | None = None
         super().__init__((critic,), optimization, backend)
 

@@ -127,7 +127,7 @@ class Trainer:
             held.copy_(batch.labels, non_blocking=True)
         real = batch.samples.to(self.fabric.device, non_blocking=True)
         with self.fabric.autocast():
-            self.history.add(step(real, self.fakes, *self.labels), step.gradient_norm if step.penalised else None)
+            self.history.add(step(real, self.fakes, *self.labels))
         return real
 
     def update_generator(self, real: Tensor) -> None:
@@ -183,7 +183,7 @@ class Trainer:
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
-        found = self.evaluation.of_critic(real, self.labels, self.history.gradient_norm)
+        found = self.evaluation.of_critic(real, self.labels, self.steps.penalised_norm)
         return self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
 
     def _batches(self) -> Iterator[Batch]:

@@ -45,7 +45,6 @@ class History:
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._critic: list[Tensor] = list(state["critic"]) if state else []
         self._generator: list[Tensor] = list(state["generator"]) if state else []
-        self._norms: list[Tensor] = list(state.get("norms", ())) if state else []
 
     def __enter__(self) -> "History":
         if self.rows:  # written atomically, so a killed run keeps them
@@ -57,16 +56,9 @@ class History:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def add(self, output: CriticOutput, gradient_norm: Tensor | None = None) -> None:
-        """Records one critic update, with the mean norm of the gradients that its penalty saw."""
+    def add(self, output: CriticOutput) -> None:
+        """Records one critic update."""
         self._critic.append(torch.stack(output))
-        if gradient_norm is not None:
-            self._norms.append(gradient_norm)
-
-    @property
-    def gradient_norm(self) -> Tensor | None:
-        """The mean norm since the last row; None without a penalised update."""
-        return torch.stack(self._norms).mean() if self._norms else None
 
     def add_generator(self, loss: Tensor) -> None:
         """Records the loss of one generator update."""
@@ -109,7 +101,6 @@ class History:
         row = {"step": step, **self.means(), **more}
         self._critic.clear()
         self._generator.clear()
-        self._norms.clear()
         self.rows.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -117,7 +108,7 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """The values that are not in a row yet."""
-        return {"critic": list(self._critic), "generator": list(self._generator), "norms": list(self._norms)}
+        return {"critic": list(self._critic), "generator": list(self._generator)}
 
 
 def _row(line: str) -> Row | None:
