@@ -25,7 +25,7 @@ def test_every_algorithm_trains_with_what_it_is_made_of(algorithm: str, tmp_path
         if of.estimate == "wasserstein":
             assert row["critic_loss"] == pytest.approx(row["penalty"] - row["wasserstein"], abs=1e-5)
         else:
-            assert row[of.estimate] <= np.log(2)
+            assert row["jensen_shannon"] <= np.log(2)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,6 @@ def test_every_algorithm_trains_with_what_it_is_made_of(algorithm: str, tmp_path
         ("wgan-div", {"learning_rate": 2e-4, "beta1": 0.0, "beta2": 0.9, "penalty_weight": 2.0, "n_critic": 4}),
         ("dragan", {"learning_rate": 1e-4, "beta1": 0.5, "beta2": 0.9, "penalty_weight": 10.0, "batch_size": 128}),
         ("r1", {"learning_rate": 1e-4, "optimizer": "rmsprop", "penalty_weight": 10.0, "n_critic": 1}),
-        ("r3gan", {"learning_rate": 2e-4, "beta1": 0.0, "beta2": 0.9, "n_critic": 1}),
         ("nsgan", {"learning_rate": 2e-4, "beta1": 0.5, "beta2": 0.999, "batch_size": 128, "norm": "batch"}),
     ],
 )
@@ -53,10 +52,3 @@ def test_published_settings_of_the_toys_and_of_the_resnet() -> None:
     resnet = TrainConfig(data="photos/", model="resnet")
     assert (resnet.learning_rate, resnet.decay, resnet.steps, resnet.beta2) == (2e-4, True, 100_000, 0.9)
     assert TrainConfig(faithful=True, n_critic=1).n_critic == 1
-
-
-def test_the_logged_norm_is_that_of_the_penalty(tmp_path: Path) -> None:
-    """R1 + R2 is half the weighted mean of squares, which lies above the square of the mean."""
-    run(tmp_path, algorithm="r3gan", data="8gaussians", log_every=1, penalty_weight=2.0)
-    for row in rows(tmp_path):
-        assert 0 < row["gradient_norm"] ** 2 <= row["penalty"] / 2 + 1e-6

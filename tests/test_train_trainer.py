@@ -115,8 +115,8 @@ import resource
 from wgan_fast.train import TrainConfig, Trainer
 peaks = []
 update = Trainer.update_generator
-def watched(self, real):
-    update(self, real)
+def watched(self):
+    update(self)
     if self.step in (4000, 20000):
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 Trainer.update_generator = watched

@@ -218,7 +218,7 @@ class CriticStep(_Step):
 
     Attributes:
         gradient_norm: the mean norm of the gradients that the penalty saw in the last call, a scalar on the device; 0
-            where it was not one of this library's, None before the first call.
+            where it was not one of this library's.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -256,7 +256,6 @@ class CriticStep(_Step):
             penalty = partial(penalty, scaler=optimization.scaler)
         optimization.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
-        self.gradient_norm: Tensor | None = None
         super().__init__((critic,), optimization, backend)
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:

@@ -17,9 +17,6 @@ from wgan_fast import (
     minimax_generator_loss,
     non_saturating_generator_loss,
     r1_penalty,
-    r1_r2_penalty,
-    relativistic_critic_loss,
-    relativistic_generator_loss,
     wgan_div_penalty,
 )
 
@@ -32,8 +29,8 @@ class Algorithm:
 
     Attributes:
         critic_loss: of the scores of real samples and of generated ones.
-        generator_loss: of the scores of generated samples; of a relativistic GAN, also of those of real samples.
-        penalty: as CriticStep takes it, with a keyword ``weight``; or None.
+        generator_loss: of the scores of generated samples.
+        penalty: ``(critic, real, fake, *labels, weight=...) -> scalar``, or None.
         target: what the penalty draws the norms of the critic's gradient to; None where it has no such target.
         interpolates: whether the penalty takes ``t``, the places between real and generated samples.
         paper: the published settings, by the name of the setting.
@@ -41,7 +38,7 @@ class Algorithm:
     """
 
     critic_loss: Callable[[Tensor, Tensor], Tensor]
-    generator_loss: Callable[..., Tensor]
+    generator_loss: Callable[[Tensor], Tensor]
     penalty: Callable[..., Tensor] | None
     paper: Settings
     quick: Settings
@@ -51,14 +48,7 @@ class Algorithm:
     @property
     def estimate(self) -> str:
         """What the critic's loss without the penalty estimates."""
-        if self.relativistic:
-            return "relativistic"
         return "wasserstein" if self.critic_loss is critic_loss else "jensen_shannon"
-
-    @property
-    def relativistic(self) -> bool:
-        """Whether scores of real and generated samples are compared in pairs, also for the generator."""
-        return self.critic_loss is relativistic_critic_loss
 
     def weighted_penalty(self, weight: float, rank: int = 0, world: int = 1) -> Callable[..., Tensor] | None:
         """What a CriticStep takes, in the process ``rank`` of ``world``.
@@ -77,6 +67,14 @@ class Algorithm:
             return self.penalty(critic, real, fake, *labels, weight=weight, t=t, **options)
 
         return penalty
+
+
+def _r1(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
+    return r1_penalty(critic, real, *labels, weight=weight)
+
+
+def _dragan(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
+    return dragan_penalty(critic, real, *labels, weight=weight)
 
 
 def _wgan_div(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float, **options: Any) -> Tensor:
@@ -126,24 +124,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     # Kodali et al., "On Convergence and Stability of GANs", 2017: their published code.
     "dragan": _non_saturating(
-        dragan_penalty,
+        _dragan,
         {**_adam(1e-4, 0.5, 0.9), "batch_size": 128, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
         target=1.0,
     ),
-    # Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", 2024: equation 2 with R1 and R2. Rate
-    # and betas are those that their published schedules begin with; the weight, which they tune by dataset, is ours.
-    "r3gan": Algorithm(
-        relativistic_critic_loss,
-        relativistic_generator_loss,
-        r1_r2_penalty,
-        {**_adam(2e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 1, "penalty_weight": 1.0},
-        _QUICK_GAN,
-    ),
     # Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018: the defaults of
     # their published code.
     "r1": _non_saturating(
-        r1_penalty,
+        _r1,
         {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
     ),

@@ -65,11 +65,6 @@ class Steps:
         self.average = AveragedModel(models.generator, multi_avg_fn=ramped_average(config.average_decay))
         self.average.requires_grad_(False).eval()
 
-    @property
-    def penalised_norm(self) -> Tensor | None:
-        """The mean norm of the gradients that the last penalty saw; None without a penalty."""
-        return None if ALGORITHMS[self._config.algorithm].penalty is None else self.penalised.gradient_norm
-
     def critic_updates(self, step: int) -> int:
         """Updates of the critic before the generator's update number ``step``, from 0."""
         (first, every), config = BOOSTED, self._config

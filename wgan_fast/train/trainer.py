@@ -102,7 +102,7 @@ class Trainer:
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
                     real = self.update_critic(next(real_batches))
-                self.update_generator(real)
+                self.update_generator()
                 for schedule in schedules:
                     schedule.step()
                 row = self._end_row(real, display) if due(self.step, config.log_every, config.steps) else None
@@ -130,11 +130,10 @@ class Trainer:
             self.history.add(step(real, self.fakes, *self.labels))
         return real
 
-    def update_generator(self, real: Tensor) -> None:
-        """One update of the generator and of its average; a relativistic loss compares with the real samples."""
-        pairs = {"real": real} if ALGORITHMS[self.config.algorithm].relativistic else {}
+    def update_generator(self) -> None:
+        """One update of the generator and of its average."""
         with self.fabric.autocast():
-            self.history.add_generator(self.steps.generator_step(self.latents, *self.labels, **pairs))
+            self.history.add_generator(self.steps.generator_step(self.latents, *self.labels))
         self.steps.average.update_parameters(self.generator)
         self.step += 1
 
@@ -183,7 +182,7 @@ class Trainer:
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
-        found = self.evaluation.of_critic(real, self.labels, self.steps.penalised_norm)
+        found = self.evaluation.of_critic(real, self.labels)
         return self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
 
     def _batches(self) -> Iterator[Batch]:

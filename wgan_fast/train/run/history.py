@@ -22,8 +22,7 @@ class History:
     Args:
         folder: the run folder. Rows of its ``metrics.jsonl`` up to ``step`` are kept, later ones are removed.
         step: generator steps already done.
-        estimate: ``wasserstein``, ``jensen_shannon`` or ``relativistic``, the quantity that the critic's loss without
-            penalty estimates.
+        estimate: ``wasserstein`` or ``jensen_shannon``, the quantity that the critic's loss without penalty estimates.
         state: the :meth:`state_dict` of the history that resumes.
         written: whether this process writes the file.
 
@@ -78,12 +77,7 @@ class History:
         for name, loss in (("critic", critic_loss), ("generator", generator_loss)):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the {name}'s loss is {loss}; a lower learning rate may help")
-        without_penalty = critic_loss - penalty
-        estimates = {
-            "wasserstein": wasserstein,
-            "jensen_shannon": math.log(2) - without_penalty / 2,
-            "relativistic": math.log(2) - without_penalty,
-        }
+        estimates = {"wasserstein": wasserstein, "jensen_shannon": math.log(2) - (critic_loss - penalty) / 2}
         return {
             "critic_loss": critic_loss,
             "generator_loss": generator_loss,
