@@ -44,8 +44,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, trainer: Tr
     """Ends the run in the middle of a step, without a chance to save."""
     update_generator = Trainer.update_generator
 
-    def dying(self: Trainer) -> None:
-        update_generator(self)
+    def dying(self: Trainer, real: torch.Tensor) -> None:
+        update_generator(self, real)
         if self.step == step:
             raise Killed
 
@@ -79,6 +79,7 @@ def assert_same(found: Any, expected: Any) -> None:
         {"algorithm": "dragan", "data": "8gaussians", "penalty_every": 2},
         {"algorithm": "r1", "data": "digits", "conditional": True, "workers": 1, "latent_dimension": 4},
         {"algorithm": "nsgan", "data": "digits", "latent_dimension": 4, "norm": "batch"},
+        {"algorithm": "r3gan", "data": "8gaussians", "penalty_every": 5},
     ],
     ids=lambda settings: settings.get("algorithm", "wgan-gp"),
 )
@@ -109,8 +110,8 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
 def test_a_signal_saves_and_leaves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     update_generator = Trainer.update_generator
 
-    def interrupted(self: Trainer) -> None:
-        update_generator(self)
+    def interrupted(self: Trainer, real: torch.Tensor) -> None:
+        update_generator(self, real)
         if self.step == 4:
             os.kill(os.getpid(), number)
 
