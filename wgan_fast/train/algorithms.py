@@ -97,7 +97,7 @@ _DCGAN = {**_adam(2e-4, 0.5, 0.999), "batch_size": 128, "n_critic": 1, "norm": "
 _WGAN_GP = {**_adam(1e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 5, "penalty_weight": 10.0}
 _QUICK = {**_adam(2e-3, 0.0, 0.9), "n_critic": 2, "width": 128, "steps": 4000, "decay": True}
 _QUICK_GAN = {**_adam(1e-3, 0.5, 0.9), "n_critic": 1, "width": 128, "steps": 4000, "decay": True}
-_QUICK_R3GAN = {**_QUICK_GAN, **_adam(1e-3, 0.0, 0.99)}
+_QUICK_R3GAN = {**_QUICK_GAN, **_adam(2e-3, 0.0, 0.99)}
 
 _wasserstein = partial(Algorithm, critic_loss, generator_loss)
 _non_saturating = partial(Algorithm, discriminator_loss, non_saturating_generator_loss)
