@@ -1,4 +1,4 @@
-"""RMSprop against torch.optim.RMSprop followed by clamp: numbers, state, errors."""
+"""RMSprop against torch.optim.RMSprop followed by clamp: numbers, state, errors. Adam's settings for lazy penalties."""
 
 import copy
 import io
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import wgan_fast
 from wgan_fast import reference
-from wgan_fast.optim import RMSprop
+from wgan_fast.optim import RMSprop, lazy_adam_settings
 
 CLIP = 0.4
 ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-12}
@@ -390,3 +390,50 @@ class TestRefusals:
         with pytest.raises(TypeError, match="^params: expected dense gradients"):
             optimizer.step()
         assert torch.equal(params[0], PARAM), "written before the error"
+
+
+class TestLazyAdamSettings:
+    def test_the_numbers_of_stylegan2(self) -> None:
+        """Its discriminator: learning rate 0.002, decays 0 and 0.99, regularised after every 16 updates."""
+        settings = lazy_adam_settings(0.002, (0.0, 0.99), 16)
+        assert settings == {"lr": pytest.approx(0.0018823529), "betas": (0.0, pytest.approx(0.990586, abs=1e-6))}
+
+    @pytest.mark.parametrize("every", [1, 4, 16])
+    def test_more_updates_go_as_far_and_forget_as_much(self, every: int) -> None:
+        """Adam's steps along constant gradients have the length of the rate; then what is left of them decays."""
+
+        def trained(updates: int, lr: float, betas: tuple[float, float]) -> tuple[float, Tensor]:
+            weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+            optimizer = torch.optim.Adam([weight], lr, betas, eps=0.0)
+            for _ in range(updates):
+                weight.grad = torch.ones_like(weight)
+                optimizer.step()
+            moved = weight.item()
+            state = optimizer.state[weight]
+            before = torch.cat([state["exp_avg"], state["exp_avg_sq"]]).clone()
+            for _ in range(updates):
+                weight.grad = torch.zeros_like(weight)
+                optimizer.step()
+            return moved, torch.cat([state["exp_avg"], state["exp_avg_sq"]]) / before
+
+        moved, kept = trained(every, 0.01, (0.5, 0.9))
+        lazily_moved, lazily_kept = trained(every + 1, **lazy_adam_settings(0.01, (0.5, 0.9), every))
+        assert lazily_moved == pytest.approx(moved) and moved == pytest.approx(-0.01 * every)
+        torch.testing.assert_close(lazily_kept, kept)
+
+    @pytest.mark.parametrize(
+        ("error", "name", "arguments"),
+        [
+            (ValueError, "lr", (-1.0, (0.0, 0.9), 4)),
+            (TypeError, "lr", ("fast", (0.0, 0.9), 4)),
+            (TypeError, "betas", (0.1, 0.9, 4)),
+            (TypeError, "betas", (0.1, (0.0, 0.9, 0.9), 4)),
+            (ValueError, r"betas\[1\]", (0.1, (0.0, 1.0), 4)),
+            (ValueError, r"betas\[0\]", (0.1, (-0.5, 0.9), 4)),
+            (ValueError, "every", (0.1, (0.0, 0.9), 0)),
+            (TypeError, "every", (0.1, (0.0, 0.9), 4.0)),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, error: type, name: str, arguments: tuple[Any, ...]) -> None:
+        with pytest.raises(error, match=f"^{name}: expected"):
+            lazy_adam_settings(*arguments)

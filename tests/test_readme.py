@@ -63,7 +63,9 @@ def test_moving_a_loop(recipe: str) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in names["critic"].parameters())
 
 
-@pytest.mark.parametrize("recipe", code_in("docs/step.md"), ids=["loop", "process group", "DDP", "FSDP"])
+@pytest.mark.parametrize(
+    "recipe", code_in("docs/step.md"), ids=["loop", "lazy", "StyleGAN2", "process group", "DDP", "FSDP"]
+)
 def test_steps(recipe: str) -> None:
     """In a process that ends at once: one that destroys a process group of Gloo, and then what still holds it, may wait
     for ever, because PyTorch joins threads that wait for Python's lock.

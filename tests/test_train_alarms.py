@@ -20,6 +20,7 @@ def row(**values: float) -> dict[str, float]:
         ({}, [row(wasserstein=-0.1)] * ROWS, "the critic is under-trained"),
         ({}, [row(wasserstein=0.1 * 1.1**i) for i in range(6 * ROWS)], "keeps rising"),
         ({"algorithm": "gan"}, [row(jensen_shannon=0.6925)] * ROWS, "nearly perfect"),
+        ({"algorithm": "r3gan"}, [row(relativistic_divergence=0.6925)] * ROWS, "from its real partner"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=5.0)] * ROWS, "stay far from 1"),
         ({"penalty_weight": 10.0}, [row(wasserstein=0.1, gradient_norm=0.1)] * ROWS, "stay far from 1"),
         ({"algorithm": "wgan"}, [row(wasserstein=0.1, clip_saturation=0.95)] * ROWS, "at the clipping bound"),

@@ -34,8 +34,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, folder: Path, step: int, trainer: Tr
     """Ends the run in the middle of a step, without a chance to save."""
     update_generator = Trainer.update_generator
 
-    def dying(self: Trainer) -> None:
-        update_generator(self)
+    def dying(self: Trainer, real: torch.Tensor) -> None:
+        update_generator(self, real)
         if self.step == step:
             raise Killed
 
@@ -63,6 +63,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         {"algorithm": "dragan", "data": "8gaussians", "penalty_every": 2},
         {"algorithm": "r1", "data": "digits", "conditional": True, "workers": 1, "latent_dimension": 4},
         {"algorithm": "nsgan", "data": "digits", "latent_dimension": 4, "norm": "batch"},
+        {"algorithm": "r3gan", "data": "8gaussians", "penalty_every": 5},
     ],
     ids=lambda settings: settings.get("algorithm", "wgan-gp"),
 )

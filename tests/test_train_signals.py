@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("few_samples")
 def test_a_signal_saves_and_leaves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     update_generator = Trainer.update_generator
 
-    def interrupted(self: Trainer) -> None:
-        update_generator(self)
+    def interrupted(self: Trainer, real: torch.Tensor) -> None:
+        update_generator(self, real)
         if self.step == 4:
             os.kill(os.getpid(), number)
 

@@ -22,7 +22,7 @@ def test_the_boost_is_for_the_first_steps_and_every_500th(tmp_path: Path) -> Non
 def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(TrainConfig(penalty_every=3, width=4, penalty_weight=2.0))
     steps, taken = trainer.steps, []
-    trainer.history = SimpleNamespace(add=lambda output: None)
+    trainer.history = SimpleNamespace(add=lambda output, gradient_norm: None)
     choose = steps.critic_step
 
     def chosen(batch: int) -> Callable[..., None]:

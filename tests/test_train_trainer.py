@@ -87,6 +87,15 @@ def test_diverging_stops_with_a_reason(tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.slow
+def test_r3gan_learns_the_25_gaussians(tmp_path):
+    metrics = Trainer(TrainConfig(algorithm="r3gan", out=tmp_path / "run")).run()
+    assert metrics["modes_covered"] >= 24
+    assert metrics["share_within_3_sigma"] >= 0.5
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < rows[0]["relativistic_divergence"] < math.log(2)
+
+
 def test_trainer_runs_once(tmp_path: Path) -> None:
     trainer = Trainer(TrainConfig(steps=1, batch_size=8, width=4, depth=1, out=tmp_path / "run"))
     with torch.no_grad():
@@ -115,8 +124,8 @@ import resource
 from wgan_fast.train import TrainConfig, Trainer
 peaks = []
 update = Trainer.update_generator
-def watched(self):
-    update(self)
+def watched(self, real):
+    update(self, real)
     if self.step in (4000, 20000):
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 Trainer.update_generator = watched

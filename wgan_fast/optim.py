@@ -7,12 +7,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_fast._checks import FLOATING, ArgumentTypeError, ArgumentValueError, check_flag, check_number, check_weights
+from wgan_fast._checks import (
+    FLOATING,
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flag,
+    check_integer,
+    check_number,
+    check_weights,
+)
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import local_shard
 
 #: Options of torch.optim.RMSprop that are not implemented here.
 _REFUSED = ("momentum", "centered", "differentiable")
+
+
+def lazy_adam_settings(lr: float, betas: tuple[float, float], every: int) -> dict[str, Any]:
+    r"""Adam's settings for lazy regularisation with updates of its own, one after every ``every`` updates of the loss.
+
+    .. math:: c = \frac{\mathrm{every}}{\mathrm{every} + 1}, \qquad
+              \mathrm{lr}' = c \, \mathrm{lr}, \qquad \beta_1' = \beta_1^c, \qquad \beta_2' = \beta_2^c
+
+    The optimizer then makes ``every + 1`` updates where it made ``every``: in these it moves as far and forgets as much
+    as before. Multiply the penalty's weight by ``every``. A penalty that is added to the loss of every ``every``-th
+    update, as :class:`~wgan_fast.step.CriticStep` does it, makes no further updates and needs no such settings.
+
+    Args:
+        lr: the learning rate without regularisation, at least 0.
+        betas: Adam's decays without regularisation, from 0 to below 1.
+        every: updates of the loss for each update of the penalty, at least 1.
+
+    Returns:
+        ``{"lr": ..., "betas": ...}``, arguments of ``torch.optim.Adam``.
+
+    Raises:
+        TypeError: ``lr`` or a decay is not a number, ``betas`` not a pair, or ``every`` not an integer.
+        ValueError: an argument is out of range.
+
+    Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020, appendix B, "Lazy
+    regularization".
+
+    Example:
+        >>> critic = torch.nn.Linear(2, 1)
+        >>> torch.optim.Adam(critic.parameters(), **lazy_adam_settings(2e-3, (0.0, 0.99), every=16)).defaults["lr"]
+        0.0018823529411764706
+    """
+    check_number("lr", lr, minimum=0.0)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ArgumentTypeError("betas", f"expected two numbers, got {betas!r}")
+    for i, beta in enumerate(betas):
+        check_number(f"betas[{i}]", beta, minimum=0.0, below=1.0)
+    check_integer("every", every, 1)
+    share = every / (every + 1)
+    return {"lr": lr * share, "betas": (betas[0] ** share, betas[1] ** share)}
 
 
 class RMSprop(torch.optim.RMSprop):

@@ -17,6 +17,9 @@ from wgan_fast import (
     minimax_generator_loss,
     non_saturating_generator_loss,
     r1_penalty,
+    r1_r2_penalty,
+    relativistic_critic_loss,
+    relativistic_generator_loss,
     wgan_div_penalty,
 )
 
@@ -29,26 +32,33 @@ class Algorithm:
 
     Attributes:
         critic_loss: of the scores of real samples and of generated ones.
-        generator_loss: of the scores of generated samples.
-        penalty: ``(critic, real, fake, *labels, weight=...) -> scalar``, or None.
+        generator_loss: of the scores of generated samples; where the algorithm is ``paired``, also of real ones.
+        penalty: a penalty of this library, which a CriticStep calls with the samples it is of; or None.
         target: what the penalty draws the norms of the critic's gradient to; None where it has no such target.
         interpolates: whether the penalty takes ``t``, the places between real and generated samples.
+        weight: the name of the penalty's argument that ``penalty_weight`` is.
         paper: the published settings, by the name of the setting.
         quick: what differs from ``paper`` to learn a toy distribution in about a minute on two cores.
     """
 
     critic_loss: Callable[[Tensor, Tensor], Tensor]
-    generator_loss: Callable[[Tensor], Tensor]
+    generator_loss: Callable[..., Tensor]
     penalty: Callable[..., Tensor] | None
     paper: Settings
     quick: Settings
     target: float | None = None
     interpolates: bool = False
+    weight: str = "weight"
 
     @property
     def estimate(self) -> str:
         """What the critic's loss without the penalty estimates."""
-        return "wasserstein" if self.critic_loss is critic_loss else "jensen_shannon"
+        return _ESTIMATES[self.critic_loss]
+
+    @property
+    def paired(self) -> bool:
+        """Whether the generator's loss compares each generated sample with a real one."""
+        return self.generator_loss is relativistic_generator_loss
 
     def weighted_penalty(self, weight: float, rank: int = 0, world: int = 1) -> Callable[..., Tensor] | None:
         """What a CriticStep takes, in the process ``rank`` of ``world``.
@@ -59,26 +69,22 @@ class Algorithm:
         if self.penalty is None or weight == 0:
             return None
         if world == 1 or not self.interpolates:
-            return partial(self.penalty, weight=weight)
+            return partial(self.penalty, **{self.weight: weight})
 
         def penalty(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, **options: Any) -> Tensor:
             assert self.penalty is not None
             t = torch.rand(len(real) * world, device=real.device)[rank::world]
-            return self.penalty(critic, real, fake, *labels, weight=weight, t=t, **options)
+            return self.penalty(critic, real, fake, *labels, **{self.weight: weight}, t=t, **options)
 
         return penalty
 
 
-def _r1(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
-    return r1_penalty(critic, real, *labels, weight=weight)
-
-
-def _dragan(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float) -> Tensor:
-    return dragan_penalty(critic, real, *labels, weight=weight)
-
-
-def _wgan_div(critic: Any, real: Tensor, fake: Tensor, *labels: Tensor, weight: float, **options: Any) -> Tensor:
-    return wgan_div_penalty(critic, real, fake, *labels, k=weight, **options)
+#: What the loss of a critic estimates, as the history calls it.
+_ESTIMATES: dict[Callable[[Tensor, Tensor], Tensor], str] = {
+    critic_loss: "wasserstein",
+    discriminator_loss: "jensen_shannon",
+    relativistic_critic_loss: "relativistic_divergence",
+}
 
 
 def _adam(learning_rate: float, beta1: float, beta2: float) -> Settings:
@@ -91,6 +97,7 @@ _DCGAN = {**_adam(2e-4, 0.5, 0.999), "batch_size": 128, "n_critic": 1, "norm": "
 _WGAN_GP = {**_adam(1e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 5, "penalty_weight": 10.0}
 _QUICK = {**_adam(2e-3, 0.0, 0.9), "n_critic": 2, "width": 128, "steps": 4000, "decay": True}
 _QUICK_GAN = {**_adam(1e-3, 0.5, 0.9), "n_critic": 1, "width": 128, "steps": 4000, "decay": True}
+_QUICK_R3GAN = {**_QUICK_GAN, **_adam(2e-3, 0.0, 0.99)}
 
 _wasserstein = partial(Algorithm, critic_loss, generator_loss)
 _non_saturating = partial(Algorithm, discriminator_loss, non_saturating_generator_loss)
@@ -117,14 +124,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     "wgan-lp": _wasserstein(partial(gradient_penalty, one_sided=True), _WGAN_GP, _QUICK, interpolates=True),
     # Wu et al., "Wasserstein Divergence for GANs", 2018: their published code, but k, the weight, is the paper's 2.
     "wgan-div": _wasserstein(
-        _wgan_div,
+        wgan_div_penalty,
         {**_adam(2e-4, 0.0, 0.9), "batch_size": 64, "n_critic": 4, "penalty_weight": 2.0},
         _QUICK,
         interpolates=True,
+        weight="k",
     ),
     # Kodali et al., "On Convergence and Stability of GANs", 2017: their published code.
     "dragan": _non_saturating(
-        _dragan,
+        dragan_penalty,
         {**_adam(1e-4, 0.5, 0.9), "batch_size": 128, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
         target=1.0,
@@ -132,9 +140,20 @@ ALGORITHMS: dict[str, Algorithm] = {
     # Mescheder, Geiger and Nowozin, "Which Training Methods for GANs do actually Converge?", 2018: the defaults of
     # their published code.
     "r1": _non_saturating(
-        _r1,
+        r1_penalty,
         {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 64, "n_critic": 1, "penalty_weight": 10.0},
         _QUICK_GAN,
+    ),
+    # Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", 2024: the FFHQ-64 preset of their
+    # published code. Over 20 million images it lets the rate fall to 5e-5 and the weight to 0.2, and beta2 rise from
+    # 0.9 to 0.99; here rate and weight are those of its start, beta2 that of its end. Its weights for other data start
+    # at 0.05 (CIFAR-10), 0.5 (ImageNet of 32 x 32), 1 (of 64 x 64) and 150 (FFHQ of 256 x 256).
+    "r3gan": Algorithm(
+        relativistic_critic_loss,
+        relativistic_generator_loss,
+        r1_r2_penalty,
+        {**_adam(2e-4, 0.0, 0.99), "batch_size": 256, "n_critic": 1, "penalty_weight": 2.0, "latent_dimension": 64},
+        _QUICK_R3GAN,
     ),
 }
 

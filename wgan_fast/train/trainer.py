@@ -102,7 +102,7 @@ class Trainer:
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
                     real = self.update_critic(next(real_batches))
-                self.update_generator()
+                self.update_generator(real)
                 for schedule in schedules:
                     schedule.step()
                 row = self._end_row(real, display) if due(self.step, config.log_every, config.steps) else None
@@ -127,13 +127,18 @@ class Trainer:
             held.copy_(batch.labels, non_blocking=True)
         real = batch.samples.to(self.fabric.device, non_blocking=True)
         with self.fabric.autocast():
-            self.history.add(step(real, self.fakes, *self.labels))
+            output = step(real, self.fakes, *self.labels)
+        penalised = self.steps.has_penalty and step is self.steps.penalised
+        self.history.add(output, step.gradient_norm if penalised else None)
         return real
 
-    def update_generator(self) -> None:
-        """One update of the generator and of its average."""
+    def update_generator(self, real: Tensor) -> None:
+        """One update of the generator and of its average; ``real`` are the samples of the critic's last batch, which
+        a paired loss compares with.
+        """
+        compared = {"real": real} if ALGORITHMS[self.config.algorithm].paired else {}
         with self.fabric.autocast():
-            self.history.add_generator(self.steps.generator_step(self.latents, *self.labels))
+            self.history.add_generator(self.steps.generator_step(self.latents, *self.labels, **compared))
         self.steps.average.update_parameters(self.generator)
         self.step += 1
 
@@ -182,7 +187,9 @@ class Trainer:
         self.step, self.batches_taken = state["step"], state["batches"]
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
-        found = self.evaluation.of_critic(real, self.labels)
+        found = self.evaluation.of_weights()
+        if not self.steps.has_penalty:
+            found["gradient_norm"] = self.evaluation.gradient_norm(real, self.labels)
         return self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
 
     def _batches(self) -> Iterator[Batch]:

@@ -22,7 +22,8 @@ class History:
     Args:
         folder: the run folder. Rows of its ``metrics.jsonl`` up to ``step`` are kept, later ones are removed.
         step: generator steps already done.
-        estimate: ``wasserstein`` or ``jensen_shannon``, the quantity that the critic's loss without penalty estimates.
+        estimate: the quantity that the critic's loss without penalty estimates: ``wasserstein``, ``jensen_shannon`` or
+            ``relativistic_divergence``.
         state: the :meth:`state_dict` of the history that resumes.
         written: whether this process writes the file.
 
@@ -44,6 +45,7 @@ class History:
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._critic: list[Tensor] = list(state["critic"]) if state else []
         self._generator: list[Tensor] = list(state["generator"]) if state else []
+        self._gradient_norm: Tensor | None = state.get("gradient_norm") if state else None
 
     def __enter__(self) -> "History":
         if self.rows:  # written atomically, so a killed run keeps them
@@ -55,34 +57,48 @@ class History:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def add(self, output: CriticOutput) -> None:
-        """Records one critic update."""
+    def add(self, output: CriticOutput, gradient_norm: Tensor | None = None) -> None:
+        """Records one critic update; of a penalised one also the mean norm of the gradients."""
         self._critic.append(torch.stack(output))
+        if gradient_norm is not None:
+            self._gradient_norm = gradient_norm
 
     def add_generator(self, loss: Tensor) -> None:
         """Records the loss of one generator update."""
         self._generator.append(loss)
 
     def means(self) -> Row:
-        """Means of the values since the last row. Synchronises with the device.
+        """Means of the values since the last row, and the gradient norm of the last penalised batch. Synchronises with
+        the device.
 
         The Wasserstein estimate is proportional to the critic's slope, which may exceed 1 with a weak penalty. The
-        Jensen-Shannon divergence is in nats.
+        other two are lower bounds of divergences, in nats and at most log 2: Jensen-Shannon's, and for the loss of
+        pairs the relativistic one, ``sup_f E log(2 sigma(f(x) - f(x~)))``.
 
         Raises:
             FloatingPointError: a loss is not finite.
+
+        Source: Goodfellow et al., "Generative Adversarial Nets", 2014, theorem 1; Jolicoeur-Martineau, "On Relativistic
+        f-Divergences", 2020, section 3.
         """
         critic_loss, wasserstein, penalty = torch.stack(self._critic).mean(dim=0).tolist()
         generator_loss = torch.stack(self._generator).mean().item() if self._generator else 0.0
         for name, loss in (("critic", critic_loss), ("generator", generator_loss)):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the {name}'s loss is {loss}; a lower learning rate may help")
-        estimates = {"wasserstein": wasserstein, "jensen_shannon": math.log(2) - (critic_loss - penalty) / 2}
+        score_loss = critic_loss - penalty
+        estimates = {
+            "wasserstein": wasserstein,
+            "jensen_shannon": math.log(2) - score_loss / 2,
+            "relativistic_divergence": math.log(2) - score_loss,
+        }
+        norm = {} if self._gradient_norm is None else {"gradient_norm": self._gradient_norm.item()}
         return {
             "critic_loss": critic_loss,
             "generator_loss": generator_loss,
             self._estimate: estimates[self._estimate],
             "penalty": penalty,
+            **norm,
         }
 
     def check_finite(self) -> None:
@@ -101,8 +117,12 @@ class History:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """The values that are not in a row yet."""
-        return {"critic": list(self._critic), "generator": list(self._generator)}
+        """The values that later rows depend on."""
+        return {
+            "critic": list(self._critic),
+            "generator": list(self._generator),
+            "gradient_norm": self._gradient_norm,
+        }
 
 
 def _row(line: str) -> Row | None:

@@ -48,6 +48,11 @@ class Alarms:
                 "the discriminator is nearly perfect (its divergence is log 2), so the generator learns little: "
                 "a penalty (dragan, r1) or a Wasserstein GAN (wgan-gp) may help"
             )
+        if lasting("relativistic_divergence", 0.69, infinity):
+            found.append(
+                "the critic tells nearly every generated sample from its real partner (the divergence is log 2): a "
+                "heavier penalty (--penalty-weight) or a lower learning rate may help"
+            )
         target = ALGORITHMS[config.algorithm].target
         weight = config.penalty_weight or 0.0
         if (

@@ -91,9 +91,9 @@ class Evaluation:
             unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
         return metrics
 
-    def of_critic(self, real: Tensor, labels: tuple[Tensor, ...]) -> dict[str, float]:
-        """The mean norm of the critic's gradient between a batch of real and as many generated samples, and the share
-        of its weights that lie at the bound of clipping.
+    def gradient_norm(self, real: Tensor, labels: tuple[Tensor, ...]) -> float:
+        """The mean norm of the critic's gradient between a batch of real and as many generated samples, for a critic
+        without a penalty, which would tell its own.
         """
         assert self._critic is not None
         random = torch.Generator(real.device).manual_seed(self._seed)
@@ -102,11 +102,15 @@ class Evaluation:
             with torch.no_grad():
                 points = interpolate(real, self._generator(latents, *labels), generator=random).requires_grad_()
             (gradient,) = torch.autograd.grad(self._critic(points, *labels).sum(), points)
-        found = {"gradient_norm": gradient.flatten(1).norm(dim=1).mean().item()}
-        if self._config.clip is not None:
-            weights = torch.cat([parameter.detach().flatten() for parameter in self._critic.parameters()])
-            found["clip_saturation"] = (weights.abs() >= self._config.clip).float().mean().item()
-        return found
+        return gradient.flatten(1).norm(dim=1).mean().item()
+
+    def of_weights(self) -> dict[str, float]:
+        """The share of the critic's weights that lie at the bound of clipping; nothing without clipping."""
+        if self._config.clip is None:
+            return {}
+        assert self._critic is not None
+        weights = torch.cat([parameter.detach().flatten() for parameter in self._critic.parameters()])
+        return {"clip_saturation": (weights.abs() >= self._config.clip).float().mean().item()}
 
 
 def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> dict[str, Any]:

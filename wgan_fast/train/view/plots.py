@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from wgan_fast.train.data.decoder import Decoder, save_samples
 from wgan_fast.train.view.colours import BLUE, GREEN, RED
 
-ESTIMATES = {"wasserstein": "Wasserstein estimate", "jensen_shannon": "Jensen-Shannon estimate"}
+ESTIMATES = {
+    "wasserstein": "Wasserstein estimate",
+    "jensen_shannon": "Jensen-Shannon estimate",
+    "relativistic_divergence": "relativistic divergence, estimate",
+}
 MAX_IMAGES, MAX_COLUMNS = 64, 12  # in one figure
 
 
@@ -124,12 +128,11 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
     Args:
         path: the image file.
-        rows: rows of the history, each with ``step``, ``wasserstein`` or ``jensen_shannon``, ``critic_loss`` and
-            ``generator_loss``.
+        rows: rows of the history, each with ``step``, one of ``ESTIMATES``, ``critic_loss`` and ``generator_loss``.
     """
     steps = [row["step"] for row in rows]
     marker = "o" if len(rows) == 1 else None
-    estimate = "wasserstein" if rows and "wasserstein" in rows[0] else "jensen_shannon"
+    estimate = next((name for name in ESTIMATES if rows and name in rows[0]), "wasserstein")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="grey", linewidth=0.8)

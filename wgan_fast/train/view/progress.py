@@ -13,6 +13,7 @@ from wgan_fast.train.run.history import Row
 SHOWN = (
     ("wasserstein", "Wasserstein", "7.4f"),
     ("jensen_shannon", "Jensen-Shannon", "7.4f"),
+    ("relativistic_divergence", "relativistic", "7.4f"),
     ("critic_loss", "critic loss", "7.4f"),
     ("generator_loss", "generator loss", "7.4f"),
     ("gradient_norm", "gradient norm", ".2f"),
