@@ -217,8 +217,9 @@ class CriticStep(_Step):
     a tensor, and for another training mode.
 
     Attributes:
+        penalised: whether it has a penalty.
         gradient_norm: the mean norm of the gradients that the penalty saw in the last call, a scalar on the device; 0
-            where it was not one of this library's.
+            where it was not one of this library's, None before the first call.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -256,6 +257,8 @@ class CriticStep(_Step):
             penalty = partial(penalty, scaler=optimization.scaler)
         optimization.generators += _generators(penalty)
         self._critic_loss = CriticLoss(critic, penalty=penalty, loss=loss)
+        self.penalised = penalty is not None
+        self.gradient_norm: Tensor | None = None
         super().__init__((critic,), optimization, backend)
 
     def __call__(self, real: Tensor, fake: Samples, *args: Any, **kwargs: Any) -> CriticOutput:

@@ -23,7 +23,6 @@ class Steps:
 
     Attributes:
         penalised: the update of the critic.
-        has_penalty: whether it has a penalty, whose norms ``penalised.gradient_norm`` then holds.
         unpenalised: the same without the penalty, for the batches that ``config.penalty_every`` leaves out.
         generator_step: the update of the generator.
         optimizers: of the generator and of the critic.
@@ -53,9 +52,7 @@ class Steps:
             )
 
         weight = config.penalty_weight * config.penalty_every
-        penalty = algorithm.weighted_penalty(weight, fabric.global_rank, fabric.world_size)
-        self.has_penalty = penalty is not None
-        self.penalised = critic_step(penalty)
+        self.penalised = critic_step(algorithm.weighted_penalty(weight, fabric.global_rank, fabric.world_size))
         self.unpenalised = critic_step(None) if config.penalty_every > 1 else self.penalised
         self.generator_step = GeneratorStep(
             models.generator,

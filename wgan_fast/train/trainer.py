@@ -128,14 +128,11 @@ class Trainer:
         real = batch.samples.to(self.fabric.device, non_blocking=True)
         with self.fabric.autocast():
             output = step(real, self.fakes, *self.labels)
-        penalised = self.steps.has_penalty and step is self.steps.penalised
-        self.history.add(output, step.gradient_norm if penalised else None)
+        self.history.add(output, step.gradient_norm if step.penalised else None)
         return real
 
     def update_generator(self, real: Tensor) -> None:
-        """One update of the generator and of its average; ``real`` are the samples of the critic's last batch, which
-        a paired loss compares with.
-        """
+        """One update of the generator and of its average; a paired loss compares with ``real``."""
         compared = {"real": real} if ALGORITHMS[self.config.algorithm].paired else {}
         with self.fabric.autocast():
             self.history.add_generator(self.steps.generator_step(self.latents, *self.labels, **compared))
@@ -188,18 +185,14 @@ class Trainer:
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()
-        if not self.steps.has_penalty:
+        if not self.steps.penalised.penalised:
             found["gradient_norm"] = self.evaluation.gradient_norm(real, self.labels)
         return self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
 
     def _batches(self) -> Iterator[Batch]:
+        config, on_gpu = self.config, self.fabric.device.type == "cuda"
+        start, seed = self.batches_taken, self.seeds.training
+        share: dict[str, Any] = {"rank": self.rank, "world": self.world}
         return batches(
-            self.data,
-            self.config.batch_size,
-            self.seeds.training,
-            start=self.batches_taken,
-            rank=self.rank,
-            world=self.world,
-            workers=self.config.workers,
-            pin_memory=self.fabric.device.type == "cuda",
+            self.data, config.batch_size, seed, start=start, workers=config.workers, pin_memory=on_gpu, **share
         )
