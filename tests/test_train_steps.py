@@ -1,6 +1,5 @@
 """The updates of a run: how many of the critic, which are penalised, and the average of the generator's weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import torch
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
 from training import small_config
+from wgan_fast import CriticStep
 from wgan_fast.train import TrainConfig, Trainer
 
 
@@ -25,8 +25,9 @@ def test_a_lazy_penalty_weighs_more_and_comes_now_and_then(monkeypatch: pytest.M
     trainer.history = SimpleNamespace(add=lambda output, gradient_norm: None)
     choose = steps.critic_step
 
-    def chosen(batch: int) -> Callable[..., None]:
-        return lambda *samples: taken.append(choose(batch))
+    def chosen(batch: int) -> CriticStep:
+        taken.append(choose(batch))
+        return taken[-1]
 
     monkeypatch.setattr(steps, "critic_step", chosen)
     for number in range(7):
