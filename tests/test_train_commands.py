@@ -469,18 +469,20 @@ print(peaks[1] - peaks[0])
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_compiler_trains_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["wgan-gp", "r3gan"])
+def test_the_compiler_trains_as_well(algorithm: str, tmp_path: Path) -> None:
     for backend in ("eager", "compile"):
-        run(tmp_path / backend, backend=backend, steps=6)
+        run(tmp_path / backend, algorithm=algorithm, backend=backend, steps=6)
     eager, compiled = (TrainedGenerator.load(tmp_path / backend).sample(20)[0] for backend in ("eager", "compile"))
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("algorithm", ["wgan-gp", "r3gan"])
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
-    run(tmp_path, device="cuda", precision=precision, steps=12)
+def test_on_a_gpu(precision: str, algorithm: str, tmp_path: Path) -> None:
+    run(tmp_path, device="cuda", algorithm=algorithm, precision=precision, steps=12)
     assert all(np.isfinite(found["critic_loss"]) for found in rows(tmp_path))
     Trainer(make_config(None, {"resume": True, "out": tmp_path, "steps": 14})).run()
 
