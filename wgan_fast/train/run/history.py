@@ -45,7 +45,7 @@ class History:
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._critic: list[Tensor] = list(state["critic"]) if state else []
         self._generator: list[Tensor] = list(state["generator"]) if state else []
-        self._gradient_norm: Tensor | None = state["gradient_norm"] if state else None
+        self._gradient_norm: Tensor | None = state.get("gradient_norm") if state else None
 
     def __enter__(self) -> "History":
         if self.rows:  # a run that is killed now still has them
