@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wgan_fast import reference
+from wgan_fast.bench import zero_centred_gradients
 
 LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.0, 0.9), 1e-8
 Update = Callable[[], Any]
@@ -48,19 +48,7 @@ def shared(critic: nn.Module, real: Tensor, fake: Tensor, *, at_fake: bool) -> U
     """The strongest eager form of an update with R1, or with R1 + R2: each batch is scored once, its penalty uses the
     graph of the scores, and one backward differentiates all; the non-saturating loss, gamma 10.
     """
-
-    def gradients(critic: nn.Module, real: Tensor, fake: Tensor) -> None:
-        scores, penalties = [], []
-        for samples, penalised in ((real, True), (fake, at_fake)):
-            points = samples.detach().requires_grad_(penalised)
-            scores.append(critic(points))
-            if penalised:
-                (gradient,) = torch.autograd.grad(scores[-1].sum(), points, create_graph=True)
-                penalties.append(5 * gradient.flatten(1).square().sum(1).mean())
-        loss = functional.softplus(-scores[0]).mean() + functional.softplus(scores[1]).mean()
-        torch.stack([loss, *penalties]).sum().backward()
-
-    return with_adam(critic, gradients, real, fake)
+    return with_adam(critic, functools.partial(zero_centred_gradients, at_fake=at_fake), real, fake)
 
 
 def with_adam(critic: nn.Module, gradients: Callable[..., Any], *batch: Tensor) -> Update:
