@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
+
 from typer.testing import CliRunner
 
 from wgan_fast.cli import app
