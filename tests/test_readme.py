@@ -1,5 +1,6 @@
 """The code of the README and of docs/ runs as it stands."""
 
+import importlib
 import os
 import re
 import socket
@@ -35,7 +36,8 @@ def test_loop() -> None:
 
 
 def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = pytest.importorskip("wgan_fast.train", reason="the extra wgan_fast[train] is not installed")
+    pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
+    train = importlib.import_module("wgan_fast.train")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
     train.Trainer(train.TrainConfig(steps=1, width=8, depth=1)).run()
