@@ -1,8 +1,9 @@
-"""Several processes train as one."""
+"""Where a run runs: threads, and several processes that train as one."""
 
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,31 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import everything, rows
+from training import everything, rows, small_config
+from wgan_fast.train.launch import cpu_threads, launch
+
+
+def test_a_batch_that_processes_cannot_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="^batch_size: expected a multiple of the 3 processes, got 16$"):
+        launch(small_config())
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_one_process_on_the_cpu(precision: str) -> None:
+    fabric = launch(small_config(precision=precision))
+    assert (fabric.world_size, fabric.device) == (1, torch.device("cpu"))
+    with fabric.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def test_threads_are_those_of_the_block() -> None:
+    before = torch.get_num_threads()
+    with suppress(KeyError), cpu_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow

@@ -1,0 +1,65 @@
+"""What watches a run, and when."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
+
+from training import small_config
+from wgan_fast.train.view import observers
+
+
+@pytest.mark.parametrize(("every", "steps", "at"), [(3, 7, [3, 6, 7]), (3, 6, [3, 6]), (10, 4, [4]), (1, 3, [1, 2, 3])])
+def test_what_is_due_at_each_nth_step_and_at_the_last(every: int, steps: int, at: list[int]) -> None:
+    assert [step for step in range(1, steps + 1) if observers.due(step, every, steps)] == at
+
+
+def test_pictures_are_numbered_by_their_step(tmp_path: Path) -> None:
+    drawn: list[Path] = []
+    observe = observers.pictures(small_config(steps=5, sample_every=2), SimpleNamespace(draw=drawn.append), tmp_path)
+    for step in range(1, 6):
+        observe(step, None)
+    assert drawn == [tmp_path / "samples" / f"00000{step}.png" for step in (2, 4, 5)]
+
+
+def test_the_last_evaluation_is_left_to_the_end_of_the_run() -> None:
+    counts, logged, said = [], [], []
+
+    def evaluate(count: int) -> dict[str, Any]:
+        counts.append(count)
+        return {"earth_movers_distance": 0.123456, "modes_covered": None}
+
+    observe = observers.evaluations(
+        small_config(steps=6, evaluate_every=2),
+        SimpleNamespace(evaluate=evaluate),
+        SimpleNamespace(log_metrics=lambda found, step: logged.append((step, found))),
+        SimpleNamespace(say=said.append),
+    )
+    for step in range(1, 7):
+        observe(step, None)
+    assert counts == [500, 500]
+    assert logged == [(step, {"earth_movers_distance": 0.123456}) for step in (2, 4)]
+    assert said == [f"step {step}: earth_movers_distance 0.1235" for step in (2, 4)]
+
+
+def test_rows_alone_are_logged_and_alarm() -> None:
+    logged, said, rows = [], [], []
+    log = observers.log(SimpleNamespace(log_metrics=lambda row, step: logged.append((step, row))))
+    alarm = observers.alarms(small_config(), rows, SimpleNamespace(say=said.append))
+    for step in range(1, 101):
+        row = {"step": step, "gradient_norm": 1.0, "wasserstein": -0.1} if step % 2 == 0 else None
+        rows += [row] if row else []
+        log(step, row)
+        alarm(step, row)
+    assert logged == [(row["step"], row) for row in rows]
+    (message,) = said
+    assert message.startswith("step ") and "under-trained" in message
+
+
+def test_other_processes_watch_nothing(tmp_path: Path) -> None:
+    with observers.watch(small_config(), tmp_path, None, None, None, active=False) as watching:
+        assert watching == []
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,58 @@
+"""What a run shows while it lasts."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
+
+from wgan_fast.train.view import progress
+from wgan_fast.train.view.progress import ProgressDisplay
+
+ROW = {"step": 4, "critic_loss": -1.5, "generator_loss": 0.25, "wasserstein": 1.75, "clip_saturation": 0.5}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_a_plain_line_every_few_seconds_and_at_the_end(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressDisplay(steps=100, start=10, batch_size=8) as display:
+        clock.now += 4.0
+        display.update(20, [ROW])
+        assert capsys.readouterr().out == ""
+        clock.now += 1.0
+        display.update(20, [ROW])
+        values = "Wasserstein  1.7500  critic loss -1.5000  generator loss  0.2500  at the bound 50%"
+        assert capsys.readouterr().out == f"step 20/100  {values}  16 samples/s  0:40 left\n"
+        clock.now += 1.0
+        display.update(100, [])
+        assert capsys.readouterr().out == "step 100/100    120 samples/s  0:00 left\n"
+
+
+def test_nothing_is_shown_by_what_is_not_visible(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressDisplay(steps=10, start=0, batch_size=8, visible=False) as display:
+        clock.now += 10.0
+        display.update(10, [ROW])
+        display.say("a message")
+        assert display.speed(10) == 8.0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_is_gone_does_not_end_a_run(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        written.append(text)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=write, flush=lambda: None, isatty=lambda: False))
+    with ProgressDisplay(steps=10, start=0, batch_size=8) as display:
+        display.say("a message")
+    assert written == ["a message"]
