@@ -79,7 +79,7 @@ STAND_IN_OPERATORS = $(abspath $(addprefix tests/test_,ops.py ops_rmsprop.py ops
 # that no CPU kernel computes.
 STAND_IN_STEPS = $(abspath tests/cuda_stand_in $(addprefix tests/test_,backends.py optim.py penalties.py losses.py \
   precision.py critic_layers.py))
-NOT_UNDER_STAND_IN = compile or recurrent or lstm or spectrum or three
+NOT_UNDER_STAND_IN = compile or recurrent or lstm or spectrum or three or checkpointed
 
 $(CUDA_VENV)/.installed:
 	$(PYTHON) -m venv $(CUDA_VENV)

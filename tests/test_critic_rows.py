@@ -178,8 +178,8 @@ def test_rounding_is_tolerated(name: str, autocast: bool) -> None:
 
 
 def test_a_large_common_offset_leaves_it_open() -> None:
-    critic, batch = nn.Linear(12, 1), samples((12,), dtype=torch.float32)
-    nn.init.constant_(critic.bias, 1e6)
+    critic, batch = nn.Linear(12, 1).double(), samples((12,))
+    nn.init.constant_(critic.bias, 1e14)
     assert rows_are_independent(critic, *batch) is None
 
 
@@ -230,3 +230,14 @@ def test_probe_restores_buffers_and_random_state(name: str) -> None:
     assert rows_are_independent(critic, *batch) is False
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in critic.named_buffers())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_an_offset_does_not_hide_what_rows_do(offset: float) -> None:
+    """Scores that differ by less than their rounding are compared in float64."""
+    critic = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 1))
+    coupled = MinibatchStandardDeviation()
+    for network in (critic, coupled):
+        nn.init.constant_([*network.parameters()][-1], offset)
+    assert rows_are_independent(critic, *samples((12,), dtype=torch.float32)) is True
+    assert rows_are_independent(coupled, *samples((12,), dtype=torch.float32)) is False

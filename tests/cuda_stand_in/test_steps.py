@@ -75,13 +75,13 @@ def toy_step(backend: str) -> Step:
 
 #: The steps of docs/step.md, and the launches of one: kernels, and products of cuBLAS.
 STEPS: dict[str, tuple[Callable[[str], Step], int]] = {
-    "toy": (toy_step, 83),
-    "WGAN-GP": (critic_step, 67),
-    "fakes of a function": (critic_step_with_fakes, 73),
+    "toy": (toy_step, 84),
+    "WGAN-GP": (critic_step, 68),
+    "fakes of a function": (critic_step_with_fakes, 74),
     "clipping": (partial(critic_step, optimizer=clipping, penalty=None), 35),
     "clipping after Adam": (partial(critic_step, penalty=None, clip=0.01), 36),
-    "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 65),
-    "standard GAN": (partial(critic_step, penalty=None, loss=discriminator_loss), 44),
+    "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 66),
+    "standard GAN": (partial(critic_step, penalty=None, loss=discriminator_loss), 42),
     "generator": (generator_step, 38),
     "generator of a standard GAN": (partial(generator_step, loss=non_saturating_generator_loss), 40),
 }

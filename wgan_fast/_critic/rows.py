@@ -1,10 +1,11 @@
 """Whether the rows of a critic's batch are independent, so that real and fake samples can be scored in one batch."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, module_of
@@ -28,7 +29,7 @@ def rows_are_independent(
 
     False: rows are coupled, or the critic is not a Module, or the probe raised (a critic for one batch size, say, or
     inside a transform). None: the scores are not finite, or too alike to tell a dependence from rounding (constant, or
-    with a large common offset). Buffers and random state are restored.
+    with a large common offset, also in float64). Buffers and random state are restored.
     """
     module = module_of(critic)
     if module is None:
@@ -39,7 +40,7 @@ def rows_are_independent(
         for name, buffer in part._buffers.items()
         if buffer is not None
     ]
-    values = [buffer.clone() for _, _, buffer in owners]
+    values, buffers = [buffer.clone() for _, _, buffer in owners], list(module.named_buffers())
     if torch.is_autocast_enabled(real.device.type):
         real, fake = (samples.to(accumulate_dtype(samples.dtype)) for samples in (real, fake))
     halves = [len(real), len(fake)]
@@ -51,7 +52,14 @@ def rows_are_independent(
         random_state = _random_state(real.device)
         try:
             alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
-            rounding = _rounding(alone)
+            rounding, doubled = _rounding(alone), {}
+            if rounding is None and real.dtype == torch.float32 and isinstance(critic, nn.Module):
+                # A common offset hides the scores' differences, as where weights are clipped.
+                doubled = _doubled([*module.named_parameters(), *module.named_buffers()])
+                critic = functools.partial(_call_with, critic, doubled)
+                real, fake, args, kwargs = tree_map_only(Tensor, _double, (real, fake, args, kwargs))
+                alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
+                rounding = _rounding(alone)
             if rounding is None:
                 return None
             of_place, of_size = rounding
@@ -68,6 +76,7 @@ def rows_are_independent(
                 and torch.equal(of_fake, beside_another_real)
                 and torch.equal(batch, torch.cat([real, fake]))
                 and torch.equal(_random_state(real.device), random_state)
+                and all(torch.equal(doubled.get(name, _double(buffer)), _double(buffer)) for name, buffer in buffers)
                 and all(
                     part._buffers.get(name) is buffer and torch.equal(buffer, value)
                     for (part, name, buffer), value in zip(owners, values, strict=True)
@@ -78,6 +87,20 @@ def rows_are_independent(
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A copy, in float64 if it is of a floating-point type."""
+    return tensor.double() if tensor.is_floating_point() else tensor.clone()
+
+
+def _doubled(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: _double(tensor) for name, tensor in tensors}
+
+
+def _call_with(module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    """Calls the module with these parameters and buffers in the place of its own."""
+    return torch.func.functional_call(module, tensors, args, kwargs)
 
 
 def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
