@@ -34,7 +34,7 @@ WARM_UP = 4  # three steps of a kind; the very first finds an optimizer without 
 BATCH, LATENT = 16, 3
 
 adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=True)
-# With a bound of 0.01 the scores hardly differ, and rows are probed in float64, whose products the stand-in cannot compute.
+# With a bound of 0.01 the scores hardly differ, and the rows are probed in float64, which the stand-in does not compute.
 clipping = partial(optim.RMSprop, lr=5e-5, clip=0.5)
 
 
@@ -79,8 +79,8 @@ STEPS: dict[str, tuple[Callable[[str], Step], int]] = {
     "toy": (toy_step, 84),
     "WGAN-GP": (critic_step, 68),
     "fakes of a function": (critic_step_with_fakes, 74),
-    "clipping": (partial(critic_step, optimizer=clipping, penalty=None), 35),
-    "clipping after Adam": (partial(critic_step, penalty=None, clip=0.5), 36),
+    "clipping": (partial(critic_step, optimizer=clipping, penalty=None), 34),
+    "clipping after Adam": (partial(critic_step, penalty=None, clip=0.5), 35),
     "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 66),
     "standard GAN": (partial(critic_step, penalty=None, loss=discriminator_loss), 42),
     "generator": (generator_step, 38),
