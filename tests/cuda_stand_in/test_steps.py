@@ -34,7 +34,7 @@ WARM_UP = 4  # three steps of a kind; the very first finds an optimizer without 
 BATCH, LATENT = 16, 3
 
 adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=True)
-# With a bound of 0.01 the scores hardly differ, and the rows are probed in float64, which the stand-in does not compute.
+# With a bound of 0.01 the scores hardly differ, and rows are probed in float64, which the stand-in does not compute.
 clipping = partial(optim.RMSprop, lr=5e-5, clip=0.5)
 
 
