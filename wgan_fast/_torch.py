@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 
 from wgan_fast._checks import ArgumentTypeError, accumulate_dtype
 
@@ -54,15 +55,42 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
         p = part.__dict__.get("p")
         return p if isinstance(p, float | int) else None
 
-    return tuple((part.training, dropout(part)) for part in module.modules())
+    return tuple((part.training, dropout(part)) for part in _parts(module))
 
 
 def held_with_history(module: nn.Module) -> Iterator[Tensor]:
     """Tensors with a graph that submodules hold as attributes or buffers: a weight or features, say."""
-    for part in module.modules():
-        for value in (*part.__dict__.values(), *part._buffers.values()):
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                yield value
+    for part in _parts(module):
+        for values in (part.__dict__, part._buffers):
+            for value in values.values():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    yield value
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """As ``module.modules()``, in another order and several times as fast: a step asks at each call."""
+    parts = {id(module): module}
+    remaining = [module]
+    while remaining:
+        for child in remaining.pop()._modules.values():
+            if child is not None and id(child) not in parts:
+                parts[id(child)] = child
+                remaining.append(child)
+    return list(parts.values())
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """The tensors among the leaves of a tree, as of ``tree_leaves``, which takes several times as long."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif type(tree) in (tuple, list):
+        for value in tree:
+            yield from tensors_in(value)
+    elif type(tree) is dict:
+        for value in tree.values():
+            yield from tensors_in(value)
+    elif tree is not None:
+        yield from (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def caches_parametrizations() -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import (
     ArgumentTypeError,
@@ -26,7 +26,7 @@ from wgan_fast._checks import (
 )
 from wgan_fast._critic.rows import for_both, hold_one_per_sample, rows_are_independent
 from wgan_fast._library import is_recorded
-from wgan_fast._torch import ordinary, to_same_dtype, training_mode
+from wgan_fast._torch import ordinary, tensors_in, to_same_dtype, training_mode
 from wgan_fast.penalties import (
     AT_SCORED_SAMPLES,
     dragan_penalty,
@@ -407,7 +407,7 @@ class CriticLoss(nn.Module):
             return False
         # Whether a dropout draws numbers matters, its probability does not: that may be annealed.
         drops = ((training, p is not None and 0 < p < 1) for training, p in training_mode(module))
-        shapes = (leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        shapes = (tensor.shape for tensor in tensors_in((args, kwargs)))
         kind = (*drops, real.shape, fake.shape, *shapes)
         if kind not in self._probed and len(self._probed) == PROBED_KINDS:
             return False

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import tree_leaves
 
 from wgan_fast._checks import (
     ArgumentTypeError,
@@ -27,6 +26,7 @@ from wgan_fast._torch import (
     caches_parametrizations,
     float32_precision,
     held_with_history,
+    tensors_in,
     training_mode,
     uncached_parametrizations,
     warn_user,
@@ -134,11 +134,10 @@ class _Step:
 
     def _must_be_differentiated_at_once(self, parameters: list[Tensor], inputs: Any) -> bool:
         """Whether summands share a graph, or a hook must see the whole gradient: once for each parameter."""
-        leaves = tree_leaves(inputs)
         return (
             any(map(has_hooks, parameters))
             or caches_parametrizations()
-            or any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in leaves)
+            or any(tensor.grad_fn is not None for tensor in tensors_in(inputs))
             or any(True for module in self._modules() for _ in held_with_history(module))
         )
 

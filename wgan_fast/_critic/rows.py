@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from wgan_fast._checks import accumulate_dtype, module_of
-from wgan_fast._torch import float32_precision, uncached_parametrizations, without_autocast
+from wgan_fast._torch import float32_precision, tensors_in, uncached_parametrizations, without_autocast
 
 
 @torch.no_grad()
@@ -105,12 +105,13 @@ def _call_with(module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwar
 
 def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether each tensor among the arguments has as many rows as there are real and as there are fake samples."""
-    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-    return all(tensor.dim() > 0 and len(tensor) == len(real) == len(fake) for tensor in tensors)
+    return all(tensor.dim() > 0 and len(tensor) == len(real) == len(fake) for tensor in tensors_in((args, kwargs)))
 
 
 def for_both(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments for a batch of real and fake samples: each tensor twice, one copy after the other."""
+    if not args and not kwargs:
+        return args, kwargs
     both: tuple[tuple[Any, ...], dict[str, Any]] = tree_map_only(Tensor, lambda a: torch.cat([a, a]), (args, kwargs))
     return both
 
