@@ -58,13 +58,17 @@ def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     return tuple((part.training, dropout(part)) for part in _parts(module))
 
 
+#: Attributes that every Module has; none of them is a tensor.
+_ATTRIBUTES_OF_MODULES = frozenset(vars(nn.Module()))
+
+
 def held_with_history(module: nn.Module) -> Iterator[Tensor]:
     """Tensors with a graph that submodules hold as attributes or buffers: a weight or features, say."""
     for part in _parts(module):
-        for values in (part.__dict__, part._buffers):
-            for value in values.values():
-                if isinstance(value, Tensor) and value.grad_fn is not None:
-                    yield value
+        attributes = vars(part)
+        for value in (*map(attributes.get, attributes.keys() - _ATTRIBUTES_OF_MODULES), *part._buffers.values()):
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                yield value
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:

@@ -221,7 +221,7 @@ class CriticOutput(NamedTuple):
 
 
 class Summand(NamedTuple):
-    """A summand of a loss, with a graph of its own, and what is reported of it."""
+    """A summand of a loss, with a graph of its own, and what it adds to what is reported."""
 
     loss: Tensor  #: a scalar, with the graph
     samples: int  #: in the batch
@@ -231,19 +231,18 @@ class Summand(NamedTuple):
 
 
 def report(summands: Sequence[Summand]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sum of the losses, the Wasserstein estimate, the penalty and the mean norm, each 0 where there is none."""
+    """The sums of the losses, the Wasserstein estimates and the penalties, and the mean norm; 0 where there is none."""
     loss = sum_of([summand.loss for summand in summands])
-
-    wasserstein, penalty, norms = (
-        next((value for value in values if value is not None), None)
+    wasserstein, penalties, norms = (
+        [value for value in values if value is not None]
         for values in zip(*(summand[2:] for summand in summands), strict=True)
     )
-    zero = torch.zeros_like(loss.detach()) if wasserstein is None or penalty is None or norms is None else loss
+    zero = loss if wasserstein and penalties and norms else torch.zeros_like(loss.detach())
     return (
         loss,
-        zero if wasserstein is None else wasserstein,
-        zero if penalty is None else penalty,
-        zero if norms is None else norms.mean().to(loss.dtype),
+        sum_of(wasserstein) if wasserstein else zero,
+        sum_of(penalties) if penalties else zero,
+        _joined(norms).mean().to(loss.dtype) if norms else zero,
     )
 
 
@@ -327,12 +326,7 @@ class CriticLoss(nn.Module):
         if args or kwargs:
             args, kwargs = tree_map_only(Tensor, ordinary, (args, kwargs))
         if _shares_forward(self.penalty):
-            with watching_norms() as norms:
-                real_scores, fake_scores, penalty = self._scores_and_penalty(
-                    real, fake, args, kwargs, AT_SCORED_SAMPLES[function], bound
-                )
-            loss, wasserstein = self._of_scores(real_scores, fake_scores)
-            yield Summand(loss + penalty, len(real), wasserstein, penalty.detach(), self._keep_norms(norms))
+            yield from self._at_scored_samples(real, fake, args, kwargs, AT_SCORED_SAMPLES[function], bound)
             return
         in_one_batch = self._in_one_batch(real, fake, args, kwargs)
         # With side effects the scores come first, as in the textbook.
@@ -344,7 +338,7 @@ class CriticLoss(nn.Module):
             yield from self._of_penalty(function, real, fake, args, kwargs)
 
     def _keep_norms(self, norms: list[Tensor]) -> Tensor | None:
-        self.gradient_norms = norms[0] if len(norms) == 1 else torch.cat(norms) if norms else None
+        self.gradient_norms = _joined(norms) if norms else None
         return self.gradient_norms
 
     def _of_scores(self, real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,7 +371,7 @@ class CriticLoss(nn.Module):
             check_scores("critic", one)
         return scores
 
-    def _scores_and_penalty(
+    def _at_scored_samples(
         self,
         real: Tensor,
         fake: Tensor,
@@ -385,21 +379,40 @@ class CriticLoss(nn.Module):
         kwargs: dict[str, Any],
         at: tuple[bool, bool],
         bound: dict[str, Any],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The scores of real and fake samples, and the penalty at those that ``at`` names, from one forward of each.
+    ) -> Iterator[Summand]:
+        """One forward of each batch, for its scores and, where ``at`` says so, for a penalty at its samples. Each batch
+        is a summand of its own where the loss is one.
 
         Not in one batch, which is as fast and takes more memory.
         """
-        scores, penalties = [], []
-        for name, samples, penalised in zip(("real", "fake"), (real, fake), at, strict=True):
-            if penalised:
-                found, penalty = scores_and_penalty(name, self.critic, samples, args, kwargs, **bound)
-                penalties.append(penalty)
+        terms = _TERMS.get(self.loss)
+        all_scores, penalties, norms = [], [], []
+        for i, (name, samples) in enumerate((("real", real), ("fake", fake))):
+            if at[i]:
+                with watching_norms() as watched:
+                    scores, penalty = scores_and_penalty(name, self.critic, samples, args, kwargs, **bound)
             else:
-                found = self.critic(samples, *args, **kwargs)
-                check_scores("critic", found)
-            scores.append(found)
-        return scores[0], scores[1], sum_of(penalties)
+                watched, penalty = [], None
+                scores = self.critic(samples, *args, **kwargs)
+                check_scores("critic", scores)
+            norms += watched
+            if terms is None:
+                all_scores.append(scores)
+                penalties += [] if penalty is None else [penalty]
+                continue
+            loss, estimate = terms[i](scores), _mean(scores.detach())
+            yield Summand(
+                loss if penalty is None else loss + penalty,
+                len(samples),
+                estimate if name == "real" else -estimate,
+                None if penalty is None else penalty.detach(),
+                watched[0] if watched else None,
+            )
+        norms_of_all = self._keep_norms(norms)
+        if terms is None:
+            loss, wasserstein = self._of_scores(*all_scores)
+            penalty = sum_of(penalties)
+            yield Summand(loss + penalty, len(real), wasserstein, penalty.detach(), norms_of_all)
 
     def _in_one_batch(self, real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         module = module_of(self.critic)
@@ -418,6 +431,16 @@ class CriticLoss(nn.Module):
             independent = rows_are_independent(self.critic, real, fake, *args, **kwargs)
         self._probed[kind] = calls, independent
         return bool(independent)
+
+
+#: Losses that are a sum of a term of the real scores and one of the fake scores, and these terms.
+_TERMS: dict[Any, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    critic_loss: (lambda real_scores: -_mean(real_scores), lambda fake_scores: _mean(fake_scores)),
+    discriminator_loss: (
+        lambda real_scores: _mean(_softplus(-real_scores)),
+        lambda fake_scores: _mean(_softplus(fake_scores)),
+    ),
+}
 
 
 def _check_penalty(penalty: Any) -> None:
@@ -441,6 +464,10 @@ def _shares_forward(penalty: Any) -> bool:
     function, bound = without_partial(penalty)
     positional = getattr(penalty, "args", ()) if isinstance(penalty, partial) else ()
     return function in AT_SCORED_SAMPLES and bound.keys() <= {"weight", "scaler"} and not positional
+
+
+def _joined(norms: list[Tensor]) -> Tensor:
+    return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -59,7 +59,9 @@ class AffineScores : public torch::autograd::Function<AffineScores> {
     const Tensor& grad = grads[0];
     // The score's derivative with respect to `signal` is `other`, which broadcasts to it.
     const auto with_respect_to = [&](const Tensor& signal, const Tensor& other) {
-      return (for_each_sample(grad, signal) * other).to(signal.scalar_type()).expand(signal.sizes());
+      const Tensor product = (for_each_sample(grad, signal) * other).to(signal.scalar_type());
+      // Autograd adds to a tensor in place, but not to a view.
+      return product.sizes() == signal.sizes() ? product : product.expand(signal.sizes());
     };
     for (int64_t i = 0; i < points; ++i) {
       const int64_t gradient = 1 + points + i;
