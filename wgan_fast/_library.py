@@ -39,6 +39,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
 
 #: The module ``_C``; or None, and the reason.
 extension, failure = _load()
+_operators = torch.ops.wgan_fast
 _device_types = {"cpu", "meta"}
 if extension is not None and extension.build_info()["cuda"] is not None:
     _device_types.add("cuda")
@@ -93,7 +94,7 @@ def operators(*devices: torch.device) -> Any:
         if device.type not in _device_types:
             _announce(f"its extension was built without kernels for the device type {device.type}")
             return reference
-    return reference if torch._C._are_functorch_transforms_active() else torch.ops.wgan_fast
+    return reference if torch._C._are_functorch_transforms_active() else _operators
 
 
 def register_fake(name: str) -> Callable[[F], F]:

@@ -142,7 +142,7 @@ def local_shard(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def draw_uniform(like: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+def draw_uniform(like: Tensor, shape: int | Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Numbers from U(0, 1) on the device of ``like``, in the dtype that its values are accumulated in."""
     return torch.rand(shape, dtype=accumulate_dtype(like.dtype), device=like.device, generator=generator)
 

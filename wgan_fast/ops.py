@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wgan_fast import reference
 from wgan_fast._checks import (
+    FLOATING,
     ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
@@ -57,14 +58,44 @@ def interpolate(
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, algorithm 1, line 6. There :math:`t` weighs
     the real sample; as it is uniform, the distribution is the same.
     """
+    try:
+        if generator is None and t is None and _are_alike(real, fake):
+            return operators(real.device).interpolate(real, fake, draw_uniform(real, len(real)))
+        if generator is None and t is not None and real.device == fake.device == t.device and real.numel() > 0:
+            compute = operators(real.device)
+            if compute is not reference:
+                return compute.interpolate(real, fake, t)
+    except _REFUSALS:
+        pass  # the checks say why
     check_batch("real", real)
     check_batch("fake", fake)
     check_same_shape("fake", fake, "real", real)
     check_same_device("fake", fake, "real", real)
     fake = to_same_dtype("fake", fake, "real", real)
     check_generator("generator", generator, "real", real)
-    t = draw_uniform(real, real.shape[:1], generator) if t is None else _one_per_sample(t, real)
+    t = draw_uniform(real, len(real), generator) if t is None else _one_per_sample(t, real)
     return operators(real.device).interpolate(real, fake, t)
+
+
+#: What a compiled operator raises where it refuses an argument. The checks in Python, which name the argument and the
+#: cure, take longer than the operator does on a small batch, so that they run only then.
+_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError)
+
+
+def _are_alike(real: Any, fake: Any) -> bool:
+    """Whether these are batches that no check refuses."""
+    return (
+        type(real) is Tensor
+        and type(fake) is Tensor
+        and real.shape == fake.shape
+        and real.dtype == fake.dtype
+        and real.dtype in FLOATING
+        and real.device == fake.device
+        and real.layout is torch.strided
+        and fake.layout is torch.strided
+        and real.dim() > 0
+        and real.numel() > 0
+    )
 
 
 @register_fake("interpolate")
@@ -121,6 +152,12 @@ def gradient_norm_penalty(
     Source: Gulrajani et al. 2017, equation 3; one-sided: Petzka et al., "On the regularization of Wasserstein GANs",
     2018, equation 8.
     """
+    try:
+        numbers_are_floats = type(weight) is type(target) is type(power) is float and type(one_sided) is bool
+        if numbers_are_floats and (compute := operators(gradient.device)) is not reference:
+            return NormPenalty(*compute.gradient_norm_penalty(gradient, weight, target, power, one_sided))
+    except _REFUSALS:
+        pass  # the checks say why
     check_batch("gradient", gradient)
     check_number("weight", weight, minimum=0.0)
     check_number("target", target, minimum=0.0)
@@ -169,23 +206,31 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, algorithm 1, line 7.
     """
+    tensors = _tensors(module_or_tensors)
+    try:
+        if type(bound) is float and {Tensor, nn.Parameter}.issuperset(map(type, tensors)):
+            (device,) = {tensor.device for tensor in tensors}
+            if (compute := operators(device)) is not reference:
+                compute.clip_weights_(tensors, bound)
+                return
+    except _REFUSALS:
+        pass  # the checks say why
     check_number("bound", bound, minimum=0.0)
-    tensors = [local_shard(tensor) for tensor in _tensors(module_or_tensors)]
     if not tensors:
         raise ArgumentValueError("module_or_tensors", "expected at least one tensor, got none")
+    for i, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a dense tensor, got layout {tensor.layout}")
+    tensors = [local_shard(tensor) for tensor in tensors]
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1 and any(device.type == "meta" for device in devices):
         raise ArgumentValueError(
             "module_or_tensors", "some tensors are on meta, which holds no values; materialise them first"
         )
-    compute = operators(*devices)
-    if compute is reference:
-        check_weights("module_or_tensors", tensors)
-    try:
-        compute.clip_weights_(tensors, bound)
-    except (TypeError, ValueError):
-        check_weights("module_or_tensors", tensors)  # in Python too slow for every call; raises an ArgumentError
-        raise
+    check_weights("module_or_tensors", tensors)
+    operators(*devices).clip_weights_(tensors, bound)
 
 
 @register_fake("clip_weights_")
@@ -193,7 +238,7 @@ def _(tensors: list[Tensor], bound: float) -> None:
     pass
 
 
-def _tensors(module_or_tensors: Any) -> list[Tensor]:
+def _tensors(module_or_tensors: Any) -> list[Any]:
     if isinstance(module_or_tensors, nn.Module):
         return list(module_or_tensors.parameters())
     if isinstance(module_or_tensors, Tensor):
@@ -202,10 +247,4 @@ def _tensors(module_or_tensors: Any) -> list[Tensor]:
         raise ArgumentTypeError(
             "module_or_tensors", f"expected a Module or an iterable of tensors, got {type(module_or_tensors).__name__}"
         )
-    tensors = list(module_or_tensors)
-    for i, tensor in enumerate(tensors):
-        if not isinstance(tensor, Tensor):
-            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a Tensor, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a dense tensor, got layout {tensor.layout}")
-    return tensors
+    return list(module_or_tensors)

@@ -445,7 +445,7 @@ def _interpolates(real: Samples, fake: Samples, t: Tensor | None, generator: tor
     with grad_mode(False):
         if t is None:
             check_generator("generator", generator, "real", reals[0])
-            t = draw_uniform(reals[0], reals[0].shape[:1], generator)
+            t = draw_uniform(reals[0], len(reals[0]), generator)
         return tuple(interpolate(one, other, t) for one, other in zip(reals, fakes, strict=True))
 
 

@@ -34,7 +34,7 @@ Layout layout_of(const Tensor& tensor, size_t index) {
 }
 
 void clip_weights_(at::TensorList tensors, double bound) {
-  TORCH_CHECK_VALUE(bound >= 0, "bound: expected a number >= 0, got ", bound);
+  TORCH_CHECK_VALUE(std::isfinite(bound) && bound >= 0, "bound: expected a finite number of at least 0, got ", bound);
   ByDevice<Weights> by_device;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& tensor = tensors[i];

@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <tuple>
 
 #include "ops/tensors.h"
@@ -13,16 +14,28 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Not for NaN and infinite numbers.
+void check_formula(const NormPenalty& formula) {
+  const auto check = [](const char* name, double number, double minimum) {
+    TORCH_CHECK_VALUE(std::isfinite(number) && number >= minimum, name, ": expected a finite number of at least ",
+                      minimum, ", got ", number);
+  };
+  check("weight", formula.weight, 0);
+  check("target", formula.target, 0);
+  check("power", formula.power, 2);
+}
+
 std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight, double target, double power,
                                            bool one_sided) {
   check_batch(gradient, "gradient");
   TORCH_CHECK_VALUE(gradient.numel() > 0, "gradient: expected at least one element, got shape ", gradient.sizes());
+  const NormPenalty formula{weight, target, power, one_sided};
+  check_formula(formula);
   const c10::DeviceGuard guard(gradient.device());
   const Tensor rows = dense_rows(gradient);
   const auto options = rows.options().dtype(accumulate_type(rows.scalar_type()));
   const Tensor norms = at::empty({rows.size(0)}, options);
   const Tensor penalty = at::empty({}, options);
-  const NormPenalty formula{weight, target, power, one_sided};
   dispatch_dtype(rows, [&](auto element) {
     using T = decltype(element);
     using A = Accumulate<T>;
