@@ -79,7 +79,7 @@ def test_labels_are_scored_in_one_batch_where_that_is_the_same(
 
 
 def test_coupling_that_shows_later() -> None:
-    """Zeros in the last layer hide the coupling at first; then a submodule changes its training mode."""
+    """Zeros in the last layer hide the coupling; then a submodule changes its training mode."""
     critic = MinibatchStandardDeviation().double()
     nn.init.zeros_(critic.head.weight)
     nn.init.zeros_(critic.head.bias)
@@ -125,6 +125,43 @@ class ByRow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         classes = self.classes(torch.arange(len(x), device=x.device) % 3)
         return self.head(torch.relu(self.body(x) + self.effect * classes))
+
+
+class ZeroByPlace(nn.Module):
+    """A term that depends on a row's place, or on the size of the batch, and starts at zero."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.body, self.head = by, nn.Linear(12, 16), nn.Linear(16, 1)
+        self.places = nn.Parameter(torch.ones(64, 16) if by == "factor" else torch.zeros(64, 16))
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, rows = self.body(x), self.places[: len(x)]
+        if self.by == "place":
+            hidden = hidden + rows
+        elif self.by == "factor":
+            hidden = hidden * rows
+        elif self.by == "size":
+            hidden = hidden + self.places[len(x)]
+        else:
+            hidden = hidden + self.gate * (hidden - hidden.mean(0) if self.by == "gated mean" else rows + len(x))
+        return self.head(hidden.relu())
+
+
+ZERO = ["place", "factor", "size", "gate", "gated mean"]
+
+
+@pytest.mark.parametrize("by", ZERO)
+def test_a_term_that_starts_at_zero(by: str) -> None:
+    """The scores do not show that such a term depends on the place; its gradient does."""
+    batches = [samples((12,), count) for count in (4, 7, 4, 7)]
+    critic = ZeroByPlace(by)
+    before = copy.deepcopy(critic.state_dict())
+    for called in (critic, critic.forward):
+        assert rows_are_independent(called, *samples((12,), dtype=torch.float32)) is False
+    assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
+    compare_with_textbook(critic.double(), batches)
 
 
 class BySize(nn.Module):
@@ -216,9 +253,10 @@ def test_answers_of_the_probe() -> None:
     assert rows_are_independent(critic.forward, real, fake) is True  # a Module's method
     assert rows_are_independent(lambda x: critic(x), real, fake) is False  # not a Module
     assert rows_are_independent(critic, real, fake * torch.nan) is None
-    last = critic[-1]
-    for parameter in last.parameters():
+    for parameter in critic[-1].parameters():
         nn.init.zeros_(parameter)
+    assert rows_are_independent(critic, real, fake) is True
+    critic.register_forward_hook(lambda *call: torch.zeros_like(call[-1]))
     assert rows_are_independent(critic, real, fake) is None  # constant scores
 
 
