@@ -135,6 +135,7 @@ class ZeroByPlace(nn.Module):
         self.by, self.body, self.head = by, nn.Linear(12, 16), nn.Linear(16, 1)
         self.places = nn.Parameter(torch.ones(64, 16) if by == "factor" else torch.zeros(64, 16))
         self.gate = nn.Parameter(torch.zeros(()))
+        self.listed = nn.ParameterList([nn.Parameter(torch.zeros(16)) for _ in range(64 if by == "list" else 0)])
 
     def forward(self, x: Tensor) -> Tensor:
         hidden, rows = self.body(x), self.places[: len(x)]
@@ -144,12 +145,14 @@ class ZeroByPlace(nn.Module):
             hidden = hidden * rows
         elif self.by == "size":
             hidden = hidden + self.places[len(x)]
+        elif self.by == "list":
+            hidden = hidden + torch.stack(list(self.listed)[: len(x)])
         else:
             hidden = hidden + self.gate * (hidden - hidden.mean(0) if self.by == "gated mean" else rows + len(x))
         return self.head(hidden.relu())
 
 
-ZERO = ["place", "factor", "size", "gate", "gated mean"]
+ZERO = ["place", "factor", "size", "list", "gate", "gated mean"]
 
 
 @pytest.mark.parametrize("by", ZERO)
@@ -268,6 +271,28 @@ def test_probe_restores_buffers_and_random_state(name: str) -> None:
     assert rows_are_independent(critic, *batch) is False
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in critic.named_buffers())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_probe_restores_attributes() -> None:
+    """A critic may keep what it computed at its first call; the probe must not leave it that of moved parameters."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(12, 1)
+            self.scale: Tensor | None = None
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if self.scale is None:
+                self.scale = self.head.weight.detach().norm()
+            return self.head(x) / self.scale
+
+    critic = Keeping()
+    assert rows_are_independent(critic, *samples((12,), dtype=torch.float32)) is True
+    assert critic.scale is None and critic.calls == 0
+    compare_with_textbook(Keeping().double(), [samples((12,)) for _ in range(3)])
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])

@@ -277,8 +277,9 @@ class CriticLoss(nn.Module):
     or on the size of the batch, or where scoring changes buffers or draws random numbers (spectral normalisation,
     dropout). A probe of six forwards, with parameters that are moved a little, decides at calls 1, 2, 4, 8, ... in each
     training mode and for each shape of the batches; in doubt, samples are scored one after the other. It restores
-    buffers and PyTorch's random state, though no other state of the critic, such as a counter in an attribute. A critic
-    that is neither a Module nor a method of one is not probed: it scores real and fake samples one after the other.
+    buffers, attributes of modules and PyTorch's random state, though no other state, such as a list that the critic
+    appends to. A critic that is neither a Module nor a method of one is not probed: it scores real and fake samples one
+    after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.

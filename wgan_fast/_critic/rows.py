@@ -32,7 +32,7 @@ def rows_are_independent(
 
     False: rows are coupled, or the critic is not a Module, or the probe raised (a critic for one batch size, say, or
     inside a transform). None: the scores are not finite, or too alike to tell a dependence from rounding (constant, or
-    with a large common offset, also in float64). Buffers and random state are restored.
+    with a large common offset, also in float64). Buffers, attributes of modules and random state are restored.
     """
     module = module_of(critic)
     if module is None:
@@ -44,6 +44,7 @@ def rows_are_independent(
         if buffer is not None
     ]
     values, buffers = [buffer.clone() for _, _, buffer in owners], list(module.named_buffers())
+    attributes = [(part, dict(vars(part))) for part in module.modules()]
     if torch.is_autocast_enabled(real.device.type):
         real, fake = (samples.to(accumulate_dtype(samples.dtype)) for samples in (real, fake))
     halves = [len(real), len(fake)]
@@ -92,6 +93,9 @@ def rows_are_independent(
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
+            for part, before in attributes:  # a counter, or what the critic keeps of the moved parameters
+                vars(part).clear()
+                vars(part).update(before)
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -113,7 +117,8 @@ def _moved(module: nn.Module) -> dict[str, Tensor]:
             continue  # shards, and parameters of a lazy layer, stay as they are
         size = parameter.abs().square().mean().sqrt()
         initial = (max(1, parameter.shape[0] if parameter.dim() else 1) / parameter.numel()) ** 0.5
-        places = torch.arange(1, parameter.numel() + 1, device=parameter.device).sin().view(parameter.shape)
+        first = len(moved) + 1  # parameters differ too: rows of a ParameterList, for example
+        places = torch.arange(first, first + parameter.numel(), device=parameter.device).sin().view(parameter.shape)
         value = parameter + (0.1 * torch.where(size > 0, size, initial) * places).to(parameter.dtype)
         moved[name] = nn.Parameter(value)
     return moved
