@@ -79,7 +79,7 @@ def test_labels_are_scored_in_one_batch_where_that_is_the_same(
 
 
 def test_coupling_that_shows_later() -> None:
-    """Zeros in the last layer hide the coupling at first; then a submodule changes its training mode."""
+    """Zeros in the last layer hide the coupling; then a submodule changes its training mode."""
     critic = MinibatchStandardDeviation().double()
     nn.init.zeros_(critic.head.weight)
     nn.init.zeros_(critic.head.bias)
@@ -125,6 +125,46 @@ class ByRow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         classes = self.classes(torch.arange(len(x), device=x.device) % 3)
         return self.head(torch.relu(self.body(x) + self.effect * classes))
+
+
+class ZeroByPlace(nn.Module):
+    """A term that depends on a row's place, or on the size of the batch, and starts at zero."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.body, self.head = by, nn.Linear(12, 16), nn.Linear(16, 1)
+        self.places = nn.Parameter(torch.ones(64, 16) if by == "factor" else torch.zeros(64, 16))
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.listed = nn.ParameterList([nn.Parameter(torch.zeros(16)) for _ in range(64 if by == "list" else 0)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, rows = self.body(x), self.places[: len(x)]
+        if self.by == "place":
+            hidden = hidden + rows
+        elif self.by == "factor":
+            hidden = hidden * rows
+        elif self.by == "size":
+            hidden = hidden + self.places[len(x)]
+        elif self.by == "list":
+            hidden = hidden + torch.stack(list(self.listed)[: len(x)])
+        else:
+            hidden = hidden + self.gate * (hidden - hidden.mean(0) if self.by == "gated mean" else rows + len(x))
+        return self.head(hidden.relu())
+
+
+ZERO = ["place", "factor", "size", "list", "gate", "gated mean"]
+
+
+@pytest.mark.parametrize("by", ZERO)
+def test_a_term_that_starts_at_zero(by: str) -> None:
+    """The scores do not show that such a term depends on the place; its gradient does."""
+    batches = [samples((12,), count) for count in (4, 7, 4, 7)]
+    critic = ZeroByPlace(by)
+    before = copy.deepcopy(critic.state_dict())
+    for called in (critic, critic.forward):
+        assert rows_are_independent(called, *samples((12,), dtype=torch.float32)) is False
+    assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
+    compare_with_textbook(critic.double(), batches)
 
 
 class BySize(nn.Module):
@@ -216,9 +256,10 @@ def test_answers_of_the_probe() -> None:
     assert rows_are_independent(critic.forward, real, fake) is True  # a Module's method
     assert rows_are_independent(lambda x: critic(x), real, fake) is False  # not a Module
     assert rows_are_independent(critic, real, fake * torch.nan) is None
-    last = critic[-1]
-    for parameter in last.parameters():
+    for parameter in critic[-1].parameters():
         nn.init.zeros_(parameter)
+    assert rows_are_independent(critic, real, fake) is True
+    critic.register_forward_hook(lambda *call: torch.zeros_like(call[-1]))
     assert rows_are_independent(critic, real, fake) is None  # constant scores
 
 
@@ -230,6 +271,28 @@ def test_probe_restores_buffers_and_random_state(name: str) -> None:
     assert rows_are_independent(critic, *batch) is False
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in critic.named_buffers())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_probe_restores_attributes() -> None:
+    """A critic may keep what it computed at its first call; the probe must not leave it that of moved parameters."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(12, 1)
+            self.scale: Tensor | None = None
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if self.scale is None:
+                self.scale = self.head.weight.detach().norm()
+            return self.head(x) / self.scale
+
+    critic = Keeping()
+    assert rows_are_independent(critic, *samples((12,), dtype=torch.float32)) is True
+    assert critic.scale is None and critic.calls == 0
+    compare_with_textbook(Keeping().double(), [samples((12,)) for _ in range(3)])
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])

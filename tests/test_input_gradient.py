@@ -983,6 +983,51 @@ SUMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Formula(subtracted_from_a_constant, head=linear(), shift=weight(6), scale=weight(6)),
         (6,),
     ),
+    "minus infinity below a maximum": (
+        lambda: Formula(
+            lambda m, x: m.head((m.body(x).unflatten(1, (2, 3)) + m.mask).amax(2)),
+            body=linear(6, 6),
+            head=linear(2),
+            mask=torch.tensor([0.0, -torch.inf, 0.0]),
+        ),
+        (6,),
+    ),
+    "learned, with minus infinity below a maximum": (
+        lambda: Formula(
+            lambda m, x: m.head((m.body(x).unflatten(1, (2, 3)) + m.shift.masked_fill(m.mask, -torch.inf)).amax(2)),
+            body=linear(6, 6),
+            head=linear(2),
+            shift=weight(3),
+            mask=torch.tensor([False, True, False]),
+        ),
+        (6,),
+    ),
+    "integers with a factor": (
+        lambda: Formula(
+            lambda m, x: m.head(torch.add(m.body(x), torch.arange(6), alpha=0.3).relu()),
+            body=linear(6, 6),
+            head=linear(),
+        ),
+        (6,),
+    ),
+    "sparse": (
+        lambda: Formula(
+            lambda m, x: m.head((m.body(x) + torch.eye(len(x), 6, dtype=x.dtype).to_sparse()).relu()),
+            body=linear(6, 6),
+            head=linear(),
+        ),
+        (6,),
+    ),
+    "complex": (
+        lambda: Formula(
+            lambda m, x: m.head(torch.view_as_real(m.body(x) * m.scale + m.shift).flatten(1).relu()),
+            body=linear(6, 6),
+            head=linear(12),
+            scale=nn.Parameter(torch.randn(6, dtype=torch.complex128)),
+            shift=nn.Parameter(torch.randn(6, dtype=torch.complex128)),
+        ),
+        (6,),
+    ),
     "padding that moves rows": (
         lambda: Formula(lambda m, x: m.head(F.pad(m.body(x), (0, 0, 1, -1))), body=linear(6, 6), head=linear()),
         (6,),
@@ -1020,6 +1065,63 @@ SUMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 def test_sums_that_need_care(name: str) -> None:
     make, shape = SUMS[name]
     assert_parity(make(), samples(shape))
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values to real discards the imaginary part:UserWarning")
+def test_a_complex_sum_of_which_the_real_part_is_kept() -> None:
+    critic = Formula(
+        lambda m, x: m.head((m.body(x) * 1j + m.shift).mul(2 - 1j).to(x.dtype).relu()),
+        body=linear(6, 6),
+        head=linear(),
+        shift=nn.Parameter(torch.randn(6, dtype=torch.complex128)),
+    )
+    assert_parity(critic, samples((6,)))
+
+
+FROM_ONE_SAMPLE: dict[str, Callable[[Formula, Tensor], Tensor]] = {
+    "bias of a linear layer": lambda m, x: F.linear(m.code, m.mix, m.body(x)[0]),
+    "weight of a linear layer": lambda m, x: F.linear(m.code, torch.outer(m.shift, m.body(x)[0]), m.shift),
+    "weight and bias of a linear layer": lambda m, x: F.linear(
+        m.code, torch.outer(m.shift, m.body(x)[0]), m.body(x)[0]
+    ),
+    "bias of a convolution": lambda m, x: F.conv1d(m.code[:, None], m.mix[:, None], m.body(x)[0]).flatten(1),
+    "weight of a convolution": lambda m, x: F.conv1d(m.code[:, None], m.body(x)[0, :, None, None], m.shift).sum(2),
+    "slope of a PReLU": lambda m, x: F.prelu(m.code, m.body(x)[0]),
+}
+
+
+@pytest.mark.parametrize("name", FROM_ONE_SAMPLE)
+def test_layers_with_parameters_that_come_from_one_sample(name: str) -> None:
+    """What they make of their own input is an added term then, that nothing shows."""
+    function = FROM_ONE_SAMPLE[name]
+    critic = Formula(
+        lambda m, x: m.head(function(m, x).relu()),
+        body=linear(6, 6),
+        head=linear(),
+        code=weight(1, 6),
+        mix=weight(6, 6),
+        shift=weight(6),
+    )
+    assert_parity(critic, samples((6,), batch=1))
+
+
+@pytest.mark.parametrize("at", ["features", "scores"])
+def test_features_that_retain_their_gradient(at: str) -> None:
+    """``Tensor.retain_grad`` waits for what PyTorch's second backward sends, as a hook does."""
+    kept: list[Tensor] = []
+
+    def retaining(m: Formula, x: Tensor) -> Tensor:
+        hidden = m.body(x)
+        scores = m.head(hidden.relu())
+        kept.append(hidden if at == "features" else scores)
+        kept[-1].retain_grad()
+        return scores
+
+    critic, x = Formula(retaining, body=linear(6, 6), head=linear()).double(), samples((6,))
+    for evaluation in (input_gradient, textbook):
+        scores, gradient = evaluation(critic, x)
+        mixed(scores, gradient).backward()
+    assert_same(kept[0].grad, kept[1].grad)
 
 
 def test_a_sum_that_the_critic_drops() -> None:

@@ -274,10 +274,11 @@ class CriticLoss(nn.Module):
     arguments must then hold one row for each sample, as labels do. One batch does not give the same where rows
     influence one another (batch normalisation, minibatch standard deviation), where a score depends on the row's place
     or on the size of the batch, or where scoring changes buffers or draws random numbers (spectral normalisation,
-    dropout). A probe of six forwards decides, at calls 1, 2, 4, 8, ... in each training mode and for each shape of the
-    batches; in doubt, samples are scored one after the other. The probe restores buffers and PyTorch's random state,
-    though no other state of the critic, such as a counter in an attribute. A critic that is neither a Module nor a
-    method of one is not probed: it scores real and fake samples one after the other.
+    dropout). A probe of six forwards, with parameters that are moved a little, decides at calls 1, 2, 4, 8, ... in each
+    training mode and for each shape of the batches; in doubt, samples are scored one after the other. It restores
+    buffers, attributes of modules and PyTorch's random state, though no other state, such as a list that the critic
+    appends to. A critic that is neither a Module nor a method of one is not probed: it scores real and fake samples one
+    after the other.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -426,7 +427,7 @@ class CriticLoss(nn.Module):
             return False
         calls, independent = self._probed.get(kind, (0, None))
         calls += 1
-        # Again at every power of two: training may couple rows, as where the weight of a mixing layer was zero.
+        # Again at every power of two: training may couple rows, as where a frozen mixing layer is trained later.
         if independent is not False and calls.bit_count() == 1 and not is_recorded():
             independent = rows_are_independent(self.critic, real, fake, *args, **kwargs)
         self._probed[kind] = calls, independent

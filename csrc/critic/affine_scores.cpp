@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
+
 #include "ops/tensors.h"
 
 namespace wgan_fast {
@@ -70,7 +72,10 @@ class AffineScores : public torch::autograd::Function<AffineScores> {
     for (int64_t i = 0; i < terms; ++i) {
       const Tensor &signal = saved[points + i], &term = saved[points + terms + i];
       const int64_t of_signal = 1 + 2 * points + i, of_term = of_signal + terms;
-      if (context->needs_input_grad(of_signal)) result[of_signal] = with_respect_to(signal, term);
+      if (context->needs_input_grad(of_signal)) {
+        // A leaf has none: a constant was copied without them, and a weight is finite.
+        result[of_signal] = with_respect_to(signal, term.is_leaf() ? term : without_infinities(term));
+      }
       if (context->needs_input_grad(of_term)) result[of_term] = term_gradient(grad, signal, term);
     }
     return result;
@@ -78,6 +83,10 @@ class AffineScores : public torch::autograd::Function<AffineScores> {
 };
 
 }  // namespace
+
+Tensor without_infinities(const Tensor& term) {
+  return at::nan_to_num(term, std::numeric_limits<double>::quiet_NaN(), 0.0, 0.0);
+}
 
 Tensor affine_scores(const Tensor& scores, const std::vector<Tensor>& points, const std::vector<Tensor>& gradients,
                      const std::vector<Tensor>& signals, const std::vector<Tensor>& terms) {

@@ -15,4 +15,8 @@ at::Tensor affine_scores(const at::Tensor& scores, const std::vector<at::Tensor>
                          const std::vector<at::Tensor>& gradients, const std::vector<at::Tensor>& signals,
                          const std::vector<at::Tensor>& terms);
 
+// The term with 0 for what is infinite, as a mask below a maximum has it. Where the scores are finite, no signal
+// reaches such an element, but its product with one would be NaN.
+at::Tensor without_infinities(const at::Tensor& term);
+
 }  // namespace wgan_fast

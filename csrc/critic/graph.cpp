@@ -31,7 +31,8 @@ bool is_real_sign(const Node& node) {
 
 // A hook may add a dependence on the points that no edge shows.
 bool has_hooks(Node& node) {
-  return !node.tensor_pre_hooks().empty() || !node.pre_hooks().empty() || !node.post_hooks().empty();
+  return !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty() || !node.pre_hooks().empty() ||
+         !node.post_hooks().empty();
 }
 
 // A sparse embedding's weight expects sparse gradients, so it must not receive dense zeros.
@@ -124,8 +125,9 @@ bool CriticGraph::is_on_path(const Node& node, size_t input) const {
 }
 
 void CriticGraph::keep_term(Node* node, const Tensor& value) {
-  // A constant, such as a buffer, may change before the scores are differentiated.
-  const Tensor kept = value.defined() && !value.requires_grad() ? value.detach().clone() : value;
+  if (value.defined() && (value.layout() != at::kStrided || value.is_complex())) return;
+  // A constant, such as a buffer, may change before the scores are differentiated, so this copies it.
+  const Tensor kept = value.defined() && !value.requires_grad() ? without_infinities(value.detach()) : value;
   noted_[node] = {node->getptr(), kept, kept.defined() ? kept._version() : 0};
 }
 
@@ -137,7 +139,7 @@ void CriticGraph::note_sum(const Tensor& output, const std::vector<std::optional
   for (size_t i = 0; i < operands.size(); ++i) {
     if (is_on_path(*node, i)) continue;
     if (!operands[i]) return;
-    const Tensor value = factors[i] == 1 ? *operands[i] : *operands[i] * factors[i];
+    const Tensor value = factors[i] == 1 ? *operands[i] : operands[i]->to(output.scalar_type()) * factors[i];
     term = term.defined() ? term + value : value;
   }
   keep_term(node.get(), term);
@@ -212,6 +214,7 @@ void CriticGraph::look_for_terms(Node& node, const std::vector<size_t>& from_poi
   for (const size_t input : from_points) affine_ = affine_ && (batch == 1 || keeps_rows_apart(node, input, batch));
   Tensor term;
   if (is_layer(node)) {
+    affine_ = affine_ && from_points == std::vector<size_t>{0};  // as bias or weight, they leave another term
     term = layer_bias(node);
   } else if (linearity_of(node).adds) {
     const bool alone = from_points.size() == node.num_outputs() && from_points.size() > 1;  // points everywhere

@@ -1,7 +1,7 @@
 """Whether the rows of a critic's batch are independent, so that real and fake samples can be scored in one batch."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,11 +25,14 @@ def rows_are_independent(
 
     Tensors among ``args`` and ``kwargs`` hold one value for each sample, as :func:`hold_one_per_sample` tells.
 
+    The probe scores with copies of the trained parameters that are moved a little. A term that starts at zero, such as
+    a positional embedding, does not show in the scores, but its gradient depends on the rows' places all the same.
+
     The probe runs without autocast, whose rounding could hide a dependence on a row's place.
 
     False: rows are coupled, or the critic is not a Module, or the probe raised (a critic for one batch size, say, or
     inside a transform). None: the scores are not finite, or too alike to tell a dependence from rounding (constant, or
-    with a large common offset, also in float64). Buffers and random state are restored.
+    with a large common offset, also in float64). Buffers, attributes of modules and random state are restored.
     """
     module = module_of(critic)
     if module is None:
@@ -41,6 +44,7 @@ def rows_are_independent(
         if buffer is not None
     ]
     values, buffers = [buffer.clone() for _, _, buffer in owners], list(module.named_buffers())
+    attributes = [(part, dict(vars(part))) for part in module.modules()]
     if torch.is_autocast_enabled(real.device.type):
         real, fake = (samples.to(accumulate_dtype(samples.dtype)) for samples in (real, fake))
     halves = [len(real), len(fake)]
@@ -51,12 +55,14 @@ def rows_are_independent(
     ):
         random_state = _random_state(real.device)
         try:
+            scored, moved, doubled = critic, _moved(module), {}
+            critic = functools.partial(_call_with, scored, module, moved)
             alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
-            rounding, doubled = _rounding(alone), {}
-            if rounding is None and real.dtype == torch.float32 and isinstance(critic, nn.Module):
+            rounding = _rounding(alone)
+            if rounding is None and real.dtype == torch.float32:
                 # A common offset hides the scores' differences, as where weights are clipped.
-                doubled = _doubled([*module.named_parameters(), *module.named_buffers()])
-                critic = functools.partial(_call_with, critic, doubled)
+                doubled = _doubled({**dict(module.named_parameters()), **moved, **dict(module.named_buffers())})
+                critic = functools.partial(_call_with, scored, module, doubled)
                 real, fake, args, kwargs = tree_map_only(Tensor, _double, (real, fake, args, kwargs))
                 alone = torch.cat([critic(samples.clone(), *args, **kwargs) for samples in (real, fake)])
                 rounding = _rounding(alone)
@@ -87,6 +93,9 @@ def rows_are_independent(
         finally:
             for (part, name, buffer), value in zip(owners, values, strict=True):
                 part._buffers[name] = buffer.copy_(value)
+            for part, before in attributes:  # a counter, or what the critic keeps of the moved parameters
+                vars(part).clear()
+                vars(part).update(before)
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -94,13 +103,44 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor.clone()
 
 
-def _doubled(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: _double(tensor) for name, tensor in tensors}
+def _doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _double(tensor) for name, tensor in tensors.items()}
 
 
-def _call_with(module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-    """Calls the module with these parameters and buffers in the place of its own."""
-    return torch.func.functional_call(module, tensors, args, kwargs)
+def _moved(module: nn.Module) -> dict[str, Tensor]:
+    """The trained parameters, each moved by up to a tenth of its root mean square; of one that is zero throughout, by
+    a tenth of an initial weight. Elements move by different amounts, without random numbers.
+    """
+    moved: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if type(parameter) is not nn.Parameter or not parameter.requires_grad or parameter.numel() == 0:
+            continue  # shards, and parameters of a lazy layer, stay as they are
+        size = parameter.abs().square().mean().sqrt()
+        initial = (max(1, parameter.shape[0] if parameter.dim() else 1) / parameter.numel()) ** 0.5
+        first = len(moved) + 1  # parameters differ too: rows of a ParameterList, for example
+        places = torch.arange(first, first + parameter.numel(), device=parameter.device).sin().view(parameter.shape)
+        value = parameter + (0.1 * torch.where(size > 0, size, initial) * places).to(parameter.dtype)
+        moved[name] = nn.Parameter(value)
+    return moved
+
+
+class _Called(nn.Module):
+    """A callable that uses a module: the module, one of its methods, or a functools.partial of these."""
+
+    def __init__(self, function: Callable[..., Any], module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.function = module, functools.partial(function)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def _call_with(
+    function: Callable[..., Any], module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwargs: Any
+) -> Any:
+    """Calls the function while the module has these parameters and buffers in the place of its own."""
+    named = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    return torch.func.functional_call(_Called(function, module), named, args, kwargs)
 
 
 def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
