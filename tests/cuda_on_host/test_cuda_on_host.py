@@ -24,7 +24,11 @@ ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 PROGRAMS = {
     "address": ADDRESS,
     # Grids of a few blocks, so that the loops over the grid go round on small inputs.
-    "small grid": [*ADDRESS, "-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"],
+    "small grid": [
+        *ADDRESS,
+        *("-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"),
+        "-DWGAN_FAST_LIST_BLOCKS=2",
+    ],
     "thread": ["-fsanitize=thread"],
 }
 Formula = tuple[float, float, float]  # negative_slope, lower, upper
