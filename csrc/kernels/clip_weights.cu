@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
     T* data = static_cast<T*>(list.data[tensor]);
     if (list.layout[tensor] >= 0) {
       const Layout& layout = list.layouts[list.layout[tensor]];
+      KEEP_LOOP
       for (int64_t i = begin + threadIdx.x; i < begin + count; i += BLOCK) {
         T* weight = data + layout.offset(i);
         *weight = clip(*weight, bound);

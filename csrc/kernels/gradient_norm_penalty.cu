@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
 
 // The threads of a block compute the factors of its tile's rows together, each once, while the gradient arrives.
 template <class Rows, class T>
-__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+__global__ void __launch_bounds__(BLOCK, Rows::MIN_BLOCKS)
     backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out, Rows rows,
                     PowerOfExcess<Accumulate<T>> formula, Accumulate<T> mean_scale) {
   using A = Accumulate<T>;

@@ -6,7 +6,7 @@ namespace wgan_fast {
 namespace {
 
 template <class Rows, class T>
-__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+__global__ void __launch_bounds__(BLOCK, Rows::MIN_BLOCKS)
     interpolate_kernel(const T* real, const T* fake, const Accumulate<T>* t, T* out, Rows rows) {
   using A = Accumulate<T>;
   constexpr int WIDTH = Rows::WIDTH;

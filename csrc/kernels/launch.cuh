@@ -12,10 +12,13 @@
 
 #include "scalar.h"
 
-// Before a loop of few rounds, which nvcc would unroll.
+// Before a loop that must be unrolled, because vectors indexed by its variable are to stay in registers; and before one
+// of few rounds, which nvcc would unroll.
 #ifdef __CUDACC__
+#define UNROLL_LOOP _Pragma("unroll")
 #define KEEP_LOOP _Pragma("unroll 1")
 #else
+#define UNROLL_LOOP
 #define KEEP_LOOP
 #endif
 
@@ -118,6 +121,7 @@ __device__ inline void store(T* array, int64_t i, int64_t count, Vector<T, WIDTH
 // Every vector is whole, and their number fits into 32 bits.
 template <int W, int U>
 struct WholeVectors {
+  static constexpr int MIN_BLOCKS = wgan_fast::MIN_BLOCKS;
   static constexpr int WIDTH = W;
   static constexpr int TOGETHER = U;
   using Index = uint32_t;
@@ -145,6 +149,7 @@ struct WholeVectors {
 // The last vector may be partial. Indices have 64 bits.
 template <int W, int U>
 struct AnyVectors {
+  static constexpr int MIN_BLOCKS = 2;  // partial vectors take more registers
   static constexpr int WIDTH = W;
   static constexpr int TOGETHER = U;
   using Index = int64_t;
@@ -196,6 +201,7 @@ __device__ inline Index first_of_thread(Index tile) {
 template <class Vectors, class F>
 __device__ inline void for_each_vector(const Vectors& walk, typename Vectors::Index tile, F f) {
   const auto first = first_of_thread<Vectors>(tile);
+  UNROLL_LOOP
   for (int u = 0; u < Vectors::TOGETHER; ++u) {
     if (first + u * WARP < walk.vectors) f(u, int64_t{first} + u * WARP);
   }

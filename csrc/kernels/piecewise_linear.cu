@@ -43,7 +43,7 @@ struct Mask {
 };
 
 template <class Vectors, class T>
-__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+__global__ void __launch_bounds__(BLOCK, Vectors::MIN_BLOCKS)
     piecewise_linear_kernel(const T* input, T* output, uint8_t* mask, PiecewiseLinear<Accumulate<T>> f,
                             Vectors vectors) {
   constexpr int WIDTH = Vectors::WIDTH;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
 }
 
 template <class Vectors, class T>
-__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+__global__ void __launch_bounds__(BLOCK, Vectors::MIN_BLOCKS)
     apply_mask_kernel(const T* input, const uint8_t* mask, T* output, Accumulate<T> negative_slope, Vectors vectors) {
   constexpr int WIDTH = Vectors::WIDTH;
   for_each_tile(vectors, [&](auto tile) {

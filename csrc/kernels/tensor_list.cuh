@@ -56,10 +56,12 @@ template <int WIDTH, int TOGETHER, class Load, class Use>
 __device__ inline void for_each_vector_of_chunk(int begin, int end, Load load, Use use) {
   KEEP_LOOP
   for (int first = begin + static_cast<int>(threadIdx.x) * WIDTH; first < end; first += BLOCK * TOGETHER * WIDTH) {
+    UNROLL_LOOP
     for (int u = 0; u < TOGETHER; ++u) {
       const int i = first + u * BLOCK * WIDTH;
       if (i < end) load(u, i);
     }
+    UNROLL_LOOP
     for (int u = 0; u < TOGETHER; ++u) {
       const int i = first + u * BLOCK * WIDTH;
       if (i < end) use(u, i);
