@@ -114,14 +114,15 @@ __global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
   if (threadIdx.x == 0) *penalty = scale * sum;
 }
 
-// The threads of a block compute the factors of its tile's rows together, each once, while the gradient arrives.
+// The threads of a block compute the slopes of its tile's rows together, each once, while the gradient arrives.
 template <class Rows, class T>
 __global__ void __launch_bounds__(BLOCK, Rows::MIN_BLOCKS)
     backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out, Rows rows,
                     PowerOfExcess<Accumulate<T>> formula, Accumulate<T> mean_scale) {
   using A = Accumulate<T>;
   constexpr int WIDTH = Rows::WIDTH;
-  __shared__ A factors[Rows::ROWS_OF_TILE];
+  __shared__ A slopes[Rows::ROWS_OF_TILE];
+  const A scale = *grad_penalty * mean_scale;
   for_each_tile(rows, [&](auto tile) {
     Packed<T, WIDTH> g[Rows::TOGETHER];
     for_each_vector(rows, tile,
@@ -130,16 +131,16 @@ __global__ void __launch_bounds__(BLOCK, Rows::MIN_BLOCKS)
     const auto end = tile + TILE<Rows> < rows.vectors ? tile + TILE<Rows> : rows.vectors;
     const auto first_row = rows.first_row(tile), last_row = rows.last_row(end - 1);
     for (auto row = first_row + threadIdx.x; row <= last_row; row += BLOCK) {
-      factors[row - first_row] = *grad_penalty * mean_scale * norm_penalty_slope(norms[row], formula);
+      slopes[row - first_row] = norm_penalty_slope(norms[row], formula);
     }
     __syncthreads();
     for_each_vector(rows, tile, [&](int u, int64_t i) {
-      const auto factor = rows.template row_values<A>(i, [&](auto row) { return factors[row - first_row]; });
+      const auto slope = rows.template row_values<A>(i, [&](auto row) { return slopes[row - first_row]; });
       Vector<T, WIDTH> result = g[u].unpack();
-      for (int k = 0; k < WIDTH; ++k) result.at[k] = narrow<T>(factor[k] * widen(result.at[k]));
+      for (int k = 0; k < WIDTH; ++k) result.at[k] = narrow<T>(scale * slope[k] * widen(result.at[k]));
       Rows::store(out, i, rows.count(), result);
     });
-    __syncthreads();  // before the next tile's factors are written
+    __syncthreads();  // before the next tile's slopes are written
   });
 }
 

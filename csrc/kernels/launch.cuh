@@ -12,16 +12,6 @@
 
 #include "scalar.h"
 
-// Before a loop that must be unrolled, because vectors indexed by its variable are to stay in registers; and before one
-// of few rounds, which nvcc would unroll.
-#ifdef __CUDACC__
-#define UNROLL_LOOP _Pragma("unroll")
-#define KEEP_LOOP _Pragma("unroll 1")
-#else
-#define UNROLL_LOOP
-#define KEEP_LOOP
-#endif
-
 namespace wgan_fast {
 
 constexpr int BLOCK = 256;  // threads; every kernel is launched with it

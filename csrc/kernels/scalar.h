@@ -13,6 +13,16 @@
 #define HOST_DEVICE
 #endif
 
+// Before a loop that must be unrolled, because vectors indexed by its variable are to stay in registers; and before one
+// of few rounds, which nvcc would unroll.
+#ifdef __CUDA_ARCH__
+#define UNROLL_LOOP _Pragma("unroll")
+#define KEEP_LOOP _Pragma("unroll 1")
+#else
+#define UNROLL_LOOP
+#define KEEP_LOOP
+#endif
+
 struct CUstream_st;  // cudaStream_t is a pointer to it; declared here so that the headers need no CUDA header
 
 namespace wgan_fast {
