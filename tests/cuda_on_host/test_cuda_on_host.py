@@ -303,13 +303,16 @@ def test_rmsprop_in_a_small_grid(small_grid_program: Path) -> None:
 
 # Around the elements of a byte of the mask, of a thread's part of it, of a warp and of a block; multiples of a part.
 COUNTS = [*range(1, 18), 31, 32, 33, 63, 64, 65, 96, 255, 256, 257, 2047, 2048, 2049, 4096, 4128, 8192 + 32, 8192 + 8]
+# What is beyond the last element counts as 0: outside the bounds of the first formula, inside those of the second.
 FORMULAS = [(0.2, 0.0, inf), (0.0, -0.75, 0.5)]
 
 
 # Of input, output and mask, in elements.
 @pytest.mark.parametrize("offsets", [(0, 0, 0), (1, 1, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)], ids=str)
-def test_piecewise_linear(address_program: Path, dtype: torch.dtype, offsets: tuple[int, int, int]) -> None:
-    formula = FORMULAS[offsets[0]]
+@pytest.mark.parametrize("formula", FORMULAS, ids=str)
+def test_piecewise_linear(
+    address_program: Path, dtype: torch.dtype, offsets: tuple[int, int, int], formula: Formula
+) -> None:
     check_piecewise_linear(address_program, dtype, COUNTS, offsets, formula)
 
 
