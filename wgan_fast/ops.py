@@ -193,7 +193,7 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     Args:
         module_or_tensors: a Module, all of whose parameters are clipped, or an iterable of tensors, of any mix of
             shapes, strides, dtypes (float16, bfloat16, float32, float64) and devices. On a GPU one launch clips up to
-            1,024 tensors, of which up to 32 may be non-contiguous with gaps.
+            1,024 tensors of one dtype, of which up to 32 may be non-contiguous with gaps.
         bound: at least 0; rounded to the dtype of each tensor.
 
     NaN stays NaN. Autograd does not record the change. Version counters are incremented, so that a backward pass which

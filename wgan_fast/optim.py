@@ -64,7 +64,7 @@ def lazy_adam_settings(lr: float, betas: tuple[float, float], every: int) -> dic
 
 
 class RMSprop(torch.optim.RMSprop):
-    r"""RMSprop followed by weight clipping: one pass over memory, and on a GPU one launch for each group.
+    r"""RMSprop followed by weight clipping: one pass over memory, and on a GPU one launch for each group and dtype.
 
     .. math::
         g &\leftarrow g + \mathrm{weight\_decay} \cdot w \\

@@ -17,6 +17,7 @@ struct Layout {
 
   HOST_DEVICE int64_t offset(int64_t index) const {
     int64_t offset = 0;
+    KEEP_LOOP
     for (int d = dims - 1; d > 0; --d) {
       offset += index % size[d] * stride[d];
       index /= size[d];

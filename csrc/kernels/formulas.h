@@ -21,27 +21,37 @@ struct NormPenalty {
   bool one_sided;
 };
 
+// p in the arithmetic's type. Converted once, on the host: float64 is slow on most GPUs.
+template <class A>
+struct PowerOfExcess {
+  A target;
+  A power;
+  bool one_sided;
+
+  explicit PowerOfExcess(const NormPenalty& formula)
+      : target(static_cast<A>(formula.target)), power(static_cast<A>(formula.power)), one_sided(formula.one_sided) {}
+};
+
 // n - target; one-sided, max(0, n - target). NaN stays NaN.
 template <class A>
-HOST_DEVICE inline A excess(A norm, const NormPenalty& formula) {
-  const A difference = norm - static_cast<A>(formula.target);
+HOST_DEVICE inline A excess(A norm, const PowerOfExcess<A>& formula) {
+  const A difference = norm - formula.target;
   return formula.one_sided && difference < A(0) ? A(0) : difference;
 }
 
 // p(n)
 template <class A>
-HOST_DEVICE inline A norm_penalty(A norm, const NormPenalty& formula) {
+HOST_DEVICE inline A norm_penalty(A norm, const PowerOfExcess<A>& formula) {
   const A e = excess(norm, formula);
-  return formula.power == 2 ? e * e : std::pow(std::abs(e), static_cast<A>(formula.power));
+  return formula.power == A(2) ? e * e : std::pow(std::abs(e), formula.power);
 }
 
 // s = p'(n) / n, so that dp/dg = s g. The subgradient at n = 0 is 0; an epsilon inside the root would bias every norm.
 template <class A>
-HOST_DEVICE inline A norm_penalty_slope(A norm, const NormPenalty& formula) {
+HOST_DEVICE inline A norm_penalty_slope(A norm, const PowerOfExcess<A>& formula) {
   if (norm == A(0)) return A(0);
   const A e = excess(norm, formula);
-  const A power = static_cast<A>(formula.power);
-  return (formula.power == 2 ? A(2) : power * std::pow(std::abs(e), power - A(2))) * e / norm;
+  return (formula.power == A(2) ? A(2) : formula.power * std::pow(std::abs(e), formula.power - A(2))) * e / norm;
 }
 
 // w <- min(max(w, -bound), bound). NaN compares false and stays, bit for bit.
@@ -83,7 +93,7 @@ HOST_DEVICE inline void rmsprop(T& weight, T gradient, T& square_average, const 
   const A g = f.gradient_factor * widen(gradient) + (f.weight_decay == A(0) ? A(0) : decay);
   const A v = f.alpha * widen(square_average) + f.one_minus_alpha * (g * g);
   square_average = narrow<T>(v);
-  weight = clip(narrow<T>(w - f.learning_rate * (g / (std::sqrt(v) + f.eps))), f.clip);
+  weight = clip(narrow<T>(w - f.learning_rate * quotient<T>(g, square_root<T>(v) + f.eps)), f.clip);
 }
 
 // y = x strictly between the bounds, else y = c + negative_slope (x - c) with the nearer bound c. NaN stands for "no

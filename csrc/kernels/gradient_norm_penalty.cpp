@@ -58,12 +58,13 @@ INSTRUCTION_SET_CLONES void sums_of_squares_cpu(const T* __restrict gradient, Ac
 template <class A>
 INSTRUCTION_SET_CLONES void norm_penalty_cpu(const A* __restrict sums, A* __restrict norms, A* __restrict penalty,
                                              Segments segments, NormPenalty formula) {
+  const PowerOfExcess<A> power(formula);
   double total = 0;
   for (int64_t row = 0; row < segments.rows; ++row) {
     A sum = 0;
     for (int64_t i = 0; i < segments.per_row; ++i) sum += sums[row * segments.per_row + i];
     norms[row] = std::sqrt(sum);
-    total += norm_penalty(norms[row], formula);
+    total += norm_penalty(norms[row], power);
   }
   *penalty = static_cast<A>(formula.weight * total / static_cast<double>(segments.rows));
 }
@@ -76,10 +77,11 @@ INSTRUCTION_SET_CLONES void gradient_norm_penalty_backward_cpu(const Accumulate<
                                                                int64_t begin, int64_t end) {
   using A = Accumulate<T>;
   const A scale = *grad_penalty * static_cast<A>(formula.weight / static_cast<double>(rows));
+  const PowerOfExcess<A> power(formula);
   int64_t row = begin / length;
   for (int64_t i = begin; i < end; ++row) {
     const int64_t row_end = std::min(end, (row + 1) * length);
-    const A factor = scale * norm_penalty_slope(norms[row], formula);
+    const A factor = scale * norm_penalty_slope(norms[row], power);
     for (; i < row_end; ++i) out[i] = narrow<T>(factor * widen(gradient[i]));
   }
 }

@@ -25,7 +25,7 @@ __device__ Accumulate<T> sum_of_squares(const Vector<T, WIDTH>& vector) {
   return sum;
 }
 
-// Sum of squares of `values`, computed by LANES threads together and returned to each of them.
+// Sum of squares of `values`, whole vectors, computed by LANES threads together and returned to each of them.
 template <int LANES, int WIDTH, class T>
 __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
   constexpr int64_t STEP = LANES * WIDTH;
@@ -36,7 +36,8 @@ __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
     for (int u = 0; u < UNROLL; ++u) vectors[u] = load_whole<WIDTH>(values, i + u * STEP);
     for (int u = 0; u < UNROLL; ++u) sum += sum_of_squares(vectors[u]);
   }
-  for (; i < count; i += STEP) sum += sum_of_squares(load<WIDTH>(values, i, count));
+  KEEP_LOOP
+  for (; i < count; i += STEP) sum += sum_of_squares(load_whole<WIDTH>(values, i));
   if constexpr (LANES == BLOCK) {
     return block_sum(sum);
   } else {
@@ -46,9 +47,9 @@ __device__ Accumulate<T> row_sum_of_squares(const T* values, int64_t count) {
 
 // LANES threads for each row. Writes one sum of penalties per block, or the penalty if there is one block.
 template <int LANES, int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
     whole_rows_kernel(const T* gradient, Accumulate<T>* block_penalties, Accumulate<T>* norms, Accumulate<T>* penalty,
-                      int64_t rows, int64_t length, NormPenalty formula, Accumulate<T> scale) {
+                      int64_t rows, int64_t length, PowerOfExcess<Accumulate<T>> formula, Accumulate<T> scale) {
   using A = Accumulate<T>;
   constexpr int ROWS_PER_BLOCK = BLOCK / LANES;
   A sum = 0;
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(BLOCK)
 }
 
 template <class A>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
     mean_penalty_kernel(const A* block_penalties, A* penalty, int64_t blocks, A scale) {
   A sum = 0;
   for (int64_t i = threadIdx.x; i < blocks; i += BLOCK) sum += block_penalties[i];
@@ -83,9 +84,12 @@ __global__ void __launch_bounds__(BLOCK)
 
 // Long rows: one block for each segment writes its sum of squares.
 template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK) segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
-  const int64_t row = blockIdx.x / segments.per_row;
-  const int64_t start = blockIdx.x % segments.per_row * segments.segment_length;
+__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+    segments_kernel(const T* gradient, Accumulate<T>* sums, Segments segments) {
+  // There are few segments; a division of 64 bits would delay the first load.
+  const auto per_row = static_cast<uint32_t>(segments.per_row);
+  const int64_t row = blockIdx.x / per_row;
+  const int64_t start = blockIdx.x % per_row * segments.segment_length;
   const int64_t stop =
       start + segments.segment_length < segments.length ? start + segments.segment_length : segments.length;
   const T* values = gradient + row * segments.length + start;
@@ -94,8 +98,8 @@ __global__ void __launch_bounds__(BLOCK) segments_kernel(const T* gradient, Accu
 }
 
 template <class A>
-__global__ void __launch_bounds__(BLOCK)
-    segments_penalty_kernel(const A* sums, A* norms, A* penalty, Segments segments, NormPenalty formula, A scale) {
+__global__ void __launch_bounds__(BLOCK, MIN_BLOCKS)
+    segments_penalty_kernel(const A* sums, A* norms, A* penalty, Segments segments, PowerOfExcess<A> formula, A scale) {
   A sum = 0;
   for (int64_t row = threadIdx.x / WARP; row < segments.rows; row += BLOCK / WARP) {
     A row_sum = 0;
@@ -110,43 +114,34 @@ __global__ void __launch_bounds__(BLOCK)
   if (threadIdx.x == 0) *penalty = scale * sum;
 }
 
-template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK)
-    backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
-                    int64_t rows, int64_t length, NormPenalty formula, Accumulate<T> mean_scale) {
+// The threads of a block compute the slopes of its tile's rows together, each once, while the gradient arrives.
+template <class Rows, class T>
+__global__ void __launch_bounds__(BLOCK, Rows::MIN_BLOCKS)
+    backward_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out, Rows rows,
+                    PowerOfExcess<Accumulate<T>> formula, Accumulate<T> mean_scale) {
   using A = Accumulate<T>;
-  const int64_t count = rows * length;
+  constexpr int WIDTH = Rows::WIDTH;
+  __shared__ A slopes[Rows::ROWS_OF_TILE];
   const A scale = *grad_penalty * mean_scale;
-  for (int64_t i = thread_index() * WIDTH; i < count; i += thread_count() * WIDTH) {
-    const auto g = load<WIDTH>(gradient, i, count);
-    Vector<T, WIDTH> result{};
-    RowValue factor(i, length, rows, [&](int64_t row) { return scale * norm_penalty_slope(norms[row], formula); });
-    for (int k = 0; k < WIDTH; ++k, factor.advance()) result.at[k] = narrow<T>(factor.value * widen(g.at[k]));
-    store<WIDTH>(out, i, count, result);
-  }
-}
+  for_each_tile(rows, [&](auto tile) {
+    Packed<T, WIDTH> g[Rows::TOGETHER];
+    for_each_vector(rows, tile,
+                    [&](int u, int64_t i) { g[u] = Rows::template load<WIDTH>(gradient, i, rows.count()); });
 
-// Fast path, for rows of whole vectors: one slope for each vector.
-template <int WIDTH, class T>
-__global__ void __launch_bounds__(BLOCK)
-    backward_whole_kernel(const Accumulate<T>* grad_penalty, const T* gradient, const Accumulate<T>* norms, T* out,
-                          uint32_t vectors, uint32_t per_row, NormPenalty formula, Accumulate<T> mean_scale) {
-  using A = Accumulate<T>;
-  const A scale = *grad_penalty * mean_scale;
-  Vector<T, WIDTH> g[UNROLL];
-  A norm[UNROLL];
-  for_each_whole_vector(
-      vectors, per_row,
-      [&](int u, int64_t i, uint32_t row) {
-        g[u] = load_whole<WIDTH>(gradient, i * WIDTH);
-        norm[u] = norms[row];
-      },
-      [&](int u, int64_t i) {
-        const A factor = scale * norm_penalty_slope(norm[u], formula);
-        Vector<T, WIDTH> result{};
-        for (int k = 0; k < WIDTH; ++k) result.at[k] = narrow<T>(factor * widen(g[u].at[k]));
-        store_whole(out, i * WIDTH, result);
-      });
+    const auto end = tile + TILE<Rows> < rows.vectors ? tile + TILE<Rows> : rows.vectors;
+    const auto first_row = rows.first_row(tile), last_row = rows.last_row(end - 1);
+    for (auto row = first_row + threadIdx.x; row <= last_row; row += BLOCK) {
+      slopes[row - first_row] = norm_penalty_slope(norms[row], formula);
+    }
+    __syncthreads();
+    for_each_vector(rows, tile, [&](int u, int64_t i) {
+      const auto slope = rows.template row_values<A>(i, [&](auto row) { return slopes[row - first_row]; });
+      Vector<T, WIDTH> result = g[u].unpack();
+      for (int k = 0; k < WIDTH; ++k) result.at[k] = narrow<T>(scale * slope[k] * widen(result.at[k]));
+      Rows::store(out, i, rows.count(), result);
+    });
+    __syncthreads();  // before the next tile's slopes are written
+  });
 }
 
 // weight / B: divided here, because a division in float64 is slow on most GPUs.
@@ -173,28 +168,30 @@ auto with_lanes(int64_t rows, int64_t length, F&& f) {
 template <int WIDTH, class T>
 void forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
              const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
-  const auto scale = mean_scale<Accumulate<T>>(formula, segments.rows);
+  using A = Accumulate<T>;
+  const PowerOfExcess<A> power(formula);
+  const auto scale = mean_scale<A>(formula, segments.rows);
   if (segments.per_row > 1) {
     launch(segments_kernel<WIDTH, T>, segments.count(), stream, gradient, workspace, segments);
-    launch(segments_penalty_kernel<Accumulate<T>>, 1, stream, workspace, norms, penalty, segments, formula, scale);
+    launch(segments_penalty_kernel<A>, 1, stream, workspace, norms, penalty, segments, power, scale);
     return;
   }
   with_lanes(segments.rows, segments.length, [&](auto lanes) {
     const int64_t blocks = row_blocks<lanes>(segments.rows);
     launch(whole_rows_kernel<lanes, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
-           segments.length, formula, scale);
+           segments.length, power, scale);
     if (blocks > 1) {
-      launch(mean_penalty_kernel<Accumulate<T>>, 1, stream, workspace, penalty, blocks, scale);
+      launch(mean_penalty_kernel<A>, 1, stream, workspace, penalty, blocks, scale);
     }
   });
 }
 
-// The widest access that keeps every row aligned.
+// The widest access of which every row is a multiple.
 template <int WIDTH, class T>
 void widest_forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, Accumulate<T>* penalty,
                     const Segments& segments, const NormPenalty& formula, cudaStream_t stream) {
   if constexpr (WIDTH > 1) {
-    if (!aligned(gradient) || (segments.rows > 1 && segments.length % WIDTH != 0)) {
+    if (!aligned(gradient) || segments.length % WIDTH != 0) {
       return widest_forward<WIDTH / 2>(gradient, workspace, norms, penalty, segments, formula, stream);
     }
   }
@@ -226,20 +223,11 @@ template <class T>
 void gradient_norm_penalty_backward_cuda(const Accumulate<T>* grad_penalty, const T* gradient,
                                          const Accumulate<T>* norms, T* out, int64_t rows, int64_t length,
                                          NormPenalty formula, cudaStream_t stream) {
-  constexpr int WIDTH = FULL_WIDTH<T>;
-  const int64_t count = rows * length;
-  const auto scale = mean_scale<Accumulate<T>>(formula, rows);
-  if (aligned(gradient) && aligned(out) && has_whole_vectors(rows, length, WIDTH)) {
-    const int64_t per_row = length / WIDTH, vectors = rows * per_row;
-    launch(backward_whole_kernel<WIDTH, T>, blocks_for((vectors + UNROLL - 1) / UNROLL), stream, grad_penalty, gradient,
-           norms, out, static_cast<uint32_t>(vectors), static_cast<uint32_t>(per_row), formula, scale);
-  } else if (aligned(gradient) && aligned(out)) {
-    launch(backward_kernel<WIDTH, T>, blocks_for((count + WIDTH - 1) / WIDTH), stream, grad_penalty, gradient, norms,
-           out, rows, length, formula, scale);
-  } else {
-    launch(backward_kernel<1, T>, blocks_for(count), stream, grad_penalty, gradient, norms, out, rows, length, formula,
-           scale);
-  }
+  using A = Accumulate<T>;
+  with_rows<T>(aligned(gradient) && aligned(out), rows, length, [&](auto walk) {
+    launch(backward_kernel<decltype(walk), T>, blocks_for_vectors(walk), stream, grad_penalty, gradient, norms, out,
+           walk, PowerOfExcess<A>(formula), mean_scale<A>(formula, rows));
+  });
 }
 
 #define INSTANTIATE(T)                                                                                            \

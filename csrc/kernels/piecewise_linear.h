@@ -9,7 +9,7 @@ namespace wgan_fast {
 
 constexpr int64_t MASK_BLOCK = 64;  // the CPU kernels' ranges begin at multiples of it
 
-inline int64_t mask_bytes(int64_t count) { return (count + 7) / 8; }
+HOST_DEVICE inline int64_t mask_bytes(int64_t count) { return (count + 7) / 8; }
 
 // output_i = f(input_i), mask_i = is_inside(input_i, f). Input and output may be the same array.
 template <class T>

@@ -22,7 +22,8 @@ void rmsprop_cpu(const Parameter& parameter, const RmspropStep& step, int64_t be
   dispatch_dtype(parameter.dtype, [&](auto element) {
     using T = decltype(element);
     rmsprop_range(static_cast<T*>(parameter.weight), static_cast<const T*>(parameter.gradient),
-                  static_cast<T*>(parameter.square_average), step.formula<T>(), begin, end);
+                  static_cast<T*>(parameter.square_average),
+                  step.formula<T>(step.learning_rate.value, step.grad_scale.value), begin, end);
   });
 }
 

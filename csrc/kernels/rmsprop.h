@@ -10,11 +10,6 @@ struct Number {
   double value;
   const void* on_device;  // or null
   bool is_double;         // else it is float32
-
-  HOST_DEVICE double get() const {
-    if (!on_device) return value;
-    return is_double ? *static_cast<const double*>(on_device) : *static_cast<const float*>(on_device);
-  }
 };
 
 // One step of RMSprop followed by weight clipping; the same numbers for every tensor of a list.
@@ -29,13 +24,13 @@ struct RmspropStep {
   bool maximize;
 
   template <class T>
-  HOST_DEVICE Rmsprop<T> formula() const {
+  Rmsprop<T> formula(double learning_rate, double grad_scale) const {
     using A = Accumulate<T>;
-    return {static_cast<A>((maximize ? -1 : 1) / grad_scale.get()),
+    return {static_cast<A>((maximize ? -1 : 1) / grad_scale),
             static_cast<A>(weight_decay),
             static_cast<A>(alpha),
             static_cast<A>(1 - alpha),
-            static_cast<A>(learning_rate.get()),
+            static_cast<A>(learning_rate),
             static_cast<A>(eps),
             narrow<T>(static_cast<A>(clip))};
   }

@@ -1,6 +1,7 @@
 // The kernels' four element types. 16-bit types are for storage only: arithmetic is in Accumulate<T>.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -10,6 +11,16 @@
 #define HOST_DEVICE __host__ __device__
 #else
 #define HOST_DEVICE
+#endif
+
+// Before a loop that must be unrolled, because vectors indexed by its variable are to stay in registers; and before one
+// of few rounds, which nvcc would unroll.
+#ifdef __CUDA_ARCH__
+#define UNROLL_LOOP _Pragma("unroll")
+#define KEEP_LOOP _Pragma("unroll 1")
+#else
+#define UNROLL_LOOP
+#define KEEP_LOOP
 #endif
 
 struct CUstream_st;  // cudaStream_t is a pointer to it; declared here so that the headers need no CUDA header
@@ -132,6 +143,29 @@ HOST_DEVICE inline Half narrow<Half>(float value) {
   const uint32_t result = magnitude >= 0x47800000u ? overflow : finite;
   return {static_cast<uint16_t>(result | (bits >> 16 & 0x8000u))};
 #endif
+}
+
+// Square root and quotient on the way to a stored T. For 16-bit types a GPU approximates them, with an error of at most
+// 2 units of float32, of which a unit of T has 2^13 or more: exact ones take 30 instructions an element and would limit
+// a kernel, not memory. Divisors are below 2^126.
+template <class T>
+HOST_DEVICE inline Accumulate<T> square_root(Accumulate<T> value) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == 2) {
+    float root;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(value));
+    return root;
+  }
+#endif
+  return std::sqrt(value);
+}
+
+template <class T>
+HOST_DEVICE inline Accumulate<T> quotient(Accumulate<T> dividend, Accumulate<T> divisor) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == 2) return __fdividef(dividend, divisor);
+#endif
+  return dividend / divisor;
 }
 
 }  // namespace wgan_fast

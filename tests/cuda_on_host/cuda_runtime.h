@@ -4,8 +4,10 @@
 // With CUDA_ON_HOST_FIBERS the threads of a block are fibers.
 #pragma once
 
+#include <algorithm>
 #include <barrier>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -114,6 +116,9 @@ struct Block {
 
 inline Block* block = nullptr;
 
+// Where it is not negative, a launch runs one block alone: this one, or the last of a smaller grid.
+inline int64_t only_block = -1;
+
 inline Threads& threads(unsigned count) {
   static Threads threads(count);
   return threads;
@@ -144,8 +149,10 @@ void run(const cudaLaunchConfig_t& config, void (*kernel)(Parameters...), const 
   Block this_block(blockDim.x);
   block = &this_block;
   threads(blockDim.x).run([&] {
-    for (unsigned b = 0; b < gridDim.x; ++b) {
-      blockIdx.x = b;
+    const auto last = static_cast<int64_t>(gridDim.x) - 1;
+    const int64_t first = only_block < 0 ? 0 : std::min(only_block, last);
+    for (int64_t b = first; b <= (only_block < 0 ? last : first); ++b) {
+      blockIdx.x = static_cast<unsigned>(b);
       std::apply(kernel, arguments);
       this_block.finished.arrive_and_wait();
     }

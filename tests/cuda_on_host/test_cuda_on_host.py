@@ -24,7 +24,11 @@ ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 PROGRAMS = {
     "address": ADDRESS,
     # Grids of a few blocks, so that the loops over the grid go round on small inputs.
-    "small grid": [*ADDRESS, "-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"],
+    "small grid": [
+        *ADDRESS,
+        *("-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"),
+        "-DWGAN_FAST_LIST_BLOCKS=2",
+    ],
     "thread": ["-fsanitize=thread"],
 }
 Formula = tuple[float, float, float]  # negative_slope, lower, upper
@@ -116,7 +120,7 @@ def check_penalty(program: Path, dtype: torch.dtype, rows: int, length: int, off
 
 
 def check_piecewise_linear(
-    program: Path, dtype: torch.dtype, counts: Sequence[int], offsets: tuple[int, int], formula: Formula
+    program: Path, dtype: torch.dtype, counts: Sequence[int], offsets: tuple[int, int, int], formula: Formula
 ) -> None:
     tensors = []
     for count in counts:
@@ -185,7 +189,44 @@ def check_rmsprop(
             assert_close(result, wanted, result.dtype)
 
 
+#: 2^31 vectors of 16 bytes, in elements.
+LIMIT = {torch.float16: 2**34, torch.bfloat16: 2**34, torch.float32: 2**33, torch.float64: 2**32}
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_choice_by_size(address_program: Path, dtype: torch.dtype, rows: int) -> None:
+    """Whole vectors with indices of 32 bits up to 2^31 vectors, then any rows with indices of 64 bits. Nothing of that
+    size is allocated."""
+    width = 16 // dtype.itemsize
+
+    def chosen(aligned: bool, length: int) -> list[str]:
+        data = run(address_program, "policies", NAMES[dtype], int(aligned), rows, length, tensors=[])
+        return data.decode().splitlines()
+
+    whole, partial, single = f"whole {width}", f"any {width}", "any 1"
+    limit = LIMIT[dtype] // rows
+    assert chosen(True, limit - 4 * width) == [whole, whole]
+    assert chosen(True, limit) == [partial, partial]
+    assert chosen(True, 2 * limit) == [partial, partial]
+    assert chosen(False, 4 * width) == [single, single]
+    assert chosen(True, 4 * width) == [whole, whole]
+    # All elements of 64 such rows are whole vectors again.
+    assert chosen(True, 4 * width + 1) == [partial, partial if rows == 1 else whole]
+
+
+def test_quotients(address_program: Path) -> None:
+    assert run(address_program, "quotients", "", tensors=[]).decode() == ""
+
+
+@pytest.mark.parametrize(("length", "offset"), [(65_536, 0), (65_535, 0), (65_536, 1)])
+def test_beyond_32_bits(address_program: Path, length: int, offset: int) -> None:
+    """The last of more than 2^32 elements, by every kernel. The arrays take memory only where they are written."""
+    assert run(address_program, "far", 65_552, length, offset, tensors=[]).decode() == ""
+
+
 SHAPES = [(1, 1), (1, 7), (3, 1), (5, 2), (2, 33), (70, 4), (3, 129), (9, 40), (2, 2049), (300, 3)]
+# Rows of whole vectors, of one and of more tiles; more rows of one vector than a tile has.
+SHAPES += [(5, 2_056), (1_030, 8)]
 
 
 @pytest.mark.parametrize(("rows", "length"), SHAPES)
@@ -260,20 +301,24 @@ def test_rmsprop_in_a_small_grid(small_grid_program: Path) -> None:
     check_rmsprop(small_grid_program, parameters, clip=0.3)
 
 
-# Around the elements of a byte of the mask, of a warp and of a block.
-COUNTS = [*range(1, 18), 63, 64, 65, 255, 256, 257, 2047, 2048, 2049]
+# Around the elements of a byte of the mask, of a thread's part of it, of a warp and of a block; multiples of a part.
+COUNTS = [*range(1, 18), 31, 32, 33, 63, 64, 65, 96, 255, 256, 257, 2047, 2048, 2049, 4096, 4128, 8192 + 32, 8192 + 8]
+# What is beyond the last element counts as 0: outside the bounds of the first formula, inside those of the second.
 FORMULAS = [(0.2, 0.0, inf), (0.0, -0.75, 0.5)]
 
 
-@pytest.mark.parametrize("offsets", [(0, 0), (1, 1), (0, 1), (1, 0)], ids=str)
-def test_piecewise_linear(address_program: Path, dtype: torch.dtype, offsets: tuple[int, int]) -> None:
-    formula = FORMULAS[offsets[0]]
+# Of input, output and mask, in elements.
+@pytest.mark.parametrize("offsets", [(0, 0, 0), (1, 1, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1)], ids=str)
+@pytest.mark.parametrize("formula", FORMULAS, ids=str)
+def test_piecewise_linear(
+    address_program: Path, dtype: torch.dtype, offsets: tuple[int, int, int], formula: Formula
+) -> None:
     check_piecewise_linear(address_program, dtype, COUNTS, offsets, formula)
 
 
 @pytest.mark.parametrize("count", [4_096, 4_097, 9_001, 20_000])
 def test_piecewise_linear_in_a_small_grid(small_grid_program: Path, dtype: torch.dtype, count: int) -> None:
-    check_piecewise_linear(small_grid_program, dtype, [count], (0, 0), FORMULAS[0])
+    check_piecewise_linear(small_grid_program, dtype, [count], (0, 0, 0), FORMULAS[0])
 
 
 @pytest.mark.parametrize(("rows", "length"), [(5, 2), (9, 40), (3, 2_100), (2, 33_000)])
@@ -283,7 +328,7 @@ def test_threads_meet_at_barriers(thread_program: Path, rows: int, length: int) 
 
 def test_threads_write_apart(thread_program: Path) -> None:
     check_interpolate(thread_program, torch.float32, 5, 203, 0)
-    check_piecewise_linear(thread_program, torch.float16, [203, 2_049], (0, 1), FORMULAS[0])
-    check_piecewise_linear(thread_program, torch.float32, [203, 2_049], (0, 0), FORMULAS[0])
+    check_piecewise_linear(thread_program, torch.float16, [203, 2_049], (0, 1, 0), FORMULAS[0])
+    check_piecewise_linear(thread_program, torch.float32, [203, 2_049, 4_128], (0, 0, 0), FORMULAS[0])
     check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
     check_rmsprop(thread_program, [(torch.float32, 5_000, (0, 0, 0)), (torch.float16, 300, (1, 0, 0))])
