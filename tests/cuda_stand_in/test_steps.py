@@ -12,6 +12,7 @@ import ctypes
 import gc
 import inspect
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,17 +21,19 @@ import pytest
 import torch
 from stand_in import Entry, library, logged, needed
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from wgan_fast import CriticStep, GeneratorStep, clip_weights_, interpolate, optim, r1_penalty
 from wgan_fast._library import extension  # noqa: F401 (registers the operators)
-from wgan_fast._step import backends, optimization
+from wgan_fast._step import graph, optimization
+from wgan_fast._step.graph import GraphRunner
 from wgan_fast.bench import mlp
 from wgan_fast.losses import discriminator_loss, non_saturating_generator_loss
 
 pytestmark = needed
 native = torch.ops.wgan_fast
 Step = Callable[[], Any]
-WARM_UP = 4  # three steps of a kind; the very first finds an optimizer without a state, which is another kind
+WARM_UP = GraphRunner.WARM_UP
 BATCH, LATENT = 16, 3
 
 adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=True)
@@ -118,7 +121,9 @@ def test_launches(name: str) -> None:
 def test_capture_and_replay(name: str) -> None:
     """The graph holds what an eager step launches, all of it; a replay is one launch."""
     make, expected = STEPS[name]
-    step = repeated(make("graph"), WARM_UP)
+    step = repeated(make("graph"), WARM_UP + 1)  # cuBLAS's workspaces are there now
+    step.func.close()
+    repeated(step, WARM_UP)
     stream = torch.cuda.current_stream()
     with logged() as entries:
         step()
@@ -196,6 +201,51 @@ def test_memory_stays_flat(name: str) -> None:
     assert after == before
 
 
+def mebibytes() -> float:
+    gc.collect()
+    torch.cuda.empty_cache()
+    return library.cuda_stand_in_bytes() / 2**20
+
+
+def test_graphs_of_a_step_share_memory_and_workspaces() -> None:
+    """cuBLAS has 64 MiB of workspaces for each stream, forward and backward."""
+    step, sizes = critic_step(), []
+    for count in range(BATCH, BATCH + 4):
+        repeated(partial(step.func, *samples(count)), WARM_UP + 2)
+        sizes.append(mebibytes())
+    assert sizes[3] - sizes[0] < 1
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_closed_or_dropped_step_gives_its_memory_back(closes: bool) -> None:
+    repeated(critic_step(), WARM_UP + 1)
+    before = mebibytes()
+    critic = small()
+    step = repeated(critic_step(critic=critic), WARM_UP + 1)
+    for parameter in critic.parameters():
+        parameter.grad = None
+    if closes:
+        step.func.close()
+        assert mebibytes() - before <= 2, "more than the block with the norms of the last penalty"
+        repeated(step, WARM_UP + 2)
+    del step, critic, parameter
+    assert mebibytes() - before < 1
+
+
+def test_workspaces_outlast_a_compiler_that_clears_them() -> None:
+    """As torch.compile(mode="reduce-overhead") does; a graph still uses them."""
+    for _ in range(2):  # the second step has the stream of the first, which is gone
+        gc.collect()
+        step = repeated(critic_step(), WARM_UP + 1)
+    stage = step.func._run._studio._stage
+    sizes = []
+    for _ in range(2):
+        sizes.append(sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(stage.holder.pool())))
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+    assert sizes[0] == sizes[1] > 2**26
+
+
 def memory_growth_with_history() -> int:
     """Bytes that 50 replays add, with inputs that have a graph."""
     critic, encoder = small(), small(2, 2)  # a layer alone would save nothing but its input, which is always the same
@@ -211,6 +261,13 @@ def memory_growth_with_history() -> int:
 
 def test_history_of_inputs_is_not_kept() -> None:
     assert memory_growth_with_history() == 0
+
+
+def test_skipped_updates_are_asked_for_every_16_steps() -> None:
+    step = repeated(critic_step(), WARM_UP + 1)
+    with logged() as entries:
+        repeated(step, 32)
+    assert [entry.name for entry in entries if entry.kind == "copy"].count("device to host") == 2
 
 
 class During(nn.Module):
@@ -321,6 +378,115 @@ def test_refused_capture_goes_on_eagerly(act: Callable[[Tensor], Any]) -> None:
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
 
 
+class Asks(nn.Module):
+    """A critic that reads a value on the host, in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.critic(x if x.sum().item() < 1e9 else -x)
+
+
+def test_synchronisation_is_found_in_the_warm_up() -> None:
+    critic = Asks()
+    torch.cuda.set_sync_debug_mode("default")
+    step = repeated(critic_step(critic=critic), WARM_UP)
+    assert torch.cuda.get_sync_debug_mode() == 0
+    weights = [parameter.clone() for parameter in critic.parameters()]
+    for _ in range(2):
+        with logged() as entries, pytest.raises(RuntimeError, match=r"test_steps.py:\d+: return .*x.sum\(\).item\(\)"):
+            step()
+        assert not any(entry.captured for entry in entries), "a capture was tried"
+    assert all(map(torch.equal, critic.parameters(), weights))
+    step = repeated(critic_step("auto", critic), WARM_UP)
+    with pytest.warns(RuntimeWarning, match=r"x.sum\(\).item\(\).* goes on eagerly"):
+        step()
+    assert step.func.backend == "eager" and "the host waits for the device at" in step.func.reason
+
+
+def test_other_warnings_of_a_warm_up_are_shown() -> None:
+    def warns(x: Tensor) -> Tensor:
+        warnings.warn("of the critic", stacklevel=1)
+        return critic(x)
+
+    critic = small()
+    step = partial(CriticStep(warns, adam(critic.parameters()), backend="graph", penalty=None), *samples())
+    with pytest.warns(UserWarning, match="of the critic"):
+        step()
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("name", ["WGAN-GP", "clipping", "generator"])
+def test_step_inside_a_capture_of_the_caller(name: str, backend: str) -> None:
+    outputs: list[list[Any]] = []
+    for captured in (False, True):
+        torch.manual_seed(1)
+        step = repeated(STEPS[name][0](backend), 2)
+        with torch.no_grad():
+            if captured:
+                whole = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(whole):
+                    held = step()
+            outputs.append([])
+            for _ in range(4):
+                if captured:
+                    whole.replay()
+                outputs[-1].append(tree_map(torch.clone, held) if captured else step())
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def refused_inside_a_capture(step: Step, match: str) -> None:
+    with (
+        pytest.raises(RuntimeError, match=match),
+        graph._capturing(torch.cuda.Stream(), torch.cuda.graph_pool_handle(), []),
+    ):
+        step()
+
+
+def test_step_refused_inside_a_capture_of_the_caller() -> None:
+    """Where a replay would do something else than the step."""
+    repeated(critic_step(), 1)  # a handle of cuBLAS
+    refused_inside_a_capture(critic_step("eager", optimizer=partial(adam, capturable=False)), "without capturable=True")
+    critic = small()
+    optimizer = adam(critic.parameters())
+    step = critic_step("eager", critic, lambda _: optimizer)
+    refused_inside_a_capture(step, "no state yet.*call the step at least once before the capture")
+    assert not any(optimizer.state.values())
+    repeated(step, 2)
+    momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
+    refused_inside_a_capture(critic_step("eager", optimizer=momentum), "no state yet")
+
+
+def test_settings_that_are_captured_anew() -> None:
+    """Those of PyTorch that choose kernels."""
+    step = repeated(critic_step(), WARM_UP + 1)
+
+    def captures() -> int:
+        repeated(step, WARM_UP + 1)
+        with logged() as entries:
+            step()
+        assert "graph" in kinds(entries)
+        return len(step.func._run._kept)
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings = [
+        (partial(setattr, cudnn, "benchmark"), True, False),
+        (partial(setattr, cudnn, "deterministic"), True, False),
+        (partial(setattr, matmul, "fp32_precision"), "tf32", "none"),
+        (partial(setattr, matmul, "allow_bf16_reduced_precision_reduction"), False, True),
+        (torch.use_deterministic_algorithms, True, False),
+    ]
+    assert captures() == 1
+    for number, (choose, value, before) in enumerate(settings, start=2):
+        choose(value)
+        try:
+            assert captures() == number
+        finally:
+            choose(before)
+
+
 def on_device_1() -> None:
     """Every operator, on a device that is not the current one."""
     x, y, t = torch.randn(5, 40).cuda(1), torch.randn(5, 40).cuda(1), torch.rand(5).cuda(1)
@@ -366,23 +532,23 @@ class TestPlantedFaults:
         monkeypatch.setattr(owner, method, scope[method])
 
     def test_missing_detach(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.plant(monkeypatch, backends._GraphRunner, "__call__", "copy_(tensor.detach())", "copy_(tensor)")
+        self.plant(monkeypatch, GraphRunner, "__call__", "copy_(tensor.detach())", "copy_(tensor)")
         assert memory_growth_with_history() > 0
 
     def test_synchronisation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fault = "statistics[0].item(); self.skipped.count("
-        self.plant(monkeypatch, optimization.Optimization, "apply", "self.skipped.count(", fault)
+        self.plant(monkeypatch, optimization.Optimization, "update", "self.skipped.count(", fault)
         with pytest.raises(AssertionError, match="the host waited"):
             test_launches("WGAN-GP")
         with pytest.raises(RuntimeError, match="cannot be captured"):
             repeated(critic_step(), WARM_UP + 1)
 
     def test_capture_that_is_not_cleaned_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clear_up, left = backends._GraphRunner._clear_up, []
-        monkeypatch.setattr(backends._GraphRunner, "_clear_up", lambda *arguments: left.append(arguments))
-        with pytest.raises(AssertionError, match="never written"):
+        end, left = graph._end_capture, []
+        monkeypatch.setattr(graph, "_end_capture", lambda *arguments: left.append(arguments))
+        with pytest.raises(RuntimeError):
             test_refused_capture_changes_nothing(reads_a_value)
         for arguments in left:
-            clear_up(*arguments)
+            end(*arguments)
         library.cudaGetLastError()
         repeated(critic_step(), WARM_UP + 1)

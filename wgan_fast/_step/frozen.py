@@ -1,0 +1,73 @@
+"""What a CUDA graph or a trace freezes beside a step's inputs. It is compared at each step, so asking must be cheap."""
+
+from collections.abc import Collection, Hashable, Iterator
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_fast._step.optimization import Optimization
+from wgan_fast._torch import dropout_probability, numerical_settings
+
+
+class Frozen:
+    """The part of modules and optimization that a capture or a trace depends on. Tensors are listed once, and again
+    where a module or the optimizer holds others.
+    """
+
+    def __init__(self, modules: list[nn.Module], optimization: Optimization) -> None:
+        self._modules, self._optimization = modules, optimization
+        self._held_by_modules: list[Collection[Any]] = []  # live views of their dictionaries
+        self._held: list[Any] = []
+        self._held_by_optimizer: list[Any] = []
+        self._state: list[Tensor] = []
+
+    def __reduce__(self) -> Any:
+        return Frozen, (self._modules, self._optimization)  # a view cannot be copied
+
+    def settings(self) -> Hashable:
+        """Which tensors there are, which of them are frozen, modes, and PyTorch's settings that choose kernels."""
+        groups = self._optimization.optimizer.param_groups
+        held = [*chain.from_iterable(self._held_by_modules), *chain(*[group["params"] for group in groups])]
+        if len(held) != len(self._held) or not all(map(is_, held, self._held)):
+            self._list()
+        device = self._optimization.device.type
+        return (
+            self._ids,
+            *[tensor.requires_grad for tensor in self._tensors],
+            *[part.training for part in self._parts],
+            *map(dropout_probability, self._with_dropout),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            *numerical_settings(device),
+        )
+
+    def _list(self) -> None:
+        self._parts = [part for module in self._modules for part in module.modules()]
+        self._with_dropout = [part for part in self._parts if dropout_probability(part) is not None]
+        self._held_by_modules = [
+            values.values() for part in self._parts for values in (part._modules, part._parameters, part._buffers)
+        ]
+        self._held = [*chain.from_iterable(self._held_by_modules), *self._optimization.parameters(frozen=True)]
+        self._tensors = [value for value in dict.fromkeys(self._held) if isinstance(value, Tensor)]
+        self._ids = tuple(map(id, self._tensors))
+
+    def settings_of_optimizer(self) -> Iterator[Hashable]:
+        """What a CUDA graph records beside addresses: numbers, and the values of tensors on the CPU."""
+        for group in self._optimization.optimizer.param_groups:
+            for name, value in group.items():
+                if isinstance(value, Tensor):
+                    yield value.item() if value.is_cpu else None
+                elif name != "params":
+                    yield tuple(value) if isinstance(value, list) else value
+
+    def addresses(self) -> list[int]:
+        """The addresses of all tensors on the device, which a CUDA graph records; call :meth:`settings` before."""
+        optimizer = self._optimization.optimizer
+        held = [*chain.from_iterable(map(dict.values, optimizer.state.values()))]
+        held += [value for group in optimizer.param_groups for value in group.values() if isinstance(value, Tensor)]
+        if len(held) != len(self._held_by_optimizer) or not all(map(is_, held, self._held_by_optimizer)):
+            self._held_by_optimizer = held
+            self._state = [value for value in held if isinstance(value, Tensor)]
+        return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.data_ptr, self._state)]
