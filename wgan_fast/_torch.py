@@ -87,12 +87,9 @@ def float32_precision(device_type: str) -> tuple[str, ...]:
     "tf32", "bf16"; "none" stands for "ieee". Reading the older settings, such as ``allow_tf32``, raises an error where
     the newer ones were used.
     """
-    backends: Any = torch.backends
-    if device_type == "cuda":
-        settings = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    else:
-        settings = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn)
-    return tuple(setting.fp32_precision for setting in settings)
+    precision: Any = torch._C._get_fp32_precision_getter  # torch.backends calls it in a __getattr__, which is slow
+    backend = "cuda" if device_type == "cuda" else "mkldnn"
+    return precision(backend, "matmul"), precision(backend, "conv"), precision(backend, "rnn")
 
 
 def numerical_settings(device_type: str) -> tuple[Any, ...]:

@@ -58,6 +58,7 @@ class _Step:
     def __init__(self, networks: tuple[Any, ...], optimization: Optimization, backend: str) -> None:
         self._networks, self._optimization = networks, optimization
         self._frozen = Frozen(self._modules(), optimization)
+        self._on_gpu = optimization.device.type == "cuda"
         self._auto = backend == "auto"
         self._use(*choose_backend(backend, optimization, networks))
         if optimization.process_group is not None:
@@ -98,7 +99,7 @@ class _Step:
         torch.clear_autocast_cache()  # a step changes the weights, and a captured graph must contain the casts
         try:
             with grad_mode(True):
-                if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                if self._on_gpu and torch.cuda.is_current_stream_capturing():
                     return run_inside_a_capture(self._differentiate, self._optimization, inputs)
                 statistics = self._run_or_go_on_eagerly(inputs)
         finally:

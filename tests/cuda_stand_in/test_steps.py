@@ -11,10 +11,13 @@ statistics that are not copied.
 import ctypes
 import gc
 import inspect
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -394,7 +397,7 @@ def test_synchronisation_is_found_in_the_warm_up() -> None:
     torch.cuda.set_sync_debug_mode("default")
     step = repeated(critic_step(critic=critic), WARM_UP)
     assert torch.cuda.get_sync_debug_mode() == 0
-    weights = [parameter.clone() for parameter in critic.parameters()]
+    weights = [parameter.detach().clone() for parameter in critic.parameters()]
     for _ in range(2):
         with logged() as entries, pytest.raises(RuntimeError, match=r"test_steps.py:\d+: return .*x.sum\(\).item\(\)"):
             step()
@@ -457,6 +460,43 @@ def test_step_refused_inside_a_capture_of_the_caller() -> None:
     repeated(step, 2)
     momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
     refused_inside_a_capture(critic_step("eager", optimizer=momentum), "no state yet")
+
+
+PROCESS = """
+import sys
+import torch, computing
+from torch import distributed
+from test_steps import CriticStep, adam, small
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+for backend in ("eager", "graph"):
+    torch.manual_seed(1)
+    critic = small()
+    step = CriticStep(critic, adam(critic.parameters()), backend=backend, process_group=distributed.group.WORLD)
+    torch.manual_seed(2 + rank)
+    for i in range(15):
+        real, fake = torch.randn(2, 5 if rank == 0 and i % 3 == 2 else 8, 2).cuda()
+        wasserstein = step(real, fake).wasserstein.item()
+    weights = (weight for parameter in critic.parameters() for weight in parameter.flatten().tolist())
+    print(*(f"{number:.6f}" for number in (wasserstein, *weights)))
+distributed.destroy_process_group()
+"""
+
+
+def test_processes_may_capture_at_different_steps(tmp_path: Path) -> None:
+    """The last batch of an epoch is smaller in one process: it warms up and captures while the other replays."""
+    arguments = [sys.executable, "-c", PROCESS]
+    processes = [
+        subprocess.Popen([*arguments, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        lines = [line for process in processes for line in process.communicate(timeout=200)[0].splitlines()]
+    finally:
+        for process in processes:
+            process.kill()
+    assert len(lines) == 4 and len(set(lines)) == 1
 
 
 def test_settings_that_are_captured_anew() -> None:

@@ -73,7 +73,7 @@ class _RunnerPerKind:
     def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
         self._differentiate, self._optimization, self._frozen = differentiate, optimization, frozen
         self._kept: dict[Hashable, Any] = {}
-        self._kinds = 0
+        self._kinds = self._calls = 0
 
     def _make(self, differentiate: Differentiate) -> Any:
         raise NotImplementedError
@@ -90,12 +90,15 @@ class _RunnerPerKind:
         kinds = [(tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors]
         key = (structure, *others, *kinds, self._settings())
         try:
-            step = self._kept.pop(key, None)
+            step = self._kept.get(key)
         except TypeError as error:
             raise ArgumentTypeError(
                 "args", f"a captured or compiled step takes tensors and hashable values: {error}"
             ) from None
-        self._kept[key] = step = step or self._new(leaves, structure)
+        if step is None:
+            self._kept[key] = step = self._new(leaves, structure)
+        self._calls += 1
+        step.last_call = self._calls
         return step(*tensors)
 
     def close(self) -> None:
@@ -113,7 +116,7 @@ class _RunnerPerKind:
                 RuntimeWarning,
             )
         if len(self._kept) == KEPT:
-            del self._kept[next(iter(self._kept))]  # the least recently used
+            del self._kept[min(self._kept, key=lambda key: self._kept[key].last_call)]
 
         def differentiate(*tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
             remaining = iter(tensors)

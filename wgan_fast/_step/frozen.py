@@ -21,8 +21,6 @@ class Frozen:
         self._modules, self._optimization = modules, optimization
         self._held_by_modules: list[Collection[Any]] = []  # live views of their dictionaries
         self._held: list[Any] = []
-        self._held_by_optimizer: list[Any] = []
-        self._state: list[Tensor] = []
 
     def __reduce__(self) -> Any:
         return Frozen, (self._modules, self._optimization)  # a view cannot be copied
@@ -54,20 +52,21 @@ class Frozen:
         self._ids = tuple(map(id, self._tensors))
 
     def settings_of_optimizer(self) -> Iterator[Hashable]:
-        """What a CUDA graph records beside addresses: numbers, and the values of tensors on the CPU."""
+        """What a CUDA graph records of them: numbers, the values of tensors on the CPU, addresses of others."""
         for group in self._optimization.optimizer.param_groups:
             for name, value in group.items():
                 if isinstance(value, Tensor):
-                    yield value.item() if value.is_cpu else None
+                    yield value.item() if value.is_cpu else value.data_ptr()
                 elif name != "params":
                     yield tuple(value) if isinstance(value, list) else value
 
     def addresses(self) -> list[int]:
-        """The addresses of all tensors on the device, which a CUDA graph records; call :meth:`settings` before."""
-        optimizer = self._optimization.optimizer
-        held = [*chain.from_iterable(map(dict.values, optimizer.state.values()))]
-        held += [value for group in optimizer.param_groups for value in group.values() if isinstance(value, Tensor)]
-        if len(held) != len(self._held_by_optimizer) or not all(map(is_, held, self._held_by_optimizer)):
-            self._held_by_optimizer = held
-            self._state = [value for value in held if isinstance(value, Tensor)]
-        return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.data_ptr, self._state)]
+        """The addresses of parameters, buffers and the optimizer's state, which a CUDA graph records; of those that
+        :meth:`settings` has just seen.
+        """
+        state = [*chain.from_iterable(map(dict.values, self._optimization.optimizer.state.values()))]
+        try:
+            return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.data_ptr, state)]
+        except TypeError:  # not all of the state are tensors
+            tensors = [value for value in state if isinstance(value, Tensor)]
+            return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.data_ptr, tensors)]

@@ -220,10 +220,14 @@ class GraphRunner:
         current = torch.cuda.current_stream(self._optimization.device)
         stream = _warm_up_stream(self._optimization.device)
         stream.wait_stream(current)
-        with torch.cuda.stream(stream), watching_synchronisation() as found:
-            statistics = self._optimization.apply(*self._differentiate(*tensors))
+        with torch.cuda.stream(stream):
+            with watching_synchronisation() as in_gradients:
+                found = self._optimization.collect(*self._differentiate(*tensors))
+            self._optimization.all_reduce(found)
+            with watching_synchronisation() as in_update:
+                statistics = self._optimization.update(found)
         current.wait_stream(stream)
-        self._synchronisation = found[0] if found else None
+        self._synchronisation = next(iter([*in_gradients, *in_update]), None)
         return statistics
 
     def _capture(self, tensors: tuple[Tensor, ...]) -> _Captured:
