@@ -163,10 +163,17 @@ class _Step:
 
     def _backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
         """Accumulates the gradients of a summand, and frees its graph."""
-        if loss.requires_grad:  # a lazy penalty is a constant in some steps
-            loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
-            with without_autocast(loss.device.type):
-                loss.backward(inputs=parameters)
+        if not loss.requires_grad:  # a lazy penalty is a constant in some steps
+            return
+        loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
+        before = [parameter.grad for parameter in parameters]
+        if self._on_gpu:
+            for parameter in parameters:
+                parameter.grad = None
+        with without_autocast(loss.device.type):
+            loss.backward(inputs=parameters)
+        if self._on_gpu:
+            _add_gradients(parameters, before)
 
 
 class CriticStep(_Step):
@@ -326,6 +333,23 @@ class GeneratorStep(_Step):
 
     def _report(self, summands: list[Summand]) -> Tensor:
         return summands[0].loss.reshape(1)
+
+
+@torch.no_grad()
+def _add_gradients(parameters: list[Tensor], before: list[Tensor | None]) -> None:
+    """Adds the earlier gradients to those of the parameters; autograd would launch a kernel for each parameter."""
+    earlier, later = [], []
+    for parameter, gradient in zip(parameters, before, strict=True):
+        if gradient is not None and parameter.grad is not None:
+            if gradient.is_sparse or parameter.grad.is_sparse:
+                parameter.grad = gradient + parameter.grad
+                continue
+            earlier.append(gradient)
+            later.append(parameter.grad)
+        if gradient is not None:
+            parameter.grad = gradient
+    if earlier:
+        torch._foreach_add_(earlier, later)
 
 
 def _samples(name: str, samples: Samples) -> Tensor:

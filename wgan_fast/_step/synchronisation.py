@@ -51,7 +51,8 @@ def watching_synchronisation() -> Iterator[list[str]]:
         try:
             yield found
         finally:
-            torch.cuda.set_sync_debug_mode(before)
+            if before == 0:
+                torch.cuda.set_sync_debug_mode("default")
 
 
 def _places(frame: FrameType | None, outside: FrameType) -> Iterator[tuple[str, str, int]]:
