@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from critics import CRITICS, Projection
 from updates import BATCH, Optimizer, adam, compare_with_textbook, samples, sgd, updated
 from wgan_fast import CriticStep, GeneratorStep, gradient_penalty, losses, optim, reference
-from wgan_fast._step import backends, graph
+from wgan_fast._step import backends, capture, graph
 from wgan_fast._step.graph import GraphRunner
 from wgan_fast._step.optimization import SkippedUpdates
 
@@ -259,7 +259,7 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     untouched: list[Any] = []
 
     @contextmanager
-    def capture(graph: HostGraph, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+    def captured(graph: HostGraph, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
         kept = [(thing, copy.deepcopy(thing.state_dict())) for thing in untouched]
         state = torch.get_rng_state(), [(generator, generator.get_state()) for generator in graph.generators]
         HostGraph.capturing = True
@@ -278,15 +278,15 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(HostGraph, "captures", 0)
     monkeypatch.setattr(backends, "obstacle_to_graph", lambda update: None)
-    stage = graph.Stage(SimpleNamespace(device=torch.device("cpu")), None)
-    monkeypatch.setattr(graph, "_take_stage", lambda device: stage)
+    stream = capture.CaptureStream(SimpleNamespace(device=torch.device("cpu")), None)
+    monkeypatch.setattr(capture, "_take_stream", lambda device: stream)
     monkeypatch.setattr(graph, "_warm_up_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
     monkeypatch.setattr(losses, "is_recorded", lambda: HostGraph.capturing)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", HostGraph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         monkeypatch.setattr(torch._C, name, lambda device, pool: None, raising=False)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "graph", captured)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
     return untouched

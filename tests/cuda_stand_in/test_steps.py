@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_map
 
 from wgan_fast import CriticStep, GeneratorStep, clip_weights_, interpolate, optim, r1_penalty
 from wgan_fast._library import extension  # noqa: F401 (registers the operators)
-from wgan_fast._step import graph, optimization
+from wgan_fast._step import capture, optimization
 from wgan_fast._step.graph import GraphRunner
 from wgan_fast.bench import mlp
 from wgan_fast.losses import discriminator_loss, non_saturating_generator_loss
@@ -240,10 +240,10 @@ def test_workspaces_outlast_a_compiler_that_clears_them() -> None:
     for _ in range(2):  # the second step has the stream of the first, which is gone
         gc.collect()
         step = repeated(critic_step(), WARM_UP + 1)
-    stage = step.func._run._studio._stage
+    workspaces = step.func._run._pool._taken.workspaces
     sizes = []
     for _ in range(2):
-        sizes.append(sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(stage.holder.pool())))
+        sizes.append(sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(workspaces.pool())))
         torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
     assert sizes[0] == sizes[1] > 2**26
@@ -442,7 +442,7 @@ def test_step_inside_a_capture_of_the_caller(name: str, backend: str) -> None:
 def refused_inside_a_capture(step: Step, match: str) -> None:
     with (
         pytest.raises(RuntimeError, match=match),
-        graph._capturing(torch.cuda.Stream(), torch.cuda.graph_pool_handle(), []),
+        capture.capturing(torch.cuda.Stream(), torch.cuda.graph_pool_handle(), []),
     ):
         step()
 
@@ -583,8 +583,8 @@ class TestPlantedFaults:
             repeated(critic_step(), WARM_UP + 1)
 
     def test_capture_that_is_not_cleaned_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        end, left = graph._end_capture, []
-        monkeypatch.setattr(graph, "_end_capture", lambda *arguments: left.append(arguments))
+        end, left = capture._end_capture, []
+        monkeypatch.setattr(capture, "_end_capture", lambda *arguments: left.append(arguments))
         with pytest.raises(RuntimeError):
             test_refused_capture_changes_nothing(reads_a_value)
         for arguments in left:

@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
+from wgan_fast._step.capture import GraphPool
 from wgan_fast._step.frozen import Frozen
-from wgan_fast._step.graph import CaptureError, Differentiate, GraphRunner, Studio, obstacle_to_graph
+from wgan_fast._step.graph import CaptureError, Differentiate, GraphRunner, obstacle_to_graph
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import is_compiled, warn_user, without_autocast
 
@@ -139,10 +140,10 @@ def _flattened(inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
 class _GraphPerKind(_RunnerPerKind):
     def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
         super().__init__(differentiate, optimization, frozen)
-        self._studio = Studio(optimization.device)
+        self._pool = GraphPool(optimization.device)
 
     def _make(self, differentiate: Differentiate) -> GraphRunner:
-        return GraphRunner(differentiate, self._optimization, self._frozen, self._studio)
+        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
 
     def _settings(self) -> Hashable:
         return (self._frozen.settings(), *self._frozen.settings_of_optimizer())

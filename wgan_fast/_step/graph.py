@@ -1,15 +1,13 @@
 """A step as a CUDA graph."""
 
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from wgan_fast._step.capture import GraphPool
 from wgan_fast._step.frozen import Frozen
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._step.synchronisation import watching_synchronisation
@@ -80,94 +78,6 @@ def _warm_up_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class Studio:
-    """Where the graphs of one step are captured: a stream on which nothing runs, and a pool of memory.
-
-    The graphs of a step share their memory, because they are replayed one after the other. Those of different steps do
-    not: they may be replayed at once on different streams, and the gradients of one must outlast the replay of another.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._stage: Stage | None = None
-
-    def __reduce__(self) -> Any:
-        return Studio, (self.device,)
-
-    @contextmanager
-    def capturing(self, generators: list[torch.Generator]) -> Iterator[Any]:
-        """Captures what is launched inside; yields the graph."""
-        if self._stage is None:
-            self._stage = _take_stage(self.device)
-            weakref.finalize(self, _free_stages(self.device).append, self._stage)
-        # A pool can be used again only while it belongs to a graph.
-        pool = next((graph.pool() for graph in self._graphs), None) or torch.cuda.graph_pool_handle()
-        with _capturing(self._stage.stream, pool, generators) as graph:
-            yield graph
-        self._graphs.add(graph)
-
-
-class Stage(NamedTuple):
-    """A stream, and a graph that holds the memory of cuBLAS's workspaces for it.
-
-    PyTorch keeps these workspaces, 65 MiB on an H100, for each stream as long as the process lives, so a stream is
-    passed on when its step is dropped. torch.compile(mode="reduce-overhead") makes PyTorch forget them; other graphs
-    still use that memory, which the graph then keeps from being freed.
-    """
-
-    stream: torch.cuda.Stream
-    holder: Any
-
-
-@cache
-def _free_stages(device: torch.device) -> list[Stage]:
-    return []
-
-
-def _take_stage(device: torch.device) -> Stage:
-    free = _free_stages(device)
-    if free:
-        return free.pop()
-    x = torch.ones(1, 1, device=device)
-    weight, bias = nn.Parameter(torch.ones_like(x)), nn.Parameter(torch.ones_like(x[0]))
-    stream = torch.cuda.Stream(device)
-    with _capturing(stream, torch.cuda.graph_pool_handle(), []) as graph:
-        F.linear(x, weight, bias).sum().backward()  # the backward has a handle of cuBLAS of its own
-    return Stage(stream, graph)
-
-
-@contextmanager
-def _capturing(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Generator]) -> Iterator[Any]:
-    """Captures what is launched inside, and cleans up where that fails: torch.cuda.graph alone would leave its stream
-    current, PyTorch's allocator in the pool, and its generators in the capture, where every other graph then fails.
-    """
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    try:
-        with (
-            torch.cuda.stream(stream),
-            # Other threads may use CUDA meanwhile, such as a loader's that pins memory.
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            yield graph
-    except BaseException:
-        _end_capture(stream, pool, generators)
-        raise
-
-
-def _end_capture(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Generator]) -> None:
-    device = stream.device.index
-    try:
-        torch._C._cuda_endAllocateToPool(device, pool)
-    except RuntimeError:  # the exception was not CUDA's, so the capture has ended as a complete one does
-        return
-    torch._C._cuda_releasePool(device, pool)
-    with _capturing(stream, torch.cuda.graph_pool_handle(), generators):  # its end is one for the generators, too
-        torch.zeros(1, device=stream.device)
-
-
 class _Captured(NamedTuple):
     graphs: list[Any]  #: one; with a process group two, between which the processes sum ``found``
     inputs: list[Tensor]
@@ -188,10 +98,10 @@ class GraphRunner:
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
 
     def __init__(
-        self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen, studio: Studio
+        self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen, pool: GraphPool
     ) -> None:
         self._differentiate, self._optimization = differentiate, optimization
-        self._frozen, self._studio = frozen, studio
+        self._frozen, self._pool = frozen, pool
         self._warm = 0
         self._synchronisation: str | None = None
         self._captured: _Captured | None = None
@@ -237,13 +147,13 @@ class GraphRunner:
         try:
             if self._synchronisation is not None:
                 raise RuntimeError(self._synchronisation)
-            with self._studio.capturing(optimization.generators) as graph:
+            with self._pool.capturing(optimization.generators) as graph:
                 statistics = found = optimization.collect(*self._differentiate(*inputs))
                 if optimization.process_group is None:
                     statistics = optimization.update(found)
             graphs.append(graph)
             if optimization.process_group is not None:
-                with self._studio.capturing(optimization.generators) as graph:
+                with self._pool.capturing(optimization.generators) as graph:
                     statistics = optimization.update(found)
                 graphs.append(graph)
         except Exception as error:
