@@ -3,9 +3,11 @@
 TestPlantedFaults plants some of the faults that these tests are for. Others were planted by hand, and each made a test
 fail. In the operators, which takes a build: no DeviceGuard in interpolate, clip_weights_, rmsprop_ or
 gradient_norm_penalty (test_device_guards); the legacy stream in place of the current one (test_capture_and_replay). In
-_step/backends.py: a capture in mode "global"; no release of the pool, gradients that stay, or the capture's stream that
-stays current after a refused capture; no wait for a stream before or after the warm-up; `.grad` not set by a replay;
-statistics that are not copied.
+_step/: a capture in mode "global"; no release of the pool, gradients that stay, or the capture's stream that stays
+current after a refused capture; no wait for a stream before or after the warm-up; `.grad` not set by a replay;
+statistics that are not copied; a pool for each graph, a stream for each warm-up, streams that are not passed on,
+workspaces that nothing holds; a debug mode that stays or is never set; no comparison of addresses, or without a setting
+of PyTorch; an optimizer's state made in a capture.
 """
 
 import ctypes
@@ -159,6 +161,14 @@ def test_warm_up_waits_for_the_current_stream_and_is_waited_for() -> None:
     assert events[:2] == [("record", True), ("wait", False)]
     waits = [i for i, event in enumerate(events) if event == ("wait", True)]
     assert len(waits) == 1 and not any(name != "record" for name, current in events[waits[0] + 1 :] if not current)
+
+
+def test_all_warm_ups_are_on_one_stream() -> None:
+    """cuBLAS has workspaces for each stream."""
+    with logged() as entries:
+        for step in (critic_step(), generator_step()):
+            repeated(step, WARM_UP)
+    assert len({entry.stream for entry in entries if entry.kind == "product"}) == 1
 
 
 def test_gradients_are_those_of_the_last_graph() -> None:

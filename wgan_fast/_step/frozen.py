@@ -26,14 +26,14 @@ class Frozen:
         return Frozen, (self._modules, self._optimization)  # a view cannot be copied
 
     def settings(self) -> Hashable:
-        """Which tensors there are, which of them are frozen, modes, and PyTorch's settings that choose kernels."""
+        """Modules, tensors and which of them are frozen, modes, and PyTorch's settings that choose kernels."""
         groups = self._optimization.optimizer.param_groups
         held = [*chain.from_iterable(self._held_by_modules), *chain(*[group["params"] for group in groups])]
         if len(held) != len(self._held) or not all(map(is_, held, self._held)):
             self._list()
         device = self._optimization.device.type
         return (
-            self._ids,
+            self._identity,
             *[tensor.requires_grad for tensor in self._tensors],
             *[part.training for part in self._parts],
             *map(dropout_probability, self._with_dropout),
@@ -49,7 +49,8 @@ class Frozen:
         ]
         self._held = [*chain.from_iterable(self._held_by_modules), *self._optimization.parameters(frozen=True)]
         self._tensors = [value for value in dict.fromkeys(self._held) if isinstance(value, Tensor)]
-        self._ids = tuple(map(id, self._tensors))
+        # A module may be replaced by one with the same tensors, or none: another activation. The key keeps it alive.
+        self._identity = tuple(id(value) if isinstance(value, Tensor) else value for value in self._held)
 
     def settings_of_optimizer(self) -> Iterator[Hashable]:
         """What a CUDA graph records of them: numbers, the values of tensors on the CPU, addresses of others."""
