@@ -51,11 +51,13 @@ def to_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> T
 def training_mode(module: nn.Module) -> tuple[tuple[bool, float | None], ...]:
     """For each submodule, whether it is in training mode, and its dropout probability if it has one."""
 
-    def dropout(part: nn.Module) -> float | None:
-        p = part.__dict__.get("p")
-        return p if isinstance(p, float | int) else None
+    return tuple((part.training, dropout_probability(part)) for part in _parts(module))
 
-    return tuple((part.training, dropout(part)) for part in _parts(module))
+
+def dropout_probability(module: nn.Module) -> float | None:
+    """The module's own; None if it is no dropout."""
+    p = module.__dict__.get("p")
+    return p if isinstance(p, float | int) else None
 
 
 #: Attributes that every Module has; none of them is a tensor.
@@ -117,12 +119,27 @@ def float32_precision(device_type: str) -> tuple[str, ...]:
     "tf32", "bf16"; "none" stands for "ieee". Reading the older settings, such as ``allow_tf32``, raises an error where
     the newer ones were used.
     """
-    backends: Any = torch.backends
-    if device_type == "cuda":
-        settings = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    else:
-        settings = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn)
-    return tuple(setting.fp32_precision for setting in settings)
+    precision: Any = torch._C._get_fp32_precision_getter  # torch.backends calls it in a __getattr__, which is slow
+    backend = "cuda" if device_type == "cuda" else "mkldnn"
+    return precision(backend, "matmul"), precision(backend, "conv"), precision(backend, "rnn")
+
+
+def numerical_settings(device_type: str) -> tuple[Any, ...]:
+    """PyTorch's settings that choose between kernels of different numbers: precision, determinism, cuDNN's choice."""
+    precision = (
+        *float32_precision(device_type),
+        torch._C._get_deterministic_algorithms(),
+    )
+    if device_type != "cuda":
+        return precision
+    return (
+        *precision,
+        torch._C._get_cudnn_enabled(),
+        torch._C._get_cudnn_benchmark(),
+        torch._C._get_cudnn_deterministic(),
+        torch._C._get_cublas_allow_fp16_reduced_precision_reduction(),
+        torch._C._get_cublas_allow_bf16_reduced_precision_reduction(),
+    )
 
 
 def is_compiled(network: Any) -> bool:

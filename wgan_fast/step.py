@@ -1,7 +1,6 @@
 """One update of the critic, and one of the generator, each in one call."""
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,14 +19,15 @@ from wgan_fast._checks import (
     module_of,
     without_partial,
 )
-from wgan_fast._step.backends import BACKENDS, CaptureError, choose_backend, make_runner
+from wgan_fast._step.backends import BACKENDS, choose_backend, make_runner
+from wgan_fast._step.frozen import Frozen
+from wgan_fast._step.graph import CaptureError, run_inside_a_capture
 from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
 from wgan_fast._torch import (
     caches_parametrizations,
-    float32_precision,
+    grad_mode,
     held_with_history,
     tensors_in,
-    training_mode,
     uncached_parametrizations,
     warn_user,
     without_autocast,
@@ -57,6 +57,8 @@ class _Step:
 
     def __init__(self, networks: tuple[Any, ...], optimization: Optimization, backend: str) -> None:
         self._networks, self._optimization = networks, optimization
+        self._frozen = Frozen(self._modules(), optimization)
+        self._on_gpu = optimization.device.type == "cuda"
         self._auto = backend == "auto"
         self._use(*choose_backend(backend, optimization, networks))
         if optimization.process_group is not None:
@@ -72,7 +74,7 @@ class _Step:
 
     def _use(self, backend: str, reason: str) -> None:
         self.backend, self.reason = backend, reason
-        self._run = make_runner(backend, self._differentiate, self._optimization, self._state)
+        self._run = make_runner(backend, self._differentiate, self._optimization, self._frozen)
 
     def _modules(self) -> list[nn.Module]:
         return [module for network in self._networks if (module := module_of(network)) is not None]
@@ -94,17 +96,30 @@ class _Step:
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad(), _without_cached_casts():
-            try:
-                statistics = self._run(*inputs)
-            except CaptureError as error:
-                if not self._auto:
-                    raise
-                warn_user(f"{error}; it goes on eagerly", RuntimeWarning)
-                self._use("eager", str(error))
-                statistics = self._run(*inputs)
+        torch.clear_autocast_cache()  # a step changes the weights, and a captured graph must contain the casts
+        try:
+            with grad_mode(True):
+                if self._on_gpu and torch.cuda.is_current_stream_capturing():
+                    return run_inside_a_capture(self._differentiate, self._optimization, inputs)
+                statistics = self._run_or_go_on_eagerly(inputs)
+        finally:
+            torch.clear_autocast_cache()
         self._optimization.skipped.listen()
         return statistics
+
+    def _run_or_go_on_eagerly(self, inputs: tuple[Any, ...]) -> Tensor:
+        try:
+            return self._run(*inputs)
+        except CaptureError as error:
+            if not self._auto:
+                raise
+            warn_user(f"{error}; it goes on eagerly", RuntimeWarning)
+            self._use("eager", str(error))
+        return self._run(*inputs)
+
+    def close(self) -> None:
+        """Drops captured graphs or compiled code, and with them their memory. A later call makes them anew."""
+        self._run.close()
 
     def _differentiate(self, *inputs: Any) -> tuple[Tensor, list[Tensor | None], int]:
         """Statistics, gradients, batch size. The graph of each summand is freed before the next one is computed."""
@@ -147,41 +162,17 @@ class _Step:
 
     def _backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
         """Accumulates the gradients of a summand, and frees its graph."""
-        if loss.requires_grad:  # a lazy penalty is a constant in some steps
-            loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
-            with without_autocast(loss.device.type):
-                loss.backward(inputs=parameters)
-
-    def _state(self) -> Hashable:
-        """What a capture or a trace freezes beside the inputs; a change requires a new one."""
-        device, modules = self._optimization.device.type, self._modules()
-        parameters = self._optimization.parameters(frozen=True)
-        return (
-            *(self._frozen_by_a_graph() if self.backend == "graph" else ()),
-            *(id(parameter) for parameter in parameters),
-            *(parameter.requires_grad for parameter in parameters),
-            *((id(tensor), tensor.requires_grad) for module in modules for tensor in _tensors(module)),
-            *map(training_mode, modules),
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            *float32_precision(device),
-        )
-
-    def _frozen_by_a_graph(self) -> Iterator[Hashable]:
-        """The optimizer's settings, and the addresses of all tensors, which a CUDA graph records."""
-        optimizer = self._optimization.optimizer
-        for group in optimizer.param_groups:
-            for name, value in group.items():
-                if isinstance(value, Tensor) and value.is_cpu:
-                    yield value.item()
-                elif name != "params":
-                    yield tuple(value) if isinstance(value, list) else value
-        tensors = self._optimization.parameters(frozen=True)
-        for module in self._modules():
-            tensors += _tensors(module)
-        for state in optimizer.state.values():
-            tensors += [value for value in state.values() if isinstance(value, Tensor)]
-        for tensor in tensors:
-            yield tensor.data_ptr()
+        if not loss.requires_grad:  # a lazy penalty is a constant in some steps
+            return
+        loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
+        before = [parameter.grad for parameter in parameters]
+        if self._on_gpu:
+            for parameter in parameters:
+                parameter.grad = None
+        with without_autocast(loss.device.type):
+            loss.backward(inputs=parameters)
+        if self._on_gpu:
+            _add_gradients(parameters, before)
 
 
 class CriticStep(_Step):
@@ -343,16 +334,21 @@ class GeneratorStep(_Step):
         return summands[0].loss.reshape(1)
 
 
-@contextmanager
-def _without_cached_casts() -> Iterator[None]:
-    """Clears autocast's cache of cast weights before and after a step: a step changes the weights, and a captured graph
-    must contain the casts.
-    """
-    torch.clear_autocast_cache()
-    try:
-        yield
-    finally:
-        torch.clear_autocast_cache()
+@torch.no_grad()
+def _add_gradients(parameters: list[Tensor], before: list[Tensor | None]) -> None:
+    """Adds the earlier gradients to those of the parameters; autograd would launch a kernel for each parameter."""
+    earlier, later = [], []
+    for parameter, gradient in zip(parameters, before, strict=True):
+        if gradient is not None and parameter.grad is not None:
+            if gradient.is_sparse or parameter.grad.is_sparse:
+                parameter.grad = gradient + parameter.grad
+                continue
+            earlier.append(gradient)
+            later.append(parameter.grad)
+        if gradient is not None:
+            parameter.grad = gradient
+    if earlier:
+        torch._foreach_add_(earlier, later)
 
 
 def _samples(name: str, samples: Samples) -> Tensor:

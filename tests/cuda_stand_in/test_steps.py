@@ -3,34 +3,42 @@
 TestPlantedFaults plants some of the faults that these tests are for. Others were planted by hand, and each made a test
 fail. In the operators, which takes a build: no DeviceGuard in interpolate, clip_weights_, rmsprop_ or
 gradient_norm_penalty (test_device_guards); the legacy stream in place of the current one (test_capture_and_replay). In
-_step/backends.py: a capture in mode "global"; no release of the pool, gradients that stay, or the capture's stream that
-stays current after a refused capture; no wait for a stream before or after the warm-up; `.grad` not set by a replay;
-statistics that are not copied.
+_step/: a capture in mode "global"; no release of the pool, gradients that stay, or the capture's stream that stays
+current after a refused capture; no wait for a stream before or after the warm-up; `.grad` not set by a replay;
+statistics that are not copied; a pool for each graph, a stream for each warm-up, streams that are not passed on,
+workspaces that nothing holds; a debug mode that stays or is never set; no comparison of addresses, or without a setting
+of PyTorch; an optimizer's state made in a capture.
 """
 
 import ctypes
 import gc
 import inspect
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from stand_in import Entry, library, logged, needed
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from wgan_fast import CriticStep, GeneratorStep, clip_weights_, interpolate, optim, r1_penalty
 from wgan_fast._library import extension  # noqa: F401 (registers the operators)
-from wgan_fast._step import backends, optimization
+from wgan_fast._step import capture, optimization
+from wgan_fast._step.graph import GraphRunner
 from wgan_fast.bench import mlp
 from wgan_fast.losses import discriminator_loss, non_saturating_generator_loss
 
 pytestmark = needed
 native = torch.ops.wgan_fast
 Step = Callable[[], Any]
-WARM_UP = 4  # three steps of a kind; the very first finds an optimizer without a state, which is another kind
+WARM_UP = GraphRunner.WARM_UP
 BATCH, LATENT = 16, 3
 
 adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9), fused=True, capturable=True)
@@ -76,12 +84,12 @@ def toy_step(backend: str) -> Step:
 
 #: The steps of docs/step.md, and the launches of one: kernels, and products of cuBLAS.
 STEPS: dict[str, tuple[Callable[[str], Step], int]] = {
-    "toy": (toy_step, 84),
-    "WGAN-GP": (critic_step, 68),
-    "fakes of a function": (critic_step_with_fakes, 74),
+    "toy": (toy_step, 78),
+    "WGAN-GP": (critic_step, 64),
+    "fakes of a function": (critic_step_with_fakes, 70),
     "clipping": (partial(critic_step, optimizer=clipping, penalty=None), 34),
     "clipping after Adam": (partial(critic_step, penalty=None, clip=0.5), 35),
-    "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 66),
+    "R1": (partial(critic_step, penalty=lambda critic, real, fake, *args: r1_penalty(critic, real, *args)), 62),
     "standard GAN": (partial(critic_step, penalty=None, loss=discriminator_loss), 42),
     "generator": (generator_step, 38),
     "generator of a standard GAN": (partial(generator_step, loss=non_saturating_generator_loss), 40),
@@ -118,7 +126,9 @@ def test_launches(name: str) -> None:
 def test_capture_and_replay(name: str) -> None:
     """The graph holds what an eager step launches, all of it; a replay is one launch."""
     make, expected = STEPS[name]
-    step = repeated(make("graph"), WARM_UP)
+    step = repeated(make("graph"), WARM_UP + 1)  # cuBLAS's workspaces are there now
+    step.func.close()
+    repeated(step, WARM_UP)
     stream = torch.cuda.current_stream()
     with logged() as entries:
         step()
@@ -151,6 +161,14 @@ def test_warm_up_waits_for_the_current_stream_and_is_waited_for() -> None:
     assert events[:2] == [("record", True), ("wait", False)]
     waits = [i for i, event in enumerate(events) if event == ("wait", True)]
     assert len(waits) == 1 and not any(name != "record" for name, current in events[waits[0] + 1 :] if not current)
+
+
+def test_all_warm_ups_are_on_one_stream() -> None:
+    """cuBLAS has workspaces for each stream."""
+    with logged() as entries:
+        for step in (critic_step(), generator_step()):
+            repeated(step, WARM_UP)
+    assert len({entry.stream for entry in entries if entry.kind == "product"}) == 1
 
 
 def test_gradients_are_those_of_the_last_graph() -> None:
@@ -196,6 +214,51 @@ def test_memory_stays_flat(name: str) -> None:
     assert after == before
 
 
+def mebibytes() -> float:
+    gc.collect()
+    torch.cuda.empty_cache()
+    return library.cuda_stand_in_bytes() / 2**20
+
+
+def test_graphs_of_a_step_share_memory_and_workspaces() -> None:
+    """cuBLAS has 64 MiB of workspaces for each stream, forward and backward."""
+    step, sizes = critic_step(), []
+    for count in range(BATCH, BATCH + 4):
+        repeated(partial(step.func, *samples(count)), WARM_UP + 2)
+        sizes.append(mebibytes())
+    assert sizes[3] - sizes[0] < 1
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_closed_or_dropped_step_gives_its_memory_back(closes: bool) -> None:
+    repeated(critic_step(), WARM_UP + 1)
+    before = mebibytes()
+    critic = small()
+    step = repeated(critic_step(critic=critic), WARM_UP + 1)
+    for parameter in critic.parameters():
+        parameter.grad = None
+    if closes:
+        step.func.close()
+        assert mebibytes() - before <= 2, "more than the block with the norms of the last penalty"
+        repeated(step, WARM_UP + 2)
+    del step, critic, parameter
+    assert mebibytes() - before < 1
+
+
+def test_workspaces_outlast_a_compiler_that_clears_them() -> None:
+    """As torch.compile(mode="reduce-overhead") does; a graph still uses them."""
+    for _ in range(2):  # the second step has the stream of the first, which is gone
+        gc.collect()
+        step = repeated(critic_step(), WARM_UP + 1)
+    workspaces = step.func._run._pool._taken.workspaces
+    sizes = []
+    for _ in range(2):
+        sizes.append(sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(workspaces.pool())))
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+    assert sizes[0] == sizes[1] > 2**26
+
+
 def memory_growth_with_history() -> int:
     """Bytes that 50 replays add, with inputs that have a graph."""
     critic, encoder = small(), small(2, 2)  # a layer alone would save nothing but its input, which is always the same
@@ -211,6 +274,13 @@ def memory_growth_with_history() -> int:
 
 def test_history_of_inputs_is_not_kept() -> None:
     assert memory_growth_with_history() == 0
+
+
+def test_skipped_updates_are_asked_for_every_16_steps() -> None:
+    step = repeated(critic_step(), WARM_UP + 1)
+    with logged() as entries:
+        repeated(step, 32)
+    assert [entry.name for entry in entries if entry.kind == "copy"].count("device to host") == 2
 
 
 class During(nn.Module):
@@ -321,6 +391,151 @@ def test_refused_capture_goes_on_eagerly(act: Callable[[Tensor], Any]) -> None:
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
 
 
+class Asks(nn.Module):
+    """A critic that reads a value on the host, in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.critic(x if x.sum().item() < 1e9 else -x)
+
+
+def test_synchronisation_is_found_in_the_warm_up() -> None:
+    critic = Asks()
+    step = repeated(critic_step(critic=critic), WARM_UP)
+    assert torch.cuda.get_sync_debug_mode() == 0
+    weights = [parameter.detach().clone() for parameter in critic.parameters()]
+    for _ in range(2):
+        with logged() as entries, pytest.raises(RuntimeError, match=r"test_steps.py:\d+: return .*x.sum\(\).item\(\)"):
+            step()
+        assert not any(entry.captured for entry in entries), "a capture was tried"
+    assert all(map(torch.equal, critic.parameters(), weights))
+    step = repeated(critic_step("auto", critic), WARM_UP)
+    with pytest.warns(RuntimeWarning, match=r"x.sum\(\).item\(\).* goes on eagerly"):
+        step()
+    assert step.func.backend == "eager" and "the host waits for the device at" in step.func.reason
+
+
+def test_other_warnings_of_a_warm_up_are_shown() -> None:
+    def warns(x: Tensor) -> Tensor:
+        warnings.warn("of the critic", stacklevel=1)
+        return critic(x)
+
+    critic = small()
+    step = partial(CriticStep(warns, adam(critic.parameters()), backend="graph", penalty=None), *samples())
+    with pytest.warns(UserWarning, match="of the critic"):
+        step()
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph"])
+@pytest.mark.parametrize("name", ["WGAN-GP", "clipping", "generator"])
+def test_step_inside_a_capture_of_the_caller(name: str, backend: str) -> None:
+    outputs: list[list[Any]] = []
+    for captured in (False, True):
+        torch.manual_seed(1)
+        step = repeated(STEPS[name][0](backend), 2)
+        with torch.no_grad():
+            if captured:
+                whole = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(whole):
+                    held = step()
+            outputs.append([])
+            for _ in range(4):
+                if captured:
+                    whole.replay()
+                outputs[-1].append(tree_map(torch.clone, held) if captured else step())
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def refused_inside_a_capture(step: Step, match: str) -> None:
+    with (
+        pytest.raises(RuntimeError, match=match),
+        capture.capturing(torch.cuda.Stream(), torch.cuda.graph_pool_handle(), []),
+    ):
+        step()
+
+
+def test_step_refused_inside_a_capture_of_the_caller() -> None:
+    """Where a replay would do something else than the step."""
+    repeated(critic_step(), 1)  # a handle of cuBLAS
+    refused_inside_a_capture(critic_step("eager", optimizer=partial(adam, capturable=False)), "without capturable=True")
+    critic = small()
+    optimizer = adam(critic.parameters())
+    step = critic_step("eager", critic, lambda _: optimizer)
+    refused_inside_a_capture(step, "no state yet.*call the step at least once before the capture")
+    assert not any(optimizer.state.values())
+    repeated(step, 2)
+    momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
+    refused_inside_a_capture(critic_step("eager", optimizer=momentum), "no state yet")
+
+
+PROCESS = """
+import sys
+import torch, computing
+from torch import distributed
+from test_steps import CriticStep, adam, small
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+for backend in ("eager", "graph"):
+    torch.manual_seed(1)
+    critic = small()
+    step = CriticStep(critic, adam(critic.parameters()), backend=backend, process_group=distributed.group.WORLD)
+    torch.manual_seed(2 + rank)
+    for i in range(15):
+        real, fake = torch.randn(2, 5 if rank == 0 and i % 3 == 2 else 8, 2).cuda()
+        wasserstein = step(real, fake).wasserstein.item()
+    weights = (weight for parameter in critic.parameters() for weight in parameter.flatten().tolist())
+    print(*(f"{number:.6f}" for number in (wasserstein, *weights)))
+distributed.destroy_process_group()
+"""
+
+
+def test_processes_may_capture_at_different_steps(tmp_path: Path) -> None:
+    """The last batch of an epoch is smaller in one process: it warms up and captures while the other replays."""
+    arguments = [sys.executable, "-c", PROCESS]
+    processes = [
+        subprocess.Popen([*arguments, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        lines = [line for process in processes for line in process.communicate(timeout=200)[0].splitlines()]
+    finally:
+        for process in processes:
+            process.kill()
+    assert len(lines) == 4 and len(set(lines)) == 1
+
+
+def test_settings_that_are_captured_anew() -> None:
+    """Those of PyTorch that choose kernels."""
+    step = repeated(critic_step(), WARM_UP + 1)
+
+    def captures() -> int:
+        repeated(step, WARM_UP + 1)
+        with logged() as entries:
+            step()
+        assert "graph" in kinds(entries)
+        return len(step.func._run._kept)
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings = [
+        (partial(setattr, cudnn, "benchmark"), True, False),
+        (partial(setattr, cudnn, "deterministic"), True, False),
+        (partial(setattr, matmul, "fp32_precision"), "tf32", "none"),
+        (partial(setattr, matmul, "allow_bf16_reduced_precision_reduction"), False, True),
+        (torch.use_deterministic_algorithms, True, False),
+    ]
+    assert captures() == 1
+    for number, (choose, value, before) in enumerate(settings, start=2):
+        choose(value)
+        try:
+            assert captures() == number
+        finally:
+            choose(before)
+
+
 def on_device_1() -> None:
     """Every operator, on a device that is not the current one."""
     x, y, t = torch.randn(5, 40).cuda(1), torch.randn(5, 40).cuda(1), torch.rand(5).cuda(1)
@@ -366,23 +581,23 @@ class TestPlantedFaults:
         monkeypatch.setattr(owner, method, scope[method])
 
     def test_missing_detach(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.plant(monkeypatch, backends._GraphRunner, "__call__", "copy_(tensor.detach())", "copy_(tensor)")
+        self.plant(monkeypatch, GraphRunner, "__call__", "copy_(tensor.detach())", "copy_(tensor)")
         assert memory_growth_with_history() > 0
 
     def test_synchronisation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fault = "statistics[0].item(); self.skipped.count("
-        self.plant(monkeypatch, optimization.Optimization, "apply", "self.skipped.count(", fault)
+        self.plant(monkeypatch, optimization.Optimization, "update", "self.skipped.count(", fault)
         with pytest.raises(AssertionError, match="the host waited"):
             test_launches("WGAN-GP")
         with pytest.raises(RuntimeError, match="cannot be captured"):
             repeated(critic_step(), WARM_UP + 1)
 
     def test_capture_that_is_not_cleaned_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clear_up, left = backends._GraphRunner._clear_up, []
-        monkeypatch.setattr(backends._GraphRunner, "_clear_up", lambda *arguments: left.append(arguments))
-        with pytest.raises(AssertionError, match="never written"):
+        end, left = capture._end_capture, []
+        monkeypatch.setattr(capture, "_end_capture", lambda *arguments: left.append(arguments))
+        with pytest.raises(RuntimeError):
             test_refused_capture_changes_nothing(reads_a_value)
         for arguments in left:
-            clear_up(*arguments)
+            end(*arguments)
         library.cudaGetLastError()
         repeated(critic_step(), WARM_UP + 1)

@@ -1,7 +1,6 @@
 """The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -11,13 +10,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from wgan_fast import _library
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
+from wgan_fast._step.capture import GraphPool
+from wgan_fast._step.frozen import Frozen
+from wgan_fast._step.graph import CaptureError, Differentiate, GraphRunner, obstacle_to_graph
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import is_compiled, warn_user, without_autocast
-from wgan_fast.optim import RMSprop
 
 BACKENDS = ("auto", "eager", "graph", "compile")
-#: From a step's inputs to its statistics, the gradients of the parameters, and the number of samples.
-Differentiate = Callable[..., tuple[Tensor, list[Tensor | None], int]]
 KEPT = 8  # captured or compiled runners that are kept, one for each kind of inputs
 
 
@@ -29,7 +28,7 @@ def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any
     """
     if backend not in BACKENDS:
         raise ArgumentValueError("backend", f"expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    obstacle = _obstacle_to_graph(optimization)
+    obstacle = obstacle_to_graph(optimization)
     if backend == "graph" and obstacle is not None:
         raise ArgumentValueError("backend", f"a CUDA graph cannot be captured: {obstacle}")
     if backend == "compile":
@@ -48,33 +47,12 @@ def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> 
         raise ArgumentValueError("backend", "a network is compiled already; pass the network that it was compiled from")
 
 
-def _obstacle_to_graph(optimization: Optimization) -> str | None:
-    if optimization.device.type != "cuda":
-        return f"the parameters are on {optimization.device}"
-    optimizer = optimization.optimizer
-    if not isinstance(optimizer, RMSprop) and any(g.get("capturable") is False for g in optimizer.param_groups):
-        return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
-    if not optimization.skips_on_device:
-        return (
-            f"the optimizer {type(optimizer).__name__} cannot skip an update on the device, as PyTorch's optimizers "
-            "with fused=True can"
-        )
-    group = optimization.process_group
-    if group is not None and "nccl" not in torch.distributed.get_backend_config(group):
-        return "the process group is not one of NCCL"
-    return None
-
-
-def make_runner(
-    backend: str, differentiate: Differentiate, optimization: Optimization, state: Callable[[], Hashable]
-) -> Any:
-    """A runner: a callable from a step's inputs to its statistics.
-
-    ``state`` returns what a capture or a trace freezes beside the inputs; a new value makes a new capture or trace.
-    """
+def make_runner(backend: str, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> Any:
+    """A runner: a callable from a step's inputs to its statistics."""
     if backend == "eager":
         return _EagerRunner(differentiate, optimization)
-    return _RunnerPerKind(_GraphRunner if backend == "graph" else _CompiledRunner, differentiate, optimization, state)
+    kind = _GraphPerKind if backend == "graph" else _CompiledPerKind
+    return kind(differentiate, optimization, frozen)
 
 
 class _EagerRunner:
@@ -84,37 +62,48 @@ class _EagerRunner:
     def __call__(self, *inputs: Any) -> Tensor:
         return self._optimization.apply(*self._differentiate(*inputs))
 
+    def close(self) -> None:
+        pass
+
 
 class _RunnerPerKind:
-    """Keeps a runner for each kind of inputs: their shapes and dtypes, the values that are not tensors, the state."""
+    """Keeps a runner for each kind of inputs: their shapes and dtypes, the values that are not tensors, and what else a
+    capture or a trace freezes.
+    """
 
-    def __init__(
-        self,
-        make: type["_GraphRunner | _CompiledRunner"],
-        differentiate: Differentiate,
-        optimization: Optimization,
-        state: Callable[[], Hashable],
-    ) -> None:
-        self._make, self._differentiate, self._optimization, self._state = make, differentiate, optimization, state
+    def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
+        self._differentiate, self._optimization, self._frozen = differentiate, optimization, frozen
         self._kept: dict[Hashable, Any] = {}
-        self._kinds = 0
+        self._kinds = self._calls = 0
+
+    def _make(self, differentiate: Differentiate) -> Any:
+        raise NotImplementedError
+
+    def _settings(self) -> Hashable:
+        return self._frozen.settings()
 
     def __call__(self, *inputs: Any) -> Tensor:
-        leaves, structure = tree_flatten(inputs)
+        leaves, structure = _flattened(inputs)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         others = [
             None if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves
         ]  # 1, 1.0 and True are equal
-        kinds = ((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors)
-        key = (structure, *others, *kinds, self._state())
+        kinds = [(tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors]
+        key = (structure, *others, *kinds, self._settings())
         try:
-            step = self._kept.pop(key, None)
+            step = self._kept.get(key)
         except TypeError as error:
             raise ArgumentTypeError(
                 "args", f"a captured or compiled step takes tensors and hashable values: {error}"
             ) from None
-        self._kept[key] = step = step or self._new(leaves, structure)
+        if step is None:
+            self._kept[key] = step = self._new(leaves, structure)
+        self._calls += 1
+        step.last_call = self._calls
         return step(*tensors)
+
+    def close(self) -> None:
+        self._kept.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": {}}  # a copied step captures anew
@@ -128,95 +117,41 @@ class _RunnerPerKind:
                 RuntimeWarning,
             )
         if len(self._kept) == KEPT:
-            del self._kept[next(iter(self._kept))]  # the least recently used
+            del self._kept[min(self._kept, key=lambda key: self._kept[key].last_call)]
 
         def differentiate(*tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
             remaining = iter(tensors)
-            return self._differentiate(
-                *tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
-            )
+            filled = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            return self._differentiate(*((*filled, (), {}) if structure is None else tree_unflatten(filled, structure)))
 
-        return self._make(differentiate, self._optimization)
-
-
-class CaptureError(RuntimeError):
-    """A step cannot be captured in a CUDA graph, or the compiler refuses it."""
+        return self._make(differentiate)
 
 
-class _GraphRunner:
-    """Runs the first steps eagerly on a side stream, which warms up libraries and caches. Captures the next step, and
-    replays it from then on. Each of these steps is an update of the training; none is run for the capture alone.
+def _flattened(inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The leaves of the inputs, and their structure. Without further arguments the first two inputs are the leaves, and
+    the structure is None: the usual case, and a fast one.
     """
+    *leaves, args, kwargs = inputs
+    if not args and not kwargs and all(isinstance(leaf, Tensor) or leaf is None or callable(leaf) for leaf in leaves):
+        return leaves, None
+    return tree_flatten(inputs)
 
-    WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
 
-    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
-        self._differentiate, self._optimization = differentiate, optimization
-        self._stream = torch.cuda.Stream(optimization.device)
-        self._warm = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+class _GraphPerKind(_RunnerPerKind):
+    def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
+        super().__init__(differentiate, optimization, frozen)
+        self._pool = GraphPool(optimization.device)
 
-    def __call__(self, *tensors: Tensor) -> Tensor:
-        if self._warm < self.WARM_UP:
-            current = torch.cuda.current_stream(self._optimization.device)
-            self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                statistics = self._optimization.apply(*self._differentiate(*tensors))
-            current.wait_stream(self._stream)
-            self._warm += 1
-            return statistics
-        if self._graph is None:
-            self._graph = self._capture(tensors)
-        else:
-            for held, tensor in zip(self._inputs, tensors, strict=True):
-                held.copy_(tensor.detach())  # or `held` would collect the history of every input
-        self._graph.replay()
-        for parameter, gradient in self._gradients:  # the graph of other inputs may have set its own
-            parameter.grad = gradient
-        return self._statistics.clone()
+    def _make(self, differentiate: Differentiate) -> GraphRunner:
+        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
 
-    def _capture(self, tensors: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-        self._inputs = [tensor.detach().clone() for tensor in tensors]
-        pool = torch.cuda.graph_pool_handle()
-        try:
-            with self._capturing(pool) as graph:
-                self._statistics = self._optimization.apply(*self._differentiate(*self._inputs))
-            self._gradients = [(parameter, parameter.grad) for parameter in self._optimization.parameters(frozen=True)]
-        except Exception as error:
-            self._clear_up(pool)
-            raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
-        return graph
+    def _settings(self) -> Hashable:
+        return (self._frozen.settings(), *self._frozen.settings_of_optimizer())
 
-    @contextmanager
-    def _capturing(self, pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
-        """Captures what is launched inside, on a new stream. torch.cuda.graph alone would leave its stream
-        current where a capture fails.
-        """
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._optimization.generators:
-            graph.register_generator_state(generator)
-        stream = torch.cuda.Stream(self._optimization.device)
-        with (
-            torch.cuda.stream(stream),
-            # Other threads may use CUDA meanwhile, such as a loader's that pins memory.
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            yield graph
 
-    def _clear_up(self, pool: Any) -> None:
-        """Cleans up after a failed capture. PyTorch then ends neither allocation to the private pool nor the capture of
-        generators, and a generator in that state fails in every other graph.
-        """
-        for parameter in self._optimization.parameters(frozen=True):
-            parameter.grad = None  # the memory of the capture was never written
-        device = self._optimization.device.index or 0
-        try:
-            torch._C._cuda_endAllocateToPool(device, pool)
-        except RuntimeError:  # the exception was not CUDA's, so the capture has ended as a complete one does
-            return
-        torch._C._cuda_releasePool(device, pool)
-        with self._capturing(torch.cuda.graph_pool_handle()):  # a complete capture ends that of the generators, too
-            torch.zeros(1, device=self._optimization.device)
+class _CompiledPerKind(_RunnerPerKind):
+    def _make(self, differentiate: Differentiate) -> "_CompiledRunner":
+        return _CompiledRunner(differentiate, self._optimization)
 
 
 class _CompiledRunner:

@@ -92,7 +92,7 @@ class Optimization:
         """Whether the optimizer can skip an update on the device, without a synchronisation with the host."""
         return getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
-    def _has_momentum(self) -> bool:
+    def has_momentum(self) -> bool:
         """False for SGD before its first step: fused SGD would keep uninitialised momentum where it skips that step."""
         return not isinstance(self.optimizer, torch.optim.SGD) or all(
             group["momentum"] == 0 or "momentum_buffer" in self.optimizer.state.get(parameter, ())
@@ -101,16 +101,31 @@ class Optimization:
             if parameter.grad is not None
         )
 
-    @torch.no_grad()
     def apply(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
         """One update. Returns the statistics, averaged over the samples of all processes."""
+        found = self.collect(statistics, gradients, samples)
+        self.all_reduce(found)
+        return self.update(found)
+
+    @torch.no_grad()
+    def collect(self, statistics: Tensor, gradients: Sequence[Tensor | None], samples: int) -> Tensor:
+        """Sets the gradients. Returns what the processes must sum, or the statistics where there is no group."""
         parameters = self.parameters()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        return statistics if self.process_group is None else _flattened(parameters, statistics, samples)
+
+    def all_reduce(self, found: Tensor) -> None:
+        if self.process_group is not None:
+            dist.all_reduce(found, group=self.process_group)
+
+    @torch.no_grad()
+    def update(self, found: Tensor) -> Tensor:
+        """The update, from what was collected and summed. Returns the statistics."""
+        parameters = self.parameters()
+        statistics = found if self.process_group is None else _average(parameters, found)
         if self._fuses:
             self._fuse()
-        if self.process_group is not None:
-            statistics = _all_reduce(parameters, statistics, samples, self.process_group)
         self.skipped.count(self._step_optimizer([p.grad for p in parameters if p.grad is not None]))
         if self.clip is not None:
             clip_weights_(parameters, self.clip)
@@ -122,7 +137,7 @@ class Optimization:
             try:
                 self.scaler.unscale_(self.optimizer)
                 found_inf = torch.stack(list(self.scaler._found_inf_per_device(self.optimizer).values())).amax(0)
-                if self.skips_on_device and not self._has_momentum() and found_inf.item():
+                if self.skips_on_device and not self.has_momentum() and found_inf.item():
                     self.scaler.update()
                     return found_inf
                 self.scaler.step(self.optimizer)
@@ -138,7 +153,7 @@ class Optimization:
         for dtype in {of_one.dtype for of_one in numbers}:
             of_one_type = [of_one for of_one in numbers if of_one.dtype == dtype]
             torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
-        if self.skips_on_device and self._has_momentum():
+        if self.skips_on_device and self.has_momentum():
             optimizer: Any = self.optimizer
             optimizer.grad_scale, optimizer.found_inf = None, found_inf
             try:
@@ -176,10 +191,8 @@ def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:
     )
 
 
-def _all_reduce(
-    parameters: list[Tensor], statistics: Tensor, samples: int, process_group: "dist.ProcessGroup"
-) -> Tensor:
-    """Averages gradients and statistics over the processes, in one flat buffer whose last element counts samples."""
+def _flattened(parameters: list[Tensor], statistics: Tensor, samples: int) -> Tensor:
+    """Gradients and statistics, times the number of samples, and that number, in one buffer."""
     for parameter in parameters:
         if parameter.grad is None:  # the buffer must have the same layout in all processes
             parameter.grad = torch.zeros_like(parameter)
@@ -187,15 +200,25 @@ def _all_reduce(
             parameter.grad = parameter.grad.to_dense()
         if parameter.is_complex():
             parameter.grad = parameter.grad.resolve_conj()
-    gradients = [_real(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    dtype = max((accumulate_dtype(gradient.dtype) for gradient in gradients), key=lambda dtype: dtype.itemsize)
+    gradients = _real_gradients(parameters)
+    dtypes = [statistics.dtype, *(accumulate_dtype(gradient.dtype) for gradient in gradients)]
+    dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
     pieces = [*gradients, statistics, statistics.new_ones(1)]
-    flat = torch.cat([piece.reshape(-1).to(dtype) for piece in pieces]) * samples
-    dist.all_reduce(flat, group=process_group)
-    means = (flat / flat[-1]).split([piece.numel() for piece in pieces])
-    for gradient, mean in zip(gradients, means, strict=False):
+    return torch.cat([piece.reshape(-1).to(dtype) for piece in pieces]) * samples
+
+
+def _average(parameters: list[Tensor], flat: Tensor) -> Tensor:
+    """Writes the means of a summed buffer into the gradients. Returns those of the statistics."""
+    gradients = _real_gradients(parameters)
+    sizes = [gradient.numel() for gradient in gradients]
+    *means, statistics, _ = (flat / flat[-1]).split([*sizes, len(flat) - sum(sizes) - 1, 1])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
-    return means[-2].to(statistics.dtype)
+    return statistics
+
+
+def _real_gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [_real(parameter.grad) for parameter in parameters if parameter.grad is not None]
 
 
 def broadcast(tensors: Sequence[Tensor], process_group: "dist.ProcessGroup") -> None:
@@ -212,28 +235,38 @@ def broadcast(tensors: Sequence[Tensor], process_group: "dist.ProcessGroup") -> 
 class SkippedUpdates:
     """Counts skipped updates on the device. The host copies the count asynchronously, and warns when it has grown."""
 
+    EVERY = 16  # steps from one copy on a GPU to the next
+
     def __init__(self, device: torch.device) -> None:
         self._counter = torch.zeros((), device=device, dtype=torch.float32)
-        self._heard = 0
-        self._message: Tensor | None = None  # a copy of the counter on its way to the host
+        self._heard = self._steps = 0
+        self._message: Tensor | None = None  # on the host
         self._sent: Any = None
 
     def count(self, found_inf: Tensor) -> None:
         self._counter += found_inf
 
     def listen(self) -> None:
-        """Warns of updates skipped since the last call; on a GPU, as far as the copy of the count has arrived."""
+        """Call it after each step. Warns of updates skipped since the last warning; on a GPU some steps later, when a
+        copy of the count has arrived.
+        """
         if self._counter.device.type != "cuda":
             self._hear(int(self._counter))
             return
-        if self._message is not None and self._sent.query():
-            self._hear(int(self._message))
-            self._message = None
+        if self._steps % self.EVERY == 0:
+            self._exchange()
+        self._steps += 1
+
+    def _exchange(self) -> None:
         if self._message is None:
             self._message = torch.empty_like(self._counter, device="cpu", pin_memory=True)
-            self._message.copy_(self._counter, non_blocking=True)
             self._sent = torch.cuda.Event()
-            self._sent.record(torch.cuda.current_stream(self._counter.device))
+        elif self._sent.query():
+            self._hear(int(self._message))
+        else:
+            return
+        self._message.copy_(self._counter, non_blocking=True)
+        self._sent.record(torch.cuda.current_stream(self._counter.device))
 
     def total(self) -> int:
         """The number of skipped updates. Waits for the device."""
