@@ -36,6 +36,25 @@ def set_cuda_home() -> None:
             os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
 
 
+def one_word_compiler() -> None:
+    """Makes CXX one word, as torch quotes it: "ccache c++" would be looked for as a program of that name. torch starts
+    ccache itself where there is one; other words go into a script.
+    """
+    words = shlex.split(os.environ.get("CXX", ""))
+    if len(words) > 1 and Path(words[0]).name == "ccache":
+        words = words[1:]
+    if len(words) > 1:
+        script = Path("build", "compiler", "c++").absolute()
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+        words = [str(script)]
+    if words:
+        os.environ["CXX"] = words[0]
+
+
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))  # before it is one word, for messages
+one_word_compiler()
 set_cuda_home()  # before torch reads it
 try:
     import torch
@@ -50,7 +69,6 @@ except ImportError as error:  # an sdist needs no torch
 WERROR = os.environ.get("WGAN_FAST_WERROR") == "1"
 DEBUG = os.environ.get("DEBUG") == "1"
 CUDA_WANTED = os.environ.get("WGAN_FAST_CUDA")
-COMPILER = shlex.split(os.environ.get("CXX", "c++"))  # "ccache c++" has two words
 RECORD = "_build.json"
 
 
