@@ -42,12 +42,9 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(NATIVE)
 
-# The API from its docstrings, into build/docs/. pdoc finds the modules that __all__ names, and all of a package without
-# __all__; the others are named here. Classes that wgan_fast.train imports at their first use are imported before.
-TRAIN = $(subst /,.,$(basename $(patsubst %/__init__.py,%,$(sort $(shell find wgan_fast/train -name '*.py')))))
+# The site, into build/docs/; fails on a broken reference or link between its pages. Nothing is fetched.
 docs: venv
-	$(BIN)/python -c "from wgan_fast.train import *; from pdoc.__main__ import cli; cli()" \
-	  --math --docformat google -o build/docs wgan_fast $(filter-out wgan_fast.train wgan_fast.train.run.% wgan_fast.train.view.%,$(TRAIN))
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 # Writes benchmarks/results/<this processor>.json. BENCH="not cuda" takes the slow ones as well.
 BENCH ?= not slow and not cuda

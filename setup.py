@@ -4,11 +4,12 @@ Environment variables: WGAN_FAST_CUDA=0 leaves the CUDA kernels out, WGAN_FAST_C
 WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; DEBUG=1, MAX_JOBS and
 TORCH_CUDA_ARCH_LIST mean what they mean for every PyTorch extension.
 
-If compiling fails, wgan_fast is installed without the extension and computes with its reference in plain PyTorch. The
-reason is written to `_build_failure.txt` inside the package; the reason why the CUDA kernels were left out, to
-`_cuda_left_out.txt`.
+If the CUDA kernels do not compile, the CPU kernels are built alone; if those do not compile either, wgan_fast is
+installed without the extension and computes with its reference in plain PyTorch. `_build.json` inside the package
+records the torch and the reasons, which a warning at the first use, `wgan-fast doctor` and the build's last line show.
 """
 
+import json
 import os
 import re
 import shlex
@@ -35,6 +36,25 @@ def set_cuda_home() -> None:
             os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
 
 
+def one_word_compiler() -> None:
+    """Makes CXX one word, as torch quotes it: "ccache c++" would be looked for as a program of that name. torch starts
+    ccache itself where there is one; other words go into a script.
+    """
+    words = shlex.split(os.environ.get("CXX", ""))
+    if len(words) > 1 and Path(words[0]).name == "ccache":
+        words = words[1:]
+    if len(words) > 1:
+        script = Path("build", "compiler", "c++").absolute()
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+        words = [str(script)]
+    if words:
+        os.environ["CXX"] = words[0]
+
+
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))  # before it is one word, for messages
+one_word_compiler()
 set_cuda_home()  # before torch reads it
 try:
     import torch
@@ -49,12 +69,13 @@ except ImportError as error:  # an sdist needs no torch
 WERROR = os.environ.get("WGAN_FAST_WERROR") == "1"
 DEBUG = os.environ.get("DEBUG") == "1"
 CUDA_WANTED = os.environ.get("WGAN_FAST_CUDA")
-COMPILER = shlex.split(os.environ.get("CXX", "c++"))[0]
+RECORD = "_build.json"
 
 
 def cannot_compile() -> str | None:
-    if torch_missing is None and shutil.which(COMPILER) is None:
-        return f"there was no C++ compiler ({COMPILER}) when it was built"
+    missing = next((word for word in COMPILER if not word.startswith("-") and shutil.which(word) is None), None)
+    if torch_missing is None and missing is not None:
+        return f"there was no C++ compiler ({missing}) when it was built"
     return torch_missing
 
 
@@ -90,15 +111,14 @@ def shared_standard_library() -> list[str]:
     """libstdc++ as torch loads it. A compiler that links a copy of its own into the extension makes every error message
     with a number in it crash: the copy's streams and those of torch's library do not know each other.
     """
-    asked = [COMPILER, "-print-file-name=libstdc++.so.6"]
+    asked = [*COMPILER, "-print-file-name=libstdc++.so.6"]
     found = subprocess.run(asked, capture_output=True, text=True).stdout.strip() if sys.platform == "linux" else ""
     return [found] if Path(found).is_absolute() else []
 
 
-def extension() -> Extension:
+def extension(cuda: bool) -> Extension:
     if cannot_compile():
         return Extension("wgan_fast._C", [])
-    cuda = cuda_left_out() is None
     sources = ["csrc/library.cpp", *sorted(glob("csrc/*/*.cpp"))]
     macros = []
     libraries = ["c10", "torch", "torch_cpu", "torch_python"]
@@ -168,9 +188,7 @@ class Build(BuildExtension):
     def run(self) -> None:
         library = Path(self.get_ext_fullpath("wgan_fast._C"))
         library.parent.mkdir(parents=True, exist_ok=True)
-        notes = {name: library.with_name(f"{name}.txt") for name in ("_build_failure", "_cuda_left_out")}
-        for stale in (library, *notes.values()):
-            stale.unlink(missing_ok=True)
+        library.unlink(missing_ok=True)
         failure = cannot_compile()
         left_out = None if failure else cuda_left_out()
         if (refused := failure or left_out) and CUDA_WANTED == "1":
@@ -179,12 +197,23 @@ class Build(BuildExtension):
             failure = self.compile()
         if failure and (WERROR or CUDA_WANTED == "1"):
             raise SystemExit(f"wgan_fast was not compiled: {failure}")
+        if failure and left_out is None and cannot_compile() is None:
+            left_out = f"they did not compile: {failure}"
+            self.extensions = self.distribution.ext_modules = [extension(cuda=False)]
+            failure = self.compile()
         if failure:
-            self.extensions: list[Extension] = []
-            notes["_build_failure"].write_text(failure + "\n")
+            self.extensions = []
+        record = {
+            "torch": None if torch_missing else torch.__version__,
+            "debug": DEBUG,
+            "failure": failure,
+            "cuda_left_out": None if failure else left_out,
+        }
+        library.with_name(RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        if failure:
             print(f"WARNING: wgan_fast is installed without its extension: {failure}", file=sys.stderr)
         elif left_out:
-            notes["_cuda_left_out"].write_text(left_out + "\n")
+            print(f"wgan_fast is installed without CUDA kernels: {left_out}", file=sys.stderr)
 
     def compile(self) -> str | None:
         """The first error, or None."""
@@ -209,14 +238,8 @@ class Build(BuildExtension):
         super().build_extensions()
 
 
-def requirements() -> list[str]:
-    # The extension fits one minor version of torch: the C++ ABI of another may differ.
-    torch_wanted = ">=2.11" if cannot_compile() else "==" + ".".join(torch.__version__.split(".")[:2]) + ".*"
-    return [f"torch{torch_wanted}", "numpy"]
-
-
 # setuptools only adds to this folder: a deleted module would stay in the wheel.
 for stale in glob("build/lib*"):
     shutil.rmtree(stale)
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": Build}, install_requires=requirements())
+setup(ext_modules=[extension(cuda=not cannot_compile() and cuda_left_out() is None)], cmdclass={"build_ext": Build})

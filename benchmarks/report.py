@@ -1,4 +1,4 @@
-"""Generates the README's section on speed, docs/benchmarks.md, docs/scaling.md and docs/figures/.
+"""Generates the README's sentences on speed, docs/benchmarks.md, docs/scaling.md and docs/figures/.
 
     python benchmarks/report.py [--check]
 
@@ -171,18 +171,12 @@ BASELINES = (
 )
 UPDATE = "A step of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU in a CUDA graph:"
 
-SCORED = (
-    "A step of the critic with R1, and with R1 + R2, against the strongest eager form (**shared**: one forward of each "
-    "batch, one backward, the fused Adam):"
-)
-PUBLISHED = "A step of critics built like published ones, against their own update with the fused Adam (**published**):"
-
 
 def headline(results: Results) -> str:
     """The summary in one sentence."""
-    eager = results.select("critic_step", variant="eager")
+    eager, graph = (results.select("critic_step", variant=variant) for variant in ("eager", "graph"))
     penalties = [entry for entry in results.select("gradient_penalty") if entry["case"].get("name") != "tiny"]
-    if not eager or not penalties:
+    if not eager:
         return ""
 
     def memory(entries: Sequence[Entry]) -> str:
@@ -193,39 +187,33 @@ def headline(results: Results) -> str:
         found = sorted((entry for entry in entries if ratio(entry, baseline)), key=lambda entry: ratio(entry, baseline))
         return f"{compared(found[0], baseline)} to {compared(found[-1], baseline)} times" if found else ""
 
-    joint, whole = speed(eager, "joint"), speed(results.select("training"))
-    return (
-        f"**A critic step is {speed(eager)} as fast as the textbook's"
-        f"{f' and {joint} as fast as the joint one' * bool(joint)}, with {memory(eager)} of the textbook's peak "
-        f"memory; a penalty with its backward {speed(penalties)}, with {memory(penalties)}"
-        f"{f'; a whole iteration of training {whole}' * bool(whole)}.**"
-    )
+    def against(entries: Sequence[Entry], baselines: dict[str, str]) -> str:
+        named = ((speed(entries, baseline), name) for baseline, name in baselines.items())
+        return " and ".join(f"{found} as fast as {name}" for found, name in named if found)
+
+    plain = {"textbook": "the textbook's", "joint": "the joint one"}
+    parts = [f"a critic step is {against(eager, plain)}"]
+    if peak := memory(eager):
+        parts[0] += f", with {peak} of the textbook's peak memory"
+    # On a GPU the strongest form is a captured one.
+    captured = {"textbook": "the eager textbook's", "captured": "the textbook's in a graph"}
+    if in_graph := against(graph, captured):
+        parts.append(f"in a CUDA graph {in_graph}")
+    if penalties:
+        parts.append(f"a penalty with its backward {speed(penalties)}, with {memory(penalties)}")
+    if whole := speed(results.select("training")):
+        parts.append(f"a whole iteration of training {whole}")
+    return "; ".join(parts) + "."
 
 
 def readme(results: Sequence[Results]) -> str:
-    parts = [] if results else ["Nothing has been measured yet."]
-    if results:
-        parts += [READING, BASELINES]
-    for device in results:
-        parts += [
-            f"### {device.device}",
-            headline(device),
-            environment(device),
-            section(UPDATE, critic_update(device)),
-            section("A penalty with its backward:", comparisons(device.select("gradient_penalty"))),
-            section(SCORED, comparisons(device.select("scored_penalty"))),
-            section(PUBLISHED, comparisons(device.select("published_update"))),
-            section("All comparisons in which ours is slower or takes more:", slower_in_short(device)),
-        ]
+    """One sentence for each device, and the figure."""
+    if not results:
+        return "Nothing has been measured yet."
+    parts = ["\n".join(f"- {device.device}: {headline(device)}" for device in results if headline(device))]
     if not any(device.on_gpu for device in results):
         parts.append("No GPU has been measured yet.")
-    if results:
-        parts += [
-            "![Critic step: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)",
-            "[docs/benchmarks.md](docs/benchmarks.md) has the tables of all operators, a whole iteration, import and "
-            "installation, and every case in which ours is slower; [docs/scaling.md](docs/scaling.md) shows how cost "
-            "grows with the batch, the critic and the number of GPUs.",
-        ]
+    parts.append("![Critic step: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -242,6 +230,7 @@ def all_tables(results: Sequence[Results]) -> str:
         suites = dict.fromkeys([*SUITES, *(entry["suite"] for entry in device.entries)])
         parts += [
             f"## {device.device}",
+            headline(device)[:1].upper() + headline(device)[1:],
             environment(device),
             section("### A step of the critic", UPDATE, critic_update(device)),
         ]
@@ -249,7 +238,10 @@ def all_tables(results: Sequence[Results]) -> str:
             if suite not in ("critic_step", "growth"):
                 title, timed = SUITES.get(suite, (suite, ""))
                 parts.append(section(f"### {title}", *([timed] if timed else []), comparisons(device.select(suite))))
-        parts.append(section("### Where ours is slower, or takes more", slower(device)))
+        parts += [
+            section("### Where ours is slower, in short", slower_in_short(device)),
+            section("### Where ours is slower, or takes more", slower(device)),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -2,19 +2,22 @@
 
 A front end (pip, build, uv) builds in an environment of its own, without torch. To list torch as a build requirement
 would download a second one, and not always the same; so the user's is looked up and put at the end of the path. Only
-where there is none is torch asked for.
+where there is none is torch asked for: the release that the same command, its requirements files or uv.lock name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,24 +106,79 @@ def torch_path(pythons: Iterable[str | Path] | None = None) -> list[str] | None:
     return None
 
 
+def _named_in(lines: Iterable[str]) -> str | None:
+    """The last requirement on torch, without its marker and comment."""
+    found = None
+    for line in lines:
+        if match := re.match(r"\s*torch\s*((?:[<>=!~]=?=?|@)[^;#]*)", line, re.IGNORECASE):
+            found = f"torch{match[1].strip()}"
+    return found
+
+
+def named_torch() -> str | None:
+    """The torch that is installed along with wgan_fast, as the front end was told: by an argument
+    such as torch==2.13.0, a file of requirements or constraints, or the uv.lock of its project.
+    """
+    arguments, environment, folder = front_end()
+    files = environment.get("PIP_CONSTRAINT", "").split()
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        option, _, value = argument.partition("=")
+        if option in ("-r", "-c", "--requirement", "--requirements", "--constraint", "--constraints"):
+            files.append(value or following)
+        elif re.match("-[rc].", argument):
+            files.append(argument[2:])
+    named = _named_in(arguments)
+    for file in files:
+        with contextlib.suppress(OSError):
+            named = named or _named_in((folder / file).read_text().splitlines())
+    for project in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            locked = re.search(r'^name = "torch"\nversion = "([^"]+)"', (project / "uv.lock").read_text(), re.MULTILINE)
+            named = named or (f"torch=={locked[1]}" if locked else None)
+    return named
+
+
 def _requires(config_settings: Any = None) -> list[str]:
     # ninja compiles in parallel, and only what changed; setuptools is in pyproject.toml.
     torch_is_there = importlib.util.find_spec("torch") or torch_path() is not None
-    return ["ninja"] + ([] if torch_is_there else [f"torch>={OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"])
+    any_torch = f"torch>={OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"
+    return ["ninja"] + ([] if torch_is_there else [named_torch() or any_torch])
 
 
-def _with_torch(hook: Callable[..., str]) -> Callable[..., str]:
+@contextlib.contextmanager
+def _writable_source() -> Iterator[None]:
+    """Works in a copy of the sources where their folder cannot be written: setuptools writes beside them."""
+    source = Path.cwd()
+    if os.access(source, os.W_OK):
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, source.name)
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("build", ".*", "*.egg-info", "__pycache__"))
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(path.stat().st_mode | 0o200)
+        os.chdir(copy)
+        try:
+            yield
+        finally:
+            os.chdir(source)
+
+
+def _with_torch(hook: Callable[..., str], *, in_place: bool = False) -> Callable[..., str]:
     @functools.wraps(hook)
     def wrapped(*args: Any, **kwargs: Any) -> str:
         if importlib.util.find_spec("torch") is None:
             sys.path.extend(torch_path() or [])  # at the end: the build's own setuptools goes first
-        return hook(*args, **kwargs)
+        if in_place:
+            return hook(*args, **kwargs)
+        with _writable_source():
+            return hook(*args, **kwargs)
 
     return wrapped
 
 
 get_requires_for_build_wheel = get_requires_for_build_editable = _requires
 prepare_metadata_for_build_wheel = _with_torch(build_meta.prepare_metadata_for_build_wheel)
-prepare_metadata_for_build_editable = _with_torch(build_meta.prepare_metadata_for_build_editable)
+prepare_metadata_for_build_editable = _with_torch(build_meta.prepare_metadata_for_build_editable, in_place=True)
 build_wheel = _with_torch(build_meta.build_wheel)
-build_editable = _with_torch(build_meta.build_editable)
+build_editable = _with_torch(build_meta.build_editable, in_place=True)

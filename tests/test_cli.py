@@ -168,7 +168,7 @@ def test_commands_import_what_they_need(tmp_path: Path) -> None:
     refused = run("sample", "run")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "error: sample needs lightning: pip install 'wgan_fast[train]'\n",
+        "error: sample needs lightning: pip install '.[train]', in the folder of wgan_fast's sources\n",
     )
 
 

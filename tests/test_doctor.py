@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -50,6 +51,7 @@ def test_doctor_is_content() -> None:
         (replace(FINE, build=CPU_BUILD, cuda_left_out="nvcc was not found"), "nvcc was not found", "WGAN_FAST_CUDA=1"),
         (replace(FINE, build=None, failure="undefined symbol"), "could not be loaded: undefined symbol", "REINSTALL"),
         (replace(FINE, build=None, build_failure="x.cpp:1: error"), "not compiled: x.cpp:1: error", "C++ compiler"),
+        (replace(FINE, torch=None, torch_failure="No module named 'torch'"), "No module named 'torch'", "pytorch.org"),
         (replace(FINE, build=None, elsewhere="/env/wgan_fast"), "is /env/wgan_fast", "another folder"),
     ],
 )
@@ -142,7 +144,13 @@ def test_status_of_the_command(facts: doctor.Facts, status: int, monkeypatch: py
         ({"url": "file:///home/a%2Bb/wgan_fast", "dir_info": {"editable": True}}, "-e /home/a+b/wgan_fast"),
         ({"url": "file:///home/wgan_fast", "dir_info": {}}, "/home/wgan_fast"),
         ({"url": "https://example.org/wgan_fast.tar.gz", "archive_info": {}}, "https://example.org/wgan_fast.tar.gz"),
-        ({}, "wgan_fast"),
+        (
+            {"url": "https://example.org/a.git", "vcs_info": {"vcs": "git", "commit_id": "c0"}},
+            "git+https://example.org/a.git@c0",
+        ),
+        ({"url": "file:///home/my%20code/wgan_fast"}, "'/home/my code/wgan_fast'"),
+        ({"url": "file:///wheels/wgan_fast-0.1.0-cp311.whl"}, ". (in the folder of wgan_fast's sources)"),
+        ({}, ". (in the folder of wgan_fast's sources)"),
     ],
 )
 @pytest.mark.parametrize("pip", [True, False])
@@ -159,6 +167,29 @@ def test_the_command_that_installs_again(
     command = doctor._reinstall_command()
     assert command.startswith("PYTHON -m pip install " if pip else "uv pip install --python PYTHON ")
     assert command.endswith(f" --no-cache-dir {source}")
+
+
+def test_without_torch() -> None:
+    """In a new process, where torch cannot be imported."""
+    without = "import sys; sys.modules['torch'] = None; "
+    program = (
+        without + "sys.argv = ['wgan-fast', 'doctor', '--json']; from wgan_fast.__main__ import main; sys.exit(main())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr == ""
+    answer = json.loads(result.stdout)
+    assert answer["facts"]["torch"] is None
+    (finding,) = answer["findings"]
+    assert "PyTorch cannot be imported" in finding["problem"] and "2.11" in finding["remedy"]
+    use = subprocess.run(
+        [sys.executable, "-c", without + "from wgan_fast import CriticStep"], capture_output=True, text=True
+    )
+    assert "ImportError: wgan_fast.CriticStep needs PyTorch" in use.stderr and "wgan-fast doctor" in use.stderr
+
+
+def test_a_debug_build_is_a_note() -> None:
+    assert "debug build" in doctor.report(replace(FINE, debug=True))
+    assert not any(finding.remedy for finding in doctor.diagnose(replace(FINE, debug=True)))
 
 
 def test_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,27 @@ def test_extension_uses_threads() -> None:
     assert _library.extension.build_info()["threads"]
 
 
+def test_an_extension_for_another_torch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "record", {"torch": "2.11.0+cu130"})
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    assert _library._load() == (None, "it was built for torch 2.11.0+cu130, and this is torch 2.13.0")
+    monkeypatch.setattr(_library, "record", {"torch": "2.13.1+cpu"})
+    assert _library._load()[0] is _library.extension
+
+
+def test_the_reason_for_a_failed_build_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "record", {"torch": "2.13.0", "failure": "x.cpp:1: error"})
+    assert _library._load() == (None, "it was not compiled when wgan_fast was installed: x.cpp:1: error")
+
+
+def test_the_reason_for_missing_cuda_kernels_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    _library._announce.cache_clear()
+    monkeypatch.setattr(_library, "record", {"cuda_left_out": "they did not compile: x.cu:1: error"})
+    monkeypatch.setattr(_library, "_device_types", {"cpu"})
+    with pytest.warns(RuntimeWarning, match=r"type cuda \(they did not compile: x.cu:1: error\)"):
+        assert _library.operators(torch.device("cuda")) is reference
+
+
 def test_import_alone_says_nothing() -> None:
     result = run("import sys; sys.modules['wgan_fast._C'] = None; import wgan_fast; print(wgan_fast.__version__)")
     assert result.returncode == 0 and result.stderr == ""

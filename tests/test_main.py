@@ -20,7 +20,7 @@ def test_command_without_the_train_extra() -> None:
     assert "doctor" in run("--help").stdout
     refused = run("train")
     assert refused.returncode == 1
-    assert "pip install 'wgan_fast[train]'" in refused.stderr
+    assert "pip install '.[train]'" in refused.stderr
     assert torch.__version__ in run("doctor").stdout
     assert "--seconds" in run("bench", "--help").stdout
     wrong = run("bench", "--device", "nowhere")

@@ -1,6 +1,5 @@
 """The code of the README and of docs/ runs as it stands."""
 
-import importlib
 import os
 import re
 import socket
@@ -19,7 +18,7 @@ def code_in(file: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
 
 
-EXAMPLE, LOOP, SAMPLING = code_in("README.md")
+LOOP, EXAMPLE = code_in("README.md")
 
 
 def test_example() -> None:
@@ -35,16 +34,8 @@ def test_loop() -> None:
     assert names["output"].loss.isfinite()
 
 
-def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
-    train = importlib.import_module("wgan_fast.train")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wgan_fast.train.view.evaluation.SAMPLES", 50)
-    train.Trainer(train.TrainConfig(steps=1, width=8, depth=1)).run()
-    names: dict[str, object] = {}
-    exec(SAMPLING, names)
-    samples = names["samples"]
-    assert isinstance(samples, torch.Tensor) and samples.shape == (1000, 2)
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 100
 
 
 @pytest.mark.parametrize("recipe", code_in("docs/critics.md"), ids=["precision", "packing", "lazy"])

@@ -131,7 +131,7 @@ def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(sys.modules, module, None)
     result = run_cli("all", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"reproduce needs {missing}" in result.stderr and "pip install 'wgan_fast[train]'" in result.stderr
+    assert f"reproduce needs {missing}" in result.stderr and "pip install '.[train]'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -10,16 +10,22 @@ Commands:
   doctor  {DOCTOR}
   bench   {BENCH}
 
-The other commands need more packages ({{missing}}): pip install 'wgan_fast[train]'"""
+The other commands need more packages ({{missing}}): pip install '.[train]',
+in the folder of wgan_fast's sources"""
 
 
 def main() -> int:
     command, arguments = sys.argv[1:2], sys.argv[2:]
     # These two need torch and numpy alone, and doctor must work where nothing else does.
-    if command == ["doctor"] and not arguments:
+    if command == ["doctor"]:
         from wgan_fast import doctor
 
-        return doctor.main()
+        return doctor.main(arguments)
+    if command == ["--version"]:
+        import wgan_fast
+
+        print(f"wgan_fast {wgan_fast.__version__}")
+        return 0
     if command == ["bench"]:
         from wgan_fast import bench
 

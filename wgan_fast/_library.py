@@ -3,6 +3,7 @@ and the reference.
 """
 
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,14 +20,29 @@ from wgan_fast._torch import warn_user
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What setup.py recorded of the build: ``torch``, ``debug``, ``failure`` and ``cuda_left_out``; empty for none."""
+    file = folder / "_build.json"
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return record
+
+
+def mismatch(built_for: str | None, torch_version: str) -> str | None:
+    """Why an extension built for one torch does not serve another: the C++ ABI changes between minor versions."""
+    if built_for is None or built_for.split(".")[:2] == torch_version.split(".")[:2]:
+        return None
+    return f"it was built for torch {built_for}, and this is torch {torch_version}"
+
+
 def _load() -> tuple[ModuleType | None, str | None]:
     folder = Path(__file__).parent
+    if record.get("failure"):
+        return None, f"it was not compiled when wgan_fast was installed: {record['failure']}"
+    if differs := mismatch(record.get("torch"), torch.__version__):  # loading it could crash
+        return None, differs
     try:
         return importlib.import_module("wgan_fast._C"), None
     except ImportError as error:
-        recorded = folder / "_build_failure.txt"
-        if recorded.exists():
-            return None, f"it was not compiled when wgan_fast was installed: {recorded.read_text().strip()}"
         if not isinstance(error, ModuleNotFoundError):
             return None, f"it was compiled for another PyTorch than {torch.__version__}, or is damaged: {error}"
         if (folder.parent / "setup.py").exists():
@@ -37,6 +53,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, f"{folder} holds no compiled extension for this Python"
 
 
+record = read_record(Path(__file__).parent)
 #: The module ``_C``; or None, and the reason.
 extension, failure = _load()
 _operators = torch.ops.wgan_fast
@@ -92,7 +109,9 @@ def operators(*devices: torch.device) -> Any:
         return reference
     for device in devices:
         if device.type not in _device_types:
-            _announce(f"its extension was built without kernels for the device type {device.type}")
+            why = record.get("cuda_left_out") if device.type == "cuda" else None
+            why = f" ({why})" if why else ""
+            _announce(f"its extension was built without kernels for the device type {device.type}{why}")
             return reference
     return reference if torch._C._are_functorch_transforms_active() else _operators
 

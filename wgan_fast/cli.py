@@ -264,7 +264,8 @@ def _needing_packages(command: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("wgan_fast"):
             raise
-        _stop(f"{command} needs {error.name.partition('.')[0]}: pip install 'wgan_fast[train]'", code=1)
+        package = error.name.partition(".")[0]
+        _stop(f"{command} needs {package}: pip install '.[train]', in the folder of wgan_fast's sources", code=1)
 
 
 @contextmanager

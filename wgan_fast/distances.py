@@ -383,9 +383,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> tuple[_Array, _A
     except ModuleNotFoundError as error:
         if error.name != "ot":
             raise
-        raise ImportError(
-            "wgan_fast.distances: exact transport needs POT: pip install 'wgan_fast[train]'", name="ot"
-        ) from error
+        raise ImportError("wgan_fast.distances: exact transport needs POT: pip install pot", name="ot") from error
     # The solver's tolerances are absolute.
     scale, total = np.abs(cost).max() or 1.0, x_masses.sum()
     cost, x_masses, y_masses = cost / scale, x_masses / total, y_masses / y_masses.sum()

@@ -1,26 +1,27 @@
-"""Diagnosis of an installation, and remedies: ``wgan-fast doctor``.
+"""Diagnosis of an installation, and remedies: ``wgan-fast doctor [--json]``.
 
-:func:`diagnose` depends on :class:`Facts` alone, so tests can describe any machine.
+:func:`diagnose` depends on :class:`Facts` alone, so tests can describe any machine. Works where torch cannot be
+imported.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import torch
-
 import wgan_fast
-from wgan_fast import _library
 
 __all__ = ["Facts", "Finding", "collect", "diagnose", "main", "report"]
 
@@ -29,17 +30,20 @@ __all__ = ["Facts", "Finding", "collect", "diagnose", "main", "report"]
 class Facts:
     """The input of :func:`diagnose`."""
 
-    torch: str  #: its version, such as 2.13.0+cpu
+    torch: str | None  #: its version, such as 2.13.0+cpu; None where it cannot be imported
     torch_cuda: str | None  #: the CUDA version that torch was built with
     gpus: tuple[tuple[str, str], ...]  #: name and compute capability of each visible GPU
     package: str  #: the folder that wgan_fast was imported from
     build: dict[str, Any] | None  #: ``_C.build_info()``; None without the extension
     failure: str | None = None  #: why the extension could not be loaded
-    build_failure: str | None = None  #: why it could not be compiled, as recorded by setup.py
+    torch_failure: str | None = None  #: why torch could not be imported
+    build_failure: str | None = None  #: why the extension could not be compiled, as recorded by setup.py
+    built_for: str | None = None  #: the torch that the extension was built for, as recorded by setup.py
+    debug: bool = False  #: whether it was compiled with DEBUG=1, without optimisation
     cuda_left_out: str | None = None  #: why the CUDA kernels were not compiled, as recorded by setup.py
     elsewhere: str | None = None  #: another wgan_fast on sys.path, which has an extension
     driver: str | None = None  #: the version of the GPU driver
-    reinstall: str = "pip install --force-reinstall --no-deps wgan_fast"  #: the command that rebuilds it
+    reinstall: str = "pip install --force-reinstall --no-deps --no-cache-dir ."  #: the command that rebuilds it
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ def diagnose(facts: Facts) -> list[Finding]:
     """The problems and notes about an installation, with remedies."""
     build = facts.build
     rebuild = f"build it for this PyTorch: {facts.reinstall}"
+    if facts.torch is None:
+        remedy = "install PyTorch 2.11 or later (https://pytorch.org/get-started/locally/)"
+        again = f", then {facts.reinstall}" if facts.build_failure or not facts.built_for else ""
+        return [Finding(f"PyTorch cannot be imported: {facts.torch_failure}", remedy + again)]
     if build is None:
         if facts.elsewhere:
             return [
@@ -89,6 +97,8 @@ def diagnose(facts: Facts) -> list[Finding]:
             ]
         return [Finding(f"the extension could not be loaded: {facts.failure}", rebuild)]
     findings = []
+    if facts.debug:
+        findings.append(Finding("the extension is a debug build (DEBUG=1), which is slow"))
     if _minor(build["torch"]) != _minor(facts.torch):
         findings.append(
             Finding(f"the extension was built for torch {build['torch']}, and this is {facts.torch}", rebuild)
@@ -117,16 +127,24 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 
 def _reinstall_command() -> str:
-    """The command that repeats this installation, from the source that the installer recorded (PEP 610)."""
+    """The command that builds this installation anew, from the source that the installer recorded (PEP 610).
+
+    In the folder of the sources, where none is recorded, or a wheel, which would be the same one again.
+    """
     has_pip = any(importlib.metadata.distributions(name="pip"))
-    install = f"{sys.executable} -m pip install" if has_pip else f"uv pip install --python {sys.executable}"
-    source = "wgan_fast"
+    python = shlex.quote(sys.executable)
+    install = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
+    source, where = ".", " (in the folder of wgan_fast's sources)"
     for distribution in importlib.metadata.distributions(name="wgan_fast"):
-        if noted := json.loads(distribution.read_text("direct_url.json") or "{}"):
+        noted = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if noted and not urlparse(noted["url"]).path.endswith(".whl"):
             source = unquote(urlparse(noted["url"]).path) if noted["url"].startswith("file:") else noted["url"]
+            if version := noted.get("vcs_info"):
+                source = f"{version['vcs']}+{noted['url']}@{version['commit_id']}"
+            source, where = shlex.quote(source), ""
             source = f"-e {source}" if noted.get("dir_info", {}).get("editable") else source
             break
-    return f"{install} --force-reinstall --no-deps --no-cache-dir {source}"
+    return f"{install} --force-reinstall --no-deps --no-cache-dir {source}{where}"
 
 
 def _driver() -> str | None:
@@ -143,11 +161,25 @@ def _driver() -> str | None:
 def collect() -> Facts:
     """The facts of this machine."""
     package = Path(wgan_fast.__file__).parent
+    try:
+        import torch
 
-    def note(name: str) -> str | None:
-        file = package / f"{name}.txt"
-        return file.read_text().strip() if file.exists() else None
-
+        from wgan_fast import _library
+    except (ImportError, OSError) as error:
+        record = json.loads(note.read_text()) if (note := package / "_build.json").exists() else {}
+        return Facts(
+            torch=None,
+            torch_cuda=None,
+            gpus=(),
+            package=str(package),
+            build=None,
+            torch_failure=str(error),
+            build_failure=record.get("failure"),
+            built_for=record.get("torch"),
+            driver=_driver(),
+            reinstall=_reinstall_command(),
+        )
+    record = _library.record
     others = (Path(entry).resolve() / "wgan_fast" for entry in sys.path)
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return Facts(
@@ -157,8 +189,10 @@ def collect() -> Facts:
         package=str(package),
         build=_library.extension.build_info() if _library.extension else None,
         failure=_library.failure,
-        build_failure=note("_build_failure"),
-        cuda_left_out=note("_cuda_left_out"),
+        build_failure=record.get("failure"),
+        built_for=record.get("torch"),
+        debug=record.get("debug", False),
+        cuda_left_out=record.get("cuda_left_out"),
         elsewhere=None
         if any(package.glob("_C.*"))  # it exists, but did not load
         else next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
@@ -174,13 +208,17 @@ def report(facts: Facts) -> str:
     rows = {
         "wgan_fast": f"{wgan_fast.__version__} in {facts.package}",
         "python": f"{platform.python_version()} on {platform.platform()}",
-        "torch": f"{facts.torch} (CUDA {facts.torch_cuda})" if facts.torch_cuda else f"{facts.torch} (no CUDA)",
+        "torch": f"{facts.torch} ({f'CUDA {facts.torch_cuda}' if facts.torch_cuda else 'no CUDA'})"
+        if facts.torch
+        else "cannot be imported",
         "GPUs": ", ".join(f"{name} ({capability})" for name, capability in facts.gpus) or "none visible",
         "driver": facts.driver,
         "extension": f"{build['version']}, for torch {build['torch']}, compiler {build['compiler']}"
         if build
         else "none",
-        "CPU kernels": f"chose {build['instruction_set']}, {threads}"
+        "CPU kernels": None
+        if facts.torch is None
+        else f"chose {build['instruction_set']}, {threads}"
         if build
         else "none; the plain-PyTorch reference is used",
         "CUDA kernels": f"CUDA {build['cuda']} for {', '.join(build['cuda_architectures'])}"
@@ -196,12 +234,19 @@ def report(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Prints the report. Returns 1 if there is a problem, else 0."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Prints the report, or with ``--json`` facts and findings. Returns 1 if there is a problem, else 0."""
+    parser = argparse.ArgumentParser(prog="wgan-fast doctor", description="Diagnosis of an installation.")
+    parser.add_argument("--json", action="store_true", help="facts and findings as JSON")
+    as_json = parser.parse_args(arguments).json
     facts = collect()
-    print(report(facts))
+    if as_json:
+        findings = [asdict(finding) for finding in diagnose(facts)]
+        print(json.dumps({"version": wgan_fast.__version__, "facts": asdict(facts), "findings": findings}, indent=2))
+    else:
+        print(report(facts))
     return int(any(finding.remedy for finding in diagnose(facts)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The trainer. Its further dependencies are installed by ``pip install 'wgan_fast[train]'``."""
+"""The trainer. Its further dependencies are those of the extra ``train``: ``pip install '.[train]'``."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ def __getattr__(name: str) -> Any:
         if error.name is None or error.name.startswith("wgan_fast"):
             raise
         raise ModuleNotFoundError(
-            f"wgan_fast.train needs {error.name}: pip install 'wgan_fast[train]'", name=error.name
+            f"wgan_fast.train needs {error.name}: pip install '.[train]', in the folder of wgan_fast's sources",
+            name=error.name,
         ) from error
     globals()[name] = value
     return value

@@ -1,0 +1,76 @@
+"""The examples run, each in a short form and in a process of its own; those whose packages are missing are skipped."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+#: Example -> (the package it needs, the arguments of its main).
+SHORT = {
+    "plain_loop": ("torch", "steps=2"),
+    "images": ("torch", "steps=1, batch=4"),
+    "r3gan_update": ("torch", "steps=2"),
+    "lightning_module": ("lightning", "steps=6, folder={tmp!r}"),
+    "fabric": ("lightning", "steps=5"),
+    "accelerate_loop": ("accelerate", "steps=5"),
+    "distributed": ("torch", "steps=2"),
+    "ctgan_penalty": ("ctgan", "steps=1, batch=50"),
+    "hugging_face_dataset": ("datasets", "steps=2"),
+}
+
+
+def run(example: str, arguments: str, processes: int = 1) -> list[subprocess.Popen[str]]:
+    """Starts main(arguments); it must return a finite number. Then the process ends at once: torch's Gloo may hang."""
+    program = (
+        f"import math, os, {example} as example\n"
+        f"value = example.main({arguments})\n"
+        "assert math.isfinite(value), value\n"
+        "os._exit(0)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "HF_HUB_OFFLINE": "1"}
+    shared |= {"PYTHONPATH": os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=FOLDER.parent,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+def wait(started: list[subprocess.Popen[str]]) -> None:
+    for process in started:
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors
+
+
+def test_every_example_is_run_and_short() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == SHORT.keys()
+    lengths = {path.name: len(path.read_text().splitlines()) for path in FOLDER.glob("*.py")}
+    assert max(lengths.values()) < 60, lengths
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [name for name in SHORT if name != "distributed"])
+def test_example(example: str, tmp_path: Path) -> None:
+    package, arguments = SHORT[example]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    wait(run(example, arguments.format(tmp=str(tmp_path))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_distributed(way: str) -> None:
+    wait(run("distributed", f"steps=2, way={way!r}", processes=2))
