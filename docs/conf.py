@@ -34,7 +34,14 @@ def _visit_display(translator: HTML5Translator, node: Element) -> None:
     _visit_math(translator, node, block=True)
 
 
+def _escape_bars(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """The experiments' docstrings are shown in plain text, too: |x| is an absolute value there."""
+    if name.startswith("wgan_fast.experiments."):
+        lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _escape_bars)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_display, None))
 
 
