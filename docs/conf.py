@@ -13,6 +13,8 @@ release = version = importlib.metadata.version("wgan_fast")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 exclude_patterns = ["figures"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_title = f"wgan_fast {version}"
 html_copy_source = False
 myst_heading_anchors = 3
