@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
+from typer.core import TyperGroup
 from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentValueError
@@ -21,18 +22,29 @@ from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settin
 if TYPE_CHECKING:
     from wgan_fast.train import TrainedGenerator
 
+
+class _Group(TyperGroup):
+    """Commands with their whole first sentence, wrapped; click cuts it at the width of the terminal."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
     name="wgan-fast",
+    cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback()
-def main() -> None:
+def main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """Wasserstein GANs, trained right and fast."""
 
 
