@@ -1,5 +1,7 @@
 """Divergences and Wasserstein distances between two probability distributions."""
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,39 +54,49 @@ class TransportPlan(NamedTuple):
     cost: Tensor  #: scalar, the sum of plan * cost; differentiable
 
 
-def kl_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def kl_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None, log: bool = False) -> Tensor:
     r"""The Kullback-Leibler divergence of p from q, in nats.
 
     .. math:: \mathrm{KL}(p \| q) = \sum_i w_i \, p_i \log \frac{p_i}{q_i}
+              = \sum_i w_i \left( p_i \log \frac{p_i}{q_i} - p_i + q_i \right)
 
-    with 0 log 0 = 0; infinite where q is zero and p is not.
+    with 0 log 0 = 0; infinite where q is zero and p is not. The two sums are equal where both totals are; the second is
+    computed. None of its terms is negative, so it keeps its digits for close distributions, and a total that is
+    off by rounding does not enter in first order.
 
     Args:
         p, q: of shape (..., n), in float16, bfloat16, float32 or float64; leading dimensions are batch dimensions and
             broadcast. Without weights, probabilities that sum to one; with weights, densities at n points of a grid
             (of any number of dimensions, flattened).
         weights: None for :math:`w_i = 1`, or non-negative quadrature weights, of shape (n,) or (..., n).
+        log: p and q are given by their logarithms (``log_softmax`` of logits, ``log_prob``), minus infinity for zero.
+            Probabilities too small for their type then keep their part.
 
     Returns:
         The divergence of each pair, of shape (...); float32 for 16-bit types, otherwise the type of ``p``.
 
-    Differentiable in ``p`` and ``q``. Where p is zero its derivative is defined as 0; the true one is minus infinity.
+    Differentiable any number of times in ``p`` and ``q``; the first derivatives of the second sum are
+    :math:`w_i \log(p_i / q_i)` and :math:`w_i (1 - p_i / q_i)`. Where p is zero the derivative with respect to p is
+    defined as 0; the true one is minus infinity. So is that with respect to q where q is zero and p is not, and the
+    divergence infinite.
 
     Raises:
         TypeError: an argument is no tensor of a floating-point type, or the types differ.
-        ValueError: shapes do not fit, devices differ, a number is negative or not finite, probabilities do not sum to
-            one (within :data:`TOTAL_TOLERANCE`), or densities do not integrate to one (within
-            :data:`QUADRATURE_TOLERANCE`) or not to the same number (within :data:`QUADRATURE_AGREEMENT`). These checks
-            wait for the device.
+        ValueError: shapes do not fit, devices differ, a number is negative or not finite (a logarithm is NaN or plus
+            infinity), probabilities do not sum to one (within :data:`TOTAL_TOLERANCE`), or densities do not integrate
+            to one (within :data:`QUADRATURE_TOLERANCE`) or not to the same number (within
+            :data:`QUADRATURE_AGREEMENT`). These checks wait for the device.
 
     Source: Kullback and Leibler, "On Information and Sufficiency", 1951; Arjovsky, Chintala and Bottou, "Wasserstein
     GAN", 2017, section 2.
     """
-    p, q, weights = _distributions(p, q, weights)
-    return _relative_entropy(p, q, weights)
+    p, q, weights = _distributions(p, q, weights, log)
+    if log:
+        return _integral(_relative_entropy_of_logs(p, q, _log_ratio(p, q)), weights)
+    return _integral(_relative_entropy(p, q, q - p, weights), weights)
 
 
-def js_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def js_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None, log: bool = False) -> Tensor:
     r"""The Jensen-Shannon divergence, in nats.
 
     .. math:: \mathrm{JS}(p, q) = \tfrac{1}{2} \mathrm{KL}(p \| m) + \tfrac{1}{2} \mathrm{KL}(q \| m), \qquad
@@ -97,22 +109,30 @@ def js_divergence(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Ten
 
     Source: Goodfellow et al., "Generative Adversarial Networks", 2014, section 4.1.
     """
-    p, q, weights = _distributions(p, q, weights)
+    p, q, weights = _distributions(p, q, weights, log)
+    if log:
+        ratios = (_log_ratio_to_middle(_log_ratio(p, q)), _log_ratio_to_middle(_log_ratio(q, p)))
+        middle = _log_middle(p, q)
+        halves = [_relative_entropy_of_logs(one, middle, ratio) for one, ratio in zip((p, q), ratios, strict=True)]
+        return _integral(halves[0] + halves[1], weights) / 2
     both = p + q  # not halved, since half of the smallest positive number is rounded to zero
-    return (_relative_entropy(2 * p, both, weights) + _relative_entropy(2 * q, both, weights)) / 4
+    terms = _relative_entropy(2 * p, both, q - p, weights) + _relative_entropy(2 * q, both, p - q, weights)
+    return _integral(terms, weights) / 4
 
 
-def total_variation(p: Tensor, q: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def total_variation(p: Tensor, q: Tensor, *, weights: Tensor | None = None, log: bool = False) -> Tensor:
     r"""The total variation distance: the largest difference of the probabilities of one event.
 
     .. math:: \mathrm{TV}(p, q) = \sup_A |P(A) - Q(A)| = \tfrac{1}{2} \sum_i w_i |p_i - q_i|
 
     Arguments, result and errors are those of :func:`kl_divergence`. Differentiable; where p equals q the
-    derivative is 0, a subgradient.
+    derivative is 0, a subgradient. All second derivatives with respect to ``p`` and ``q`` are 0.
 
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 2.
     """
-    p, q, weights = _distributions(p, q, weights)
+    p, q, weights = _distributions(p, q, weights, log)
+    if log:
+        return _integral(torch.maximum(p, q).exp() * -torch.expm1(-_log_ratio(p, q).abs()), weights) / 2
     return _integral((p - q).abs(), weights) / 2
 
 
@@ -288,19 +308,73 @@ def sliced_wasserstein(
 # Divergences ------------------------------------------------------------------------------------------------------
 
 
-def _relative_entropy(p: Tensor, q: Tensor, weights: Tensor | None) -> Tensor:
-    """The sum of w p log(p/q). Outside of p's support both are set to 1, which adds 0 and has no derivative."""
+#: Below this |d| the formula that cancels, d - log(1 + d), is replaced.
+_NEAR = 0.25
+
+
+def _excess(d: Tensor) -> Tensor:
+    """d - log(1 + d), for |d| of at most about 1/4, to full precision: with r = d / (2 + d), log(1 + d) is 2 atanh(r),
+    and d - 2 r = r d. The 9 terms of the series that are kept reach the precision of float64.
+    """
+    r = d / (2 + d)
+    square = r * r
+    series = torch.full_like(d, 1 / 19)
+    for k in range(8, 0, -1):
+        series = series * square + 1 / (2 * k + 1)
+    return r * (d - 2 * square * series)
+
+
+def _relative_entropy(p: Tensor, q: Tensor, difference: Tensor, weights: Tensor | None) -> Tensor:
+    """p log(p/q) - p + q for each point, given q - p. What a branch does not use is replaced by numbers that have no
+    derivative.
+    """
     support = p > 0 if weights is None else (p > 0) & (weights > 0)
-    p, q = torch.where(support, p, 1.0), torch.where(support, q, 1.0)
-    return _integral(p * (p.log() - q.log()), weights)
+    near = support & (difference.abs() < _NEAR * p)
+    close = p * _excess(torch.where(near, difference, 0.0) / torch.where(near, p, 1.0))
+    far = support & ~near & (q > 0)
+    p_far, q_far = torch.where(far, p, 1.0), torch.where(far, q, 1.0)
+    apart = p_far * (p_far.log() - q_far.log()) + difference
+    outside = torch.where(q > 0, q, 0.0).masked_fill(support, math.inf)
+    return torch.where(near, close, torch.where(far, apart, outside))
+
+
+def _relative_entropy_of_logs(log_p: Tensor, log_q: Tensor, log_ratio: Tensor) -> Tensor:
+    """The same from log p, log q and log q - log p."""
+    support = log_p > -math.inf
+    near = support & (log_ratio.abs() < 0.2)  # exp(0.2) - 1 < 1/4
+    p, q = log_p.exp(), log_q.exp()
+    close = p * _excess(torch.expm1(torch.where(near, log_ratio, 0.0)))
+    far = support & ~near & (log_q > -math.inf)
+    apart = q - p - p * torch.where(far, log_ratio, 0.0)
+    outside = q.masked_fill(support, math.inf)
+    return torch.where(near, close, torch.where(far, apart, outside))
+
+
+def _log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log q - log p, and 0 where both are minus infinity."""
+    somewhere = (log_p > -math.inf) | (log_q > -math.inf)
+    return torch.where(somewhere, log_q, 0.0) - torch.where(somewhere, log_p, 0.0)
+
+
+def _log_ratio_to_middle(log_ratio: Tensor) -> Tensor:
+    """log m - log p, from log q - log p."""
+    positive = log_ratio > 0
+    half = torch.log1p(torch.expm1(torch.where(positive, -log_ratio, log_ratio)) / 2)
+    return torch.where(positive, log_ratio, 0.0) + half
+
+
+def _log_middle(log_p: Tensor, log_q: Tensor) -> Tensor:
+    somewhere = (log_p > -math.inf) | (log_q > -math.inf)
+    both = torch.logaddexp(torch.where(somewhere, log_p, 0.0), torch.where(somewhere, log_q, 0.0)) - math.log(2)
+    return torch.where(somewhere, both, -math.inf)
 
 
 def _integral(values: Tensor, weights: Tensor | None) -> Tensor:
     return values.sum(-1) if weights is None else (weights * values).sum(-1)
 
 
-def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The arguments, checked and converted to the type of the arithmetic."""
+def _distributions(p: Any, q: Any, weights: Any, log: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The arguments, checked and converted to the type of the arithmetic; p and q stay logarithms where they are."""
     _check_kind("p", p)
     given = {"p": p, "q": q} if weights is None else {"p": p, "q": q, "weights": weights}
     batch: torch.Size | None = None
@@ -310,15 +384,20 @@ def _distributions(p: Any, q: Any, weights: Any) -> tuple[Tensor, Tensor, Tensor
             raise ArgumentValueError(name, f"expected shape (..., {p.shape[-1]}) as of p, got {tuple(values.shape)}")
         batch = values.shape[:-1] if batch is None else _broadcast(name, values.shape[:-1], batch)
     for name, values in given.items():
-        _check_masses(name, values)
+        if log and name != "weights":
+            _check_logarithms(name, values)
+        else:
+            _check_masses(name, values)
     rounding, dtype = TOTAL_TOLERANCE[p.dtype], accumulate_dtype(p.dtype)
     p, q = p.to(dtype), q.to(dtype)
+    p_masses, q_masses = (p.detach().exp(), q.detach().exp()) if log else (p, q)
     if weights is None:
-        _check_totals("p", "expected probabilities that sum to one", p.sum(-1), 1.0, rounding)
-        _check_totals("q", "expected probabilities that sum to one", q.sum(-1), 1.0, rounding)
+        _check_totals("p", "expected probabilities that sum to one", p_masses.sum(-1), 1.0, rounding)
+        _check_totals("q", "expected probabilities that sum to one", q_masses.sum(-1), 1.0, rounding)
         return p, q, None
     weights = weights.to(dtype)
-    p_total, q_total, tolerance = _integral(p, weights), _integral(q, weights), max(QUADRATURE_TOLERANCE, rounding)
+    p_total, q_total = _integral(p_masses, weights), _integral(q_masses, weights)
+    tolerance = max(QUADRATURE_TOLERANCE, rounding)
     _check_totals("p", "expected a density that integrates to one", p_total, 1.0, tolerance)
     _check_totals("q", "expected a density that integrates to one", q_total, 1.0, tolerance)
     _check_totals("q", "expected the integral of p", q_total, p_total, max(QUADRATURE_AGREEMENT, rounding))
@@ -430,6 +509,12 @@ def _check_masses(name: str, masses: Tensor) -> None:
     lowest = masses.detach().min().item()
     if lowest < 0:
         raise ArgumentValueError(name, f"expected no negative mass, got {lowest:g}")
+
+
+def _check_logarithms(name: str, values: Tensor) -> None:
+    bad = values.detach().isnan() | (values.detach() == math.inf)
+    if bad.any():
+        raise ArgumentValueError(name, f"expected logarithms below infinity, got {values.detach()[bad][0].item()}")
 
 
 def _check_totals(name: str, expected: str, totals: Tensor, wanted: Tensor | float, tolerance: float) -> None:
