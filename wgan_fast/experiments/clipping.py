@@ -30,7 +30,8 @@ from .claim import COLOURS, LINES, MARKERS, Finding, Number, Story, axes
 STORY = Story(
     "Clipping weights makes a critic too simple, and deep critics explode or fade; the penalty does neither.",
     (r"w \leftarrow \min(\max(w, -c), c)", r"\lambda \, \mathrm{E} (\|\nabla f(\hat{x})\| - 1)^2"),
-    "Clipped weights that stay away from the bounds; a bound that keeps gradients level in a deep critic without tuning.",
+    "Clipped weights that stay away from the bounds; a bound that keeps gradients level in a deep critic "
+    "without tuning.",
     ("wgan-gp",),
     "The bound can be tuned for one depth and width; the numbers are for these.",
 )

@@ -49,7 +49,7 @@ def geometric() -> Tensor:
 
 def truncated(p: Tensor, n: int) -> Tensor:
     """P_n: P up to n, scaled to 1 - 1/n, and 1/n at 0."""
-    q = torch.where(POINTS <= n, p, 0.0)
+    q = torch.where(n >= POINTS, p, 0.0)
     q = q / q.sum() * (1 - 1 / n)
     q[0] = 1 / n
     return q
@@ -62,12 +62,14 @@ def distance(points: Tensor, p: Tensor, q: Tensor) -> Tensor:
 
 def delta(n: int) -> tuple[Tensor, Tensor, Tensor]:
     """The points 0 and 1/n, and a point mass on either."""
-    return torch.tensor([0.0, 1 / n], dtype=torch.float64), *torch.eye(2, dtype=torch.float64)
+    p, q = torch.eye(2, dtype=torch.float64)
+    return torch.tensor([0.0, 1 / n], dtype=torch.float64), p, q
 
 
 def far(n: int) -> tuple[Tensor, Tensor, Tensor]:
     """The points 0 and n; delta_0, and (1 - 1/n) delta_0 + (1/n) delta_n."""
-    return torch.tensor([[0.0, n], [1.0, 0.0], [1 - 1 / n, 1 / n]], dtype=torch.float64).unbind()
+    points, p, q = torch.tensor([[0.0, n], [1.0, 0.0], [1 - 1 / n, 1 / n]], dtype=torch.float64)
+    return points, p, q
 
 
 def run(seed: int, *, small: bool = False) -> Finding:
@@ -125,7 +127,11 @@ def run(seed: int, *, small: bool = False) -> Finding:
     inequality.loglog(ends, (ends / 2).sqrt(), color=RED, linestyle="--", label="Pinsker's bound")
     inequality.set(title="TV is small where KL is", xlabel="KL", ylabel="TV")
     styles = {"W": (BLUE, "o-"), "TV": (GREEN, "s--"), "JS": (RED, "^-."), "KL": (ORANGE, "")}
-    titles = ("Point masses: W alone goes to 0", "Wrong supports: KL is infinite", "Unbounded: TV goes to 0, W does not")
+    titles = (
+        "Point masses: W alone goes to 0",
+        "Wrong supports: KL is infinite",
+        "Unbounded: TV goes to 0, W does not",
+    )
     for panel, values, heading in zip(sequences, (first, second, third), titles, strict=True):
         for name, course in values.items():
             colour, style = styles[name]

@@ -28,7 +28,8 @@ STORY = Story(
     (r"\nabla_x D(x) \approx 0", r"|\nabla_x f(x)| \approx 1 + \frac{W}{2 \lambda}"),
     "A well-trained discriminator with a slope at the fakes that is comparable to the critic's.",
     ("wgan",),
-    "The flat function is D; the logit of D has a slope, and -log D uses it. What that costs shows alternative gradient.",
+    "The flat function is D; the logit of D has a slope, and -log D uses it. What that costs shows "
+    "alternative gradient.",
 )
 
 REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 128

@@ -10,10 +10,10 @@ as always. It is evaluated between the pairs of the optimal plan, which it does 
 the largest norm of its gradient there.
 
 The penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, and settles at s = 1 + W / (2 weight), here
-about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. The norm alone proves
-nothing: min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere whatever the v_j are. Its direction along the
-optimal pairs does: for random v_j the mean cosine is about 0.93. Where the plan changes direction from point to point, the optimal critic has many kinks, and a network of this size stays below W.
-"""
+about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. The norm alone proves nothing:
+min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere whatever the v_j are. Its direction along the optimal
+pairs does: for random v_j the mean cosine is about 0.93. Where the plan changes direction from point to point, the
+optimal critic has many kinks, and a network of this size stays below W."""
 
 from collections.abc import Callable
 from functools import partial
@@ -108,8 +108,13 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("their critic: value, the exact W", dual_estimate(best, real, fake).item(), exact.w, 1e-6),
         # Float32 rounds a point between the pairs by 1e-7 of its size, which turns the direction of close pairs.
         Number("their critic: mean cosine of gradient and pair", best_cosines.mean().item(), 1, 1e-5),
-        Number("their critic: mean gradient norm between pairs", best_slopes.norm(dim=1).mean().item(), 1, 1e-5,
-               of_code=True),
+        Number(
+            "their critic: mean gradient norm between pairs",
+            best_slopes.norm(dim=1).mean().item(),
+            1,
+            1e-5,
+            of_code=True,
+        ),
         Number("trained critic: gap, value / W - 1", value / exact.w - 1, 0, 0.05),
         Number("trained critic: value / (W times steepest slope)", value / exact.w / steepest, 1, 1e-3, "<="),
         Number("trained critic: mean gradient norm between pairs", norms.mean().item(), 1, 0.05),

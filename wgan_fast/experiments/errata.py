@@ -2,7 +2,8 @@
 the factor 1/2, W_1 is the earth mover's distance and W_2 is not, the supremum over bounded functions is twice the total
 variation, and a ratio of normal errors has no expectation rather than an infinite one. Source: Goodfellow et al.,
 "Generative Adversarial Networks", 2014, theorem 1; Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, sections 2
-and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem 2.6.
+and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem
+2.6.
 
 - Without the half, KL(p || m) + KL(q || m) is 2 log 2 for distributions that share no mass. The value of the optimal
   discriminator, 2 JS - 2 log 2, would be positive there; but a mean of logarithms of probabilities never is.

@@ -14,7 +14,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR
@@ -34,7 +34,8 @@ STORY = Story(
     "A critic's estimates in another order than the exact distances, or no better than the order of the sets; an "
     "estimate of JS that grows in proportion to W.",
     ("wgan",),
-    "The estimate has a factor of its own for each critic and each constraint: estimates of different critics cannot be "
+    "The estimate has a factor of its own for each critic and each constraint: estimates of different critics "
+    "cannot be "
     "compared. The estimate of JS ranks these sets, too; it has less and less room to do so.",
 )
 NAMES = ("WGAN, clipping", "WGAN-GP", "non-saturating GAN")

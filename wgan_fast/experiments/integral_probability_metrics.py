@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import linprog  # type: ignore[import-untyped]
 from torch import Tensor
 
 from wgan_fast.distances import earth_movers_distance_1d, js_divergence, kl_divergence, total_variation

@@ -16,7 +16,7 @@ gradient dominated by noise is not observed. (Theorem 2.6 on discriminators with
 alternative_gradient.)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     with torch.no_grad():
         points = target(torch.linspace(-1, 1, 400)[:, None])
     curves.plot(points[:, 0], points[:, 1], color=BLACK, label="real")
-    styles = [{"color": c, "linestyle": line} for c, line in zip(COLOURS, LINES, strict=False)]
+    styles: list[dict[str, Any]] = [{"color": c, "linestyle": line} for c, line in zip(COLOURS, LINES, strict=False)]
     for off, style, marker in zip(OFFS, styles, MARKERS, strict=False):
         one = courses[off]
         curves.plot(one.curve[:, 0], one.curve[:, 1], **style, label=f"gap {one.gap:.2f}")

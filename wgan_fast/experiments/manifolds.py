@@ -15,7 +15,7 @@ surely not, so doubling the points must not halve the distance.
 """
 
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from wgan_fast.train.networks import MLPGenerator
@@ -32,7 +32,8 @@ STORY = Story(
     "An intrinsic dimension of the digits near 64; a random image as near to a digit as digits are to each other; two "
     "random curves in space that come closer the more points are drawn.",
     ("principled", "twonn"),
-    "An estimate of dimension depends on the scale at which it looks: these 1,797 images have too few neighbours to tell "
+    "An estimate of dimension depends on the scale at which it looks: these 1,797 images have too few "
+    "neighbours to tell "
     "10 from 12. With noise every data set has full dimension.",
 )
 LATENT, PAIRS = 3, 40

@@ -88,8 +88,10 @@ def run(seed: int, *, small: bool = False) -> Finding:
     numbers = [
         Number("WGAN-GP: modes of 8, mean of 3 trainings", mean_covered("WGAN-GP", "8gaussians"), 8),
     ]
-    for name in ("minimax GAN", "non-saturating GAN"):
-        numbers.append(Number(f"{name}: modes of 8", mean_covered(name, "8gaussians"), 6, 0, "<="))
+    numbers += [
+        Number(f"{name}: modes of 8", mean_covered(name, "8gaussians"), 6, 0, "<=")
+        for name in ("minimax GAN", "non-saturating GAN")
+    ]
     numbers += [
         Number("WGAN-GP: share of samples on the 8 modes", mean_share("WGAN-GP", "8gaussians"), 0.5, 0, ">="),
         Number("WGAN, clipping: share of samples there", mean_share("WGAN, clipping", "8gaussians"), 0.1, 0, "<="),

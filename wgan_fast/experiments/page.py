@@ -7,7 +7,6 @@ from typing import Any
 from .claim import PAPERS, Number
 
 
-
 def render(chapters: dict[str, tuple[str, ...]], records: dict[str, dict[str, Any]]) -> str:
     """The page of the given records, in the order of the chapters."""
     parts, overview = [], []
@@ -166,7 +165,11 @@ const squares = boxes.map((x, i) => {
     const step = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
     if (step) { move(boxes[i] + step); event.preventDefault(); }
   });
-  e.addEventListener("pointerdown", event => { e.setPointerCapture(event.pointerId); event.preventDefault(); e.focus(); });
+  e.addEventListener("pointerdown", event => {
+    e.setPointerCapture(event.pointerId);
+    event.preventDefault();
+    e.focus();
+  });
   e.addEventListener("pointermove", event => {
     if (!e.hasPointerCapture(event.pointerId)) return;
     const p = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());
@@ -234,7 +237,8 @@ function drawCritic() {
   path(svg, value, 0, 2, x, y, "blue");
   element(svg, "line", {x1: x(1), x2: x(1), y1: 0, y2: 120, class: "ink", "stroke-dasharray": 3});
   element(svg, "circle", {cx: x(s), cy: y(value(s)), r: 5, class: "red"});
-  at("critic-values").textContent = "W = 1. Estimate " + s.toFixed(2) + ", penalty " + (weight * (s - 1) ** 2).toFixed(2)
+  at("critic-values").textContent = "W = 1. Estimate " + s.toFixed(2) +
+    ", penalty " + (weight * (s - 1) ** 2).toFixed(2)
     + "; best slope 1 + W / (2 weight) = " + best.toFixed(3) + ".";
 }
 for (const id of ["theta", "sigma"]) at(id).addEventListener("input", drawLines);

@@ -32,7 +32,8 @@ STORY = Story(
     ),
     "A divergence other than W that changes with theta away from 0, or a trained critic that misses |theta|.",
     ("wgan",),
-    "The divergences of the grid hold by construction, one column for each line. The trained networks see samples only.",
+    "The divergences of the grid hold by construction, one column for each line. The trained networks see "
+    "samples only.",
 )
 
 THETAS = [-1.0, -0.75, -0.5, -0.25, -0.01, 0.0, 0.01, 0.25, 0.5, 0.75, 1.0]
@@ -104,7 +105,9 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("JS, greatest", js.max().item(), math.log(2), 1e-9, of_code=True),
         Number("JS at theta = 0", js[~apart].item(), 0, of_code=True),
         Number("KL(P_0 || P_theta), least for theta other than 0", kl[apart].min().item(), math.inf, of_code=True),
-        Number("KL(P_theta || P_0), least for theta other than 0", reversed_kl[apart].min().item(), math.inf, of_code=True),
+        Number(
+            "KL(P_theta || P_0), least for theta other than 0", reversed_kl[apart].min().item(), math.inf, of_code=True
+        ),
         Number("total variation, least for theta other than 0", tv[apart].min().item(), 1, 1e-9, of_code=True),
         Number("W, largest difference from |theta|", (w - thetas.abs()).abs().max().item(), 0, 1e-6),
         Number(
@@ -141,9 +144,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     divergences.annotate("", xy=(0.5, 1.35), xytext=(0.5, 1.1), arrowprops={"arrowstyle": "->", "color": ORANGE})
     divergences.text(0.53, 1.17, r"KL = $\infty$", color=ORANGE)
     divergences.axhline(math.log(2), color=BLACK, linewidth=0.6, linestyle=":")
-    divergences.set(
-        title="JS, KL and TV jump", xlabel=r"$\theta$", ylabel="divergence (JS in nats)", ylim=(-0.05, 2.2)
-    )
+    divergences.set(title="JS, KL and TV jump", xlabel=r"$\theta$", ylabel="divergence (JS in nats)", ylim=(-0.05, 2.2))
     for panel in (lines, transport, divergences):
         panel.grid(alpha=0.3)
         panel.legend(loc="upper center", fontsize=9)

@@ -28,8 +28,10 @@ STORY = Story(
     ),
     "A trained slope that differs from 1 + W / (2 weight); a gradient that points elsewhere than along the pair.",
     ("wgan-gp",),
-    "The penalty acts at interpolates of random pairs, while the theorem speaks of optimal pairs; it holds in expectation, not "
-    "everywhere, so the critic may be steeper between the samples. A loss that includes the penalty is no estimate of W. "
+    "The penalty acts at interpolates of random pairs, while the theorem speaks of optimal pairs; it holds in "
+    "expectation, not "
+    "everywhere, so the critic may be steeper between the samples. A loss that includes the penalty is no "
+    "estimate of W. "
     "Batch normalisation in the critic makes the penalty meaningless, because a score then depends on other samples.",
 )
 DISTANCES, WEIGHTS = (0.5, 1.0, 2.0, 8.0), (0.1, 1.0, 10.0, 100.0)

@@ -25,7 +25,7 @@ from . import CHAPTERS, NAMES, page
 from .claim import Finding, Number, Story
 
 #: SVG files that are equal for equal figures: ids that do not depend on the process, and no date.
-SVG = {"svg.hashsalt": "wgan_fast", "svg.fonttype": "path"}
+SVG: dict[Any, Any] = {"svg.hashsalt": "wgan_fast", "svg.fonttype": "path"}
 
 
 class Outcome(NamedTuple):
