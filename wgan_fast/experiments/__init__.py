@@ -20,6 +20,7 @@ CHAPTERS = {
         "gradient_identity",
         "discriminator_and_critic",
         "estimate_tracks_quality",
+        "no_balancing",
     ),
     "Clipping, and the penalty": ("clipping", "penalty_bias"),
     "Errata": ("errata",),

@@ -24,7 +24,7 @@ from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 from .claim import Finding, Number, Story, axes
 
 STORY = Story(
-    "Total variation, W and MMD ask the same question of different critics: how far apart can the mean scores be?",
+    "Total variation, W and MMD ask the same question of different critics: how far apart can mean scores be.",
     (
         r"d_{\mathcal{F}}(P, Q) = \sup_{f \in \mathcal{F}} \; \mathrm{E}_P f - \mathrm{E}_Q f",
         r"\|f\|_\infty \leq 1: \; 2\,\mathrm{TV} \qquad \|f\|_L \leq 1: \; W \qquad \|f\|_{\mathcal{H}} \leq 1: \; "
