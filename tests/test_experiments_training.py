@@ -8,7 +8,14 @@ import torch
 pytest.importorskip("ot", reason="the extra wgan_fast[train] is not installed")
 pytest.importorskip("matplotlib", reason="the extra wgan_fast[train] is not installed")
 
-from wgan_fast.experiments import clipping, estimate_tracks_quality, gan_training, mode_collapse
+from wgan_fast.experiments import (
+    clipping,
+    estimate_tracks_quality,
+    gan_training,
+    mode_collapse,
+    no_balancing,
+    samples_get_better,
+)
 from wgan_fast.experiments.claim import Finding
 from wgan_fast.train.data import make_toy
 from wgan_fast.train.networks import MLPCritic
@@ -107,3 +114,27 @@ def test_gradient_norms_go_from_the_last_layer_to_the_input() -> None:
     assert norms.shape == (4,)
     last = critic.layers[-1].weight.norm().double() * (2 / clipping.BATCH) ** 0.5
     torch.testing.assert_close(norms[0], last.detach(), rtol=1e-5, atol=0)
+
+
+# Balance, and better samples ----------------------------------------------------------------------
+
+
+def test_more_updates_of_the_critic_are_compared() -> None:
+    finding = no_balancing.run(0, small=True)
+    many, few = finding.numbers
+    assert many.measured > 0 and many.expected > 0
+    assert many.tolerance == max(many.expected / 4, 0.1)
+    assert few.measured > 0
+
+
+def test_digits_are_the_data() -> None:
+    digits = samples_get_better.images()
+    assert digits.shape == (1797, 1, 16, 16) and digits.min() == -1 and digits.max() == 1
+
+
+def test_a_generator_that_is_not_trained_does_not_get_better() -> None:
+    """The small version trains five steps: W stays above that of real digits, and is no claim."""
+    numbers = samples_get_better.run(0, small=True).numbers
+    assert len(numbers) == 6
+    assert all(number.measured > 0.95 for number in numbers[2::3])
+    assert not all(number.holds for number in numbers)

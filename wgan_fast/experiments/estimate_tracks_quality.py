@@ -7,7 +7,8 @@ There are 16 sets of fakes: 8 Gaussians plus normal noise, of standard deviation
 order. Each set gets a fresh critic of every kind, so that no time passes from one to the next: along one training,
 where quality improves with time, the number of the step ranks as well as any critic. Ranks are compared, by Spearman's
 correlation (mid-ranks for ties), because a critic estimates W times its own Lipschitz constant: a penalty of weight 0.1
-leaves it well above 1, clipping below. Of 16 values in random order one correlation in a thousand exceeds 0.75.
+leaves it well above 1, clipping below. Of 16 values in random order one correlation in a thousand
+exceeds 0.75; that is what an estimate has to beat, and what the order of the sets must not reach.
 """
 
 import math
@@ -102,8 +103,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
     order = w.argsort()
     assert ALGORITHMS[NAMES[2]].critic_loss is discriminator_loss
     numbers = [
-        Number("WGAN, clipping: Spearman's correlation of estimate and W", spearman(clipped, w), 0.9, 0, ">="),
-        Number("WGAN-GP: Spearman's correlation of estimate and W", spearman(penalised, w), 0.9, 0, ">="),
+        Number("WGAN, clipping: Spearman's correlation of estimate and W", spearman(clipped, w), 0.75, 0, ">="),
+        Number("WGAN-GP: Spearman's correlation of estimate and W", spearman(penalised, w), 0.75, 0, ">="),
         Number("order of the sets: correlation with W", spearman(torch.arange(SETS), w), 0, 0.75),
         Number("WGAN, clipping: growth from best to worst, that of W or more", growth(clipped, order), growth(w, order),
                0, ">="),

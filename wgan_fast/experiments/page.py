@@ -124,7 +124,7 @@ _WIDGETS = """<section id="try" class="widget" aria-labelledby="try-title"><h2 i
 <h3>Move the boxes</h3>
 <p>Drag a box along the line, or focus it and press the arrow keys. The lines are the cheapest plan to the places
 below; on a line it keeps the order.</p>
-<svg id="boxes" viewBox="0 0 340 130" role="group" aria-label="six boxes above a line, six places below it"></svg>
+<svg id="boxes" viewBox="0 0 340 190" role="group" aria-label="six boxes above a line, six places below it"></svg>
 <p aria-live="polite" id="boxes-cost"></p>
 <h3>Two parallel lines, with noise</h3>
 <label>distance of the lines, theta <output id="theta-value"></output>
@@ -135,7 +135,7 @@ below; on a line it keeps the order.</p>
 <p aria-live="polite" id="lines-values"></p>
 <h3>The slope of a critic</h3>
 <label>slope s of the critic f(x) = s x <output id="slope-value"></output>
-<input id="slope" type="range" min="0" max="2" step="0.01" value="0.5"></label>
+<input id="slope" type="range" min="0" max="2" step="0.01" value="0.9"></label>
 <label>weight of the penalty <output id="weight-value"></output>
 <input id="weight" type="range" min="1" max="50" step="1" value="10"></label>
 <svg id="critic" viewBox="0 0 340 120" role="img" aria-label="objective of the critic against its slope"></svg>
@@ -154,8 +154,8 @@ function element(parent, kind, attributes, text) {
 }
 // Boxes: squares that are dragged or moved by keys; the cheapest plan on a line is in order.
 const picture = at("boxes"), plan = element(picture, "g", {class: "ink hollow", "stroke-opacity": .5});
-for (let x = 0; x <= 12; x++) element(picture, "text", {x: scale(x) - 4, y: 74, class: "ink"}, x);
-places.forEach((x, i) => element(picture, "rect", {x: scale(x) - 9, y: 80 + 20 * places.slice(0, i).filter(y => y === x)
+for (let x = 0; x <= 12; x++) element(picture, "text", {x: scale(x) - 4, y: 186, class: "ink"}, x);
+places.forEach((x, i) => element(picture, "rect", {x: scale(x) - 9, y: 126 + 20 * places.slice(0, i).filter(y => y === x)
   .length, width: 18, height: 18, class: "ink hollow"}));
 const squares = boxes.map((x, i) => {
   const e = element(picture, "rect", {width: 18, height: 18, class: "blue box", tabindex: 0, role: "slider",
@@ -190,15 +190,15 @@ function drawBoxes() {
   let cost = 0;
   order.forEach((x, i) => {
     cost += Math.abs(x - places[i]);
-    element(plan, "line", {x1: scale(x), y1: 62, x2: scale(places[i]), y2: 80});
+    element(plan, "line", {x1: scale(x), y1: 62, x2: scale(places[i]), y2: 126});
   });
   at("boxes-cost").textContent = "Cheapest cost " + cost + ", so W = " + (cost / 6).toFixed(2) + " per box.";
 }
 drawBoxes();
 function path(parent, f, from, to, x, y, kind) {
   let d = "";
-  for (let i = 0; i <= 200; i++) {
-    const t = from + (to - from) * i / 200;
+  for (let i = 0; i <= 600; i++) {
+    const t = from + (to - from) * i / 600;
     d += (i ? "L" : "M") + x(t).toFixed(1) + " " + y(f(t)).toFixed(1);
   }
   element(parent, "path", {d, class: kind + " hollow", "stroke-width": 2});
