@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from wgan_fast import distances, experiments, gradient_penalty
 from wgan_fast.cli import app
-from wgan_fast.experiments import NAMES, duality, estimate_tracks_quality, reproduce
+from wgan_fast.experiments import NAMES, document, duality, estimate_tracks_quality, reproduce
 from wgan_fast.experiments.claim import PAPERS, Finding, Number, Story, axes
 
 FORMULA = "x < y > z"
@@ -287,6 +287,21 @@ def test_two_runs_of_an_experiment_give_the_same_numbers(tmp_path: Path) -> None
         assert result.exit_code in (0, 1), result.output
     one, two = (strict_json(tmp_path / folder / "low_dimensional_manifolds.json") for folder in ("one", "two"))
     assert one["numbers"] == two["numbers"] and one["small"] is True
+
+
+def test_the_document_tells_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        put_experiment(monkeypatch, name, lambda seed: [Number("a | b", 2, 1)])
+        monkeypatch.setattr(sys.modules[f"wgan_fast.experiments.{name}"], "STORY", Story("Plain.", ("x",), "No.", ("gan",)),
+                            raising=False)  # fmt: skip
+    run_cli("--out", tmp_path / "results")
+    (tmp_path / "docs").mkdir()
+    document.write(tmp_path / "results", tmp_path / "docs")
+    text = (tmp_path / "docs" / "theory.md").read_text()
+    assert text.count("**Plain.**") == len(NAMES) == text.count("| a &#124; b | 2 **does not hold** | 1 |")
+    for name in NAMES:
+        assert f"(../wgan_fast/experiments/{name}.py)" in text
+        assert f"figures/theory/{name}_1.svg" in text and (tmp_path / "docs/figures/theory" / f"{name}_1.svg").exists()
 
 
 # Planted errors -----------------------------------------------------------------------------------

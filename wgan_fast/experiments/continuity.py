@@ -1,6 +1,6 @@
-"""Where the generator is continuous in theta, so is W(P_r, P_theta), and where it is locally Lipschitz, W has a
-derivative almost everywhere. JS has neither property. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017,
-theorem 1.
+"""Where the generator is continuous in theta and its points stay in a compact set, W(P_r, P_theta) is continuous; where
+it is locally Lipschitz, with constants of finite mean over z (assumption 1), so is W, and it has a derivative almost
+everywhere. JS has neither property. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, theorem 1.
 
 P_r lies on an S in the plane, and P_theta on the same S rotated by theta around its centre. A point at distance r from
 the centre moves by at most r |theta - theta'|, so |W(theta) - W(theta')| <= E[r] |theta - theta'|. Two such curves meet

@@ -42,7 +42,7 @@ STORY = Story(
     "point along the optimal pairs; a gap that no training closes.",
     ("wgan", "wgan-gp"),
     "Both sets are finite, hence compact, and minimum and maximum are attained. On an unbounded space both "
-    "distributions need a finite mean distance, or W is infinite.",
+    "distributions need a finite mean distance, or W may be infinite.",
 )
 
 

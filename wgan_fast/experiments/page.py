@@ -155,8 +155,10 @@ function element(parent, kind, attributes, text) {
 // Boxes: squares that are dragged or moved by keys; the cheapest plan on a line is in order.
 const picture = at("boxes"), plan = element(picture, "g", {class: "ink hollow", "stroke-opacity": .5});
 for (let x = 0; x <= 12; x++) element(picture, "text", {x: scale(x) - 4, y: 186, class: "ink"}, x);
-places.forEach((x, i) => element(picture, "rect", {x: scale(x) - 9, y: 126 + 20 * places.slice(0, i).filter(y => y === x)
-  .length, width: 18, height: 18, class: "ink hollow"}));
+places.forEach((x, i) => {
+  const level = places.slice(0, i).filter(y => y === x).length;
+  element(picture, "rect", {x: scale(x) - 9, y: 126 + 20 * level, width: 18, height: 18, class: "ink hollow"});
+});
 const squares = boxes.map((x, i) => {
   const e = element(picture, "rect", {width: 18, height: 18, class: "blue box", tabindex: 0, role: "slider",
     "aria-label": "box " + (i + 1), "aria-valuemin": 0, "aria-valuemax": 12});
