@@ -14,6 +14,7 @@ from wgan_fast.experiments import (
     gan_training,
     mode_collapse,
     no_balancing,
+    no_careful_architecture,
     samples_get_better,
 )
 from wgan_fast.experiments.claim import Finding
@@ -138,3 +139,22 @@ def test_a_generator_that_is_not_trained_does_not_get_better() -> None:
     assert len(numbers) == 6
     assert all(number.measured > 0.95 for number in numbers[2::3])
     assert not all(number.holds for number in numbers)
+
+
+# Architectures ------------------------------------------------------------------------------------
+
+
+def test_networks_have_the_combination() -> None:
+    torch.manual_seed(0)
+    shape = (3, 32, torch.nn.Tanh, True)
+    layers = [type(layer).__name__ for layer in no_careful_architecture.network(2, 1, *shape)]
+    assert layers == ["Linear", "LayerNorm", "Tanh"] * 3 + ["Linear"]
+    assert no_careful_architecture.network(2, 1, *shape)(torch.randn(5, 2)).shape == (5, 1)
+    assert len(set(no_careful_architecture.GRID)) == 16
+
+
+def test_without_training_nothing_gets_better() -> None:
+    algorithm = gan_training.ALGORITHMS["WGAN-GP"]
+    torch.manual_seed(0)
+    before, after = no_careful_architecture.train(algorithm, no_careful_architecture.GRID[0], 0)
+    assert after / before > 0.95  # the claim's bound

@@ -292,8 +292,8 @@ def test_two_runs_of_an_experiment_give_the_same_numbers(tmp_path: Path) -> None
 def test_the_document_tells_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         put_experiment(monkeypatch, name, lambda seed: [Number("a | b", 2, 1)])
-        monkeypatch.setattr(sys.modules[f"wgan_fast.experiments.{name}"], "STORY", Story("Plain.", ("x",), "No.", ("gan",)),
-                            raising=False)  # fmt: skip
+        story = Story("Plain.", ("x",), "No.", ("gan",))
+        monkeypatch.setattr(sys.modules[f"wgan_fast.experiments.{name}"], "STORY", story, raising=False)
     run_cli("--out", tmp_path / "results")
     (tmp_path / "docs").mkdir()
     document.write(tmp_path / "results", tmp_path / "docs")

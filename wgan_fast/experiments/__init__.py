@@ -21,6 +21,7 @@ CHAPTERS = {
         "discriminator_and_critic",
         "estimate_tracks_quality",
         "no_balancing",
+        "no_careful_architecture",
         "samples_get_better",
     ),
     "Clipping, and the penalty": ("clipping", "penalty_bias"),

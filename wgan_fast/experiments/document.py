@@ -1,4 +1,4 @@
-"""Writes ``docs/theory.md`` from a folder of results: ``python -m wgan_fast.experiments.document runs/reproduce docs``."""
+"""Writes ``theory.md``: ``python -m wgan_fast.experiments.document runs/reproduce docs``, from a folder of results."""
 
 import json
 import shutil
