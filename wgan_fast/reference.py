@@ -76,6 +76,33 @@ def _unpack(mask: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor
     return flat.as_strided(shape, stride)
 
 
+#: Smooth activations, as functions of x and of their parameters.
+SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x, beta, threshold: F.softplus(x, beta, threshold),
+    "elu": lambda x, alpha, scale, rate: torch.where(x > 0, scale * x, alpha * scale * torch.expm1(rate * x)),
+    "mish": F.mish,
+    "logsigmoid": F.logsigmoid,
+    "softsign": F.softsign,
+}
+
+
+def smooth_activation(x: Tensor, kind: str, parameters: Sequence[float]) -> Tensor:
+    """The activation of this name. ``parameters``: beta and threshold of softplus; alpha, scale and rate of elu, of
+    which SELU and CELU are cases.
+    """
+    return SMOOTH_ACTIVATIONS[kind](x.to(accumulate_dtype(x.dtype)), *parameters).to(x.dtype)
+
+
+def smooth_activation_(x: Tensor, kind: str, parameters: Sequence[float]) -> None:
+    """The same in place."""
+    x.copy_(smooth_activation(x, kind, parameters))
+
+
 def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
     """``w <- min(max(w, -bound), bound)`` in place."""
     with torch.no_grad():
