@@ -103,6 +103,25 @@ def smooth_activation_(x: Tensor, kind: str, parameters: Sequence[float]) -> Non
     x.copy_(smooth_activation(x, kind, parameters))
 
 
+def normalization(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], eps: float, centered: bool
+) -> tuple[Tensor, Tensor]:
+    """``(x - mean) / sqrt(variance + eps)``, times weight plus bias, over rows of ``channels * inner`` elements; and the
+    rows' mean, in two parts, and ``1 / sqrt(variance + eps)``. ``shape``: groups, channels and inner elements. A channel
+    of a group has one weight. Not centred, the mean is 0.
+    """
+    wide = x.to(accumulate_dtype(x.dtype)).reshape(-1, *shape)
+    mean = wide.mean((2, 3), keepdim=True) if centered else wide.new_zeros(wide.shape[0], shape[0], 1, 1)
+    r = ((wide - mean).square().mean((2, 3), keepdim=True) + eps).rsqrt()
+    y = (wide - mean) * r
+    if weight is not None:
+        y = y * weight.view(1, shape[0], shape[1], 1)
+    if bias is not None:
+        y = y + bias.view(1, shape[0], shape[1], 1)
+    statistics = torch.stack([mean.flatten(), torch.zeros_like(mean).flatten(), r.flatten()], 1)
+    return y.reshape(x.shape).to(x.dtype), statistics.detach()
+
+
 def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
     """``w <- min(max(w, -bound), bound)`` in place."""
     with torch.no_grad():

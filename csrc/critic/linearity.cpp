@@ -12,6 +12,7 @@
 #include <unordered_set>
 
 #include "critic/layers.h"
+#include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
 #include "ops/smooth_activation.h"
 
@@ -140,7 +141,7 @@ std::vector<int64_t> sizes(const torch::autograd::InputMetadata& metadata) {
 
 std::string name_of(const Node& node) {
   const bool nameless = is_layer(node) || is_piecewise_linear(node) || is_smooth_activation(node) ||
-                        typeid(node) == typeid(torch::autograd::AccumulateGrad);
+                        is_normalization(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
   return nameless ? std::string() : node.name();
 }
 

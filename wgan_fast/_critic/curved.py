@@ -1,5 +1,5 @@
-"""Smooth activations of a critic inside a penalty. PyTorch composes their second derivative of many passes over memory;
-here each derivative is one kernel, and is differentiable again.
+"""Smooth activations and normalisation of a critic inside a penalty. PyTorch composes their second derivative of many
+passes over memory; here each derivative is one kernel, and is differentiable again.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wgan_fast._checks import accumulate_dtype
 from wgan_fast._library import extension, register_fake
 
-# ruff: noqa: A002  the names are PyTorch's
+# ruff: noqa: A002, A006  the names are PyTorch's
 
 Layer = Callable[..., Any]
 _C: Any = extension
@@ -36,6 +37,48 @@ def _(grad: Tensor, saved: Tensor, kind: str, parameters: list[float], order: in
 @register_fake("smooth_activation_double_backward")
 def _(grad_grad: Tensor, grad: Tensor, saved: Tensor, kind: str, parameters: list[float]) -> tuple[Tensor, Tensor]:
     return torch.empty_like(saved), torch.empty_like(saved)
+
+
+@register_fake("normalization")
+def _(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: list[int], eps: float, centered: bool
+) -> tuple[Tensor, Tensor]:
+    rows = x.numel() // (shape[1] * shape[2])
+    return _contiguous(x), x.new_empty((rows, 3), dtype=accumulate_dtype(x.dtype))
+
+
+@register_fake("normalization_backward")
+def _(
+    grad: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    shape: list[int],
+    eps: float,
+    centered: bool,
+    mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_weight, of_bias = (x.new_empty(shape[0] * shape[1] if wanted else 0) for wanted in mask[1:])
+    return _contiguous(x) if mask[0] else x.new_empty(0), of_weight, of_bias
+
+
+@register_fake("normalization_double_backward")
+def _(
+    grad_grad: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    shape: list[int],
+    eps: float,
+    centered: bool,
+    weight_wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _contiguous(x), _contiguous(x), x.new_empty(shape[0] * shape[1] if weight_wanted else 0)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 # Each takes the arguments of PyTorch's function. It returns the result, or None: then PyTorch's function is called.
@@ -98,6 +141,110 @@ def _celu_(input: Tensor, alpha: float = 1.0) -> Tensor | None:
     return _celu(input, alpha, True)
 
 
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor | None:
+    """In eval mode: affine for each channel, and seen as such by the graph's analysis."""
+    if training or running_mean is None or running_var is None or not _C.is_plain(input):
+        return None
+    if input.dim() < 2 or any(one is not None and one.dtype != input.dtype for one in (running_mean, weight, bias)):
+        return None
+    scale = (running_var + eps).rsqrt()
+    if weight is not None:
+        scale = weight * scale
+    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    per_channel = (-1, *[1] * (input.dim() - 2))
+    return input * scale.view(per_channel) + shift.view(per_channel)
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor | None:
+    return _over_last_dimensions(input, normalized_shape, weight, bias, eps, True)
+
+
+def _rms_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Tensor | None:
+    if eps is None:
+        if input.dtype not in (torch.float32, torch.float64):
+            return None
+        eps = torch.finfo(input.dtype).eps
+    return _over_last_dimensions(input, normalized_shape, weight, None, eps, False)
+
+
+def _over_last_dimensions(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float, centered: bool
+) -> Tensor | None:
+    shape = torch.Size(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        return None
+    if any(parameter is not None and parameter.shape != shape for parameter in (weight, bias)):
+        return None
+    result = _C.normalization(input, weight, bias, (1, shape.numel(), 1), eps, centered)
+    return None if result is None else result[0]
+
+
+def _group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor | None:
+    if input.dim() < 2 or num_groups < 1 or input.shape[1] % num_groups:
+        return None
+    shape = (num_groups, input.shape[1] // num_groups, input.shape[2:].numel())
+    result = _C.normalization(input, weight, bias, shape, eps, True)
+    return None if result is None else _in_format_of(input, result[0])
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not use_input_stats:
+        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if input.dim() < 3 or (inner := input.shape[2:].numel()) < 2:  # PyTorch's error
+        return None
+    channels = input.shape[1]
+    result = _C.normalization(input, weight, bias, (channels, 1, inner), eps, True)
+    if result is None:
+        return None
+    y, statistics = result
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            mean, rest, r = statistics.view(-1, channels, 3).unbind(2)
+            variance = (1 / (r * r) - eps) * (inner / (inner - 1))
+            running_mean.lerp_((mean + rest).mean(0).to(running_mean.dtype), momentum)
+            running_var.lerp_(variance.mean(0).to(running_var.dtype), momentum)
+    return _in_format_of(input, y)
+
+
+def _in_format_of(input: Tensor, y: Tensor) -> Tensor:
+    return y.contiguous(memory_format=torch._prims_common.suggest_memory_format(input))
+
+
 LAYERS: dict[Layer, Layer] = {}
 
 
@@ -126,3 +273,7 @@ if _C is not None:
     _replace(_plain_("mish"), _nn.mish_)
     _replace(_plain("logsigmoid"), F.logsigmoid)
     _replace(_plain("softsign"), F.softsign)
+    _replace(_layer_norm, F.layer_norm, torch.layer_norm)
+    _replace(_rms_norm, F.rms_norm, torch.rms_norm)
+    _replace(_group_norm, F.group_norm, torch.group_norm)
+    _replace(_instance_norm, F.instance_norm)
