@@ -106,9 +106,9 @@ def smooth_activation_(x: Tensor, kind: str, parameters: Sequence[float]) -> Non
 def normalization(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], eps: float, centered: bool
 ) -> tuple[Tensor, Tensor]:
-    """``(x - mean) / sqrt(variance + eps)``, times weight plus bias, over rows of ``channels * inner`` elements; and the
-    rows' mean, in two parts, and ``1 / sqrt(variance + eps)``. ``shape``: groups, channels and inner elements. A channel
-    of a group has one weight. Not centred, the mean is 0.
+    """``(x - mean) / sqrt(variance + eps)``, times weight plus bias, over rows of ``channels * inner`` elements; and
+    the rows' mean, in two parts, and ``1 / sqrt(variance + eps)``. ``shape``: groups, channels and inner elements. A
+    channel of a group has one weight. Not centred, the mean is 0.
     """
     wide = x.to(accumulate_dtype(x.dtype)).reshape(-1, *shape)
     mean = wide.mean((2, 3), keepdim=True) if centered else wide.new_zeros(wide.shape[0], shape[0], 1, 1)

@@ -210,7 +210,9 @@ def _group_norm(
         return None
     shape = (num_groups, input.shape[1] // num_groups, input.shape[2:].numel())
     result = _C.normalization(input, weight, bias, shape, eps, True)
-    return None if result is None else _in_format_of(input, result[0])
+    if result is None:
+        return None
+    return result[0].contiguous(memory_format=torch._prims_common.suggest_memory_format(input))
 
 
 def _instance_norm(
@@ -224,7 +226,8 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     if not use_input_stats:
-        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        evaluated = _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return None if evaluated is None else evaluated.contiguous()
     if input.dim() < 3 or (inner := input.shape[2:].numel()) < 2:  # PyTorch's error
         return None
     channels = input.shape[1]
@@ -238,11 +241,7 @@ def _instance_norm(
             variance = (1 / (r * r) - eps) * (inner / (inner - 1))
             running_mean.lerp_((mean + rest).mean(0).to(running_mean.dtype), momentum)
             running_var.lerp_(variance.mean(0).to(running_var.dtype), momentum)
-    return _in_format_of(input, y)
-
-
-def _in_format_of(input: Tensor, y: Tensor) -> Tensor:
-    return y.contiguous(memory_format=torch._prims_common.suggest_memory_format(input))
+    return y
 
 
 LAYERS: dict[Layer, Layer] = {}
@@ -277,3 +276,4 @@ if _C is not None:
     _replace(_rms_norm, F.rms_norm, torch.rms_norm)
     _replace(_group_norm, F.group_norm, torch.group_norm)
     _replace(_instance_norm, F.instance_norm)
+    _replace(_batch_norm, F.batch_norm)
