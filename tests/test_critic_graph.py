@@ -120,8 +120,8 @@ class TestInputsAreLetGo:
         critic, points = make().double(), torch.randn(6, *shape, dtype=torch.float64, requires_grad=True)
         linear = {
             *("linear", "mlp", "prelu", "max pool", "residual", "weight norm", "spectral norm", "dcgan", "resnet"),
-            *("one dimension", "three dimensions", "adaptive pool",
-    "batch norm",  # in eval mode "spectral convolution", "modulated", "no bias"),
+            *("one dimension", "three dimensions", "adaptive pool", "spectral convolution", "modulated", "no bias"),
+            "batch norm",  # in eval mode
             *("hypernetwork", "linear convolutions", "dynamic filter", "checkpointed", "ensemble"),
         }
         assert graph_of(critic, points).curved == (name not in linear)
