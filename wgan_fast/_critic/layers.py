@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from wgan_fast._critic import curved
 from wgan_fast._library import extension, is_traceable, register_fake
 
 Layer = Callable[..., Any]
@@ -24,6 +25,7 @@ class CriticLayers(TorchFunctionMode):
 
     - Linear layers and convolutions can free their input once no weight gradient can be requested.
     - Piecewise-linear activations save one bit for each element.
+    - Smooth activations have fused first and second derivatives.
     - Attention and recurrent layers run in the implementation that PyTorch can differentiate twice.
 
     Calls that the library's layers do not support (subclasses of Tensor, layouts with gaps, transforms) go to PyTorch.
@@ -294,6 +296,7 @@ if _C is not None:
     _replace(_C.prelu, torch.prelu, Tensor.prelu)
     _replace(_rrelu, F.rrelu)
     _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
+    _LAYERS.update(curved.LAYERS)
 
 #: Activations with bounds, where they are constant.
 _BOUNDED = {F.hardtanh, _nn.hardtanh, _nn.hardtanh_, F.relu6, _nn.relu6, _nn.relu6_}
