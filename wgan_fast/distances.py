@@ -629,7 +629,7 @@ def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> _Solution:
 
 
 def _pot_is_missing() -> ImportError:
-    return ImportError("wgan_fast.distances: this distance needs POT: pip install 'wgan_fast[train]'", name="ot")
+    return ImportError("wgan_fast.distances: this distance needs POT: pip install pot", name="ot")
 
 
 # Checks -----------------------------------------------------------------------------------------------------------
