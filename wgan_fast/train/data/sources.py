@@ -144,7 +144,9 @@ def _sequence(seed: int, stream: int, number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(stream, number))
 
 
-def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None) -> Data:
+def make_data(
+    source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None, label: str | None = None
+) -> Data:
     """Opens data.
 
     Args:
@@ -153,15 +155,17 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
             - a folder of images, or a folder with one sub-folder of images per class;
             - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional integers ``labels``:
               (N, D) are vectors; uint8 (N, H, W) or (N, H, W, channels) are images; floats (N, channels, S, S) within
-              [-1, 1] are images, not resized or scaled;
-            - ``.csv``: columns of numbers below a line with their names.
+              [-1, 1] or [0, 1] are images, not resized;
+            - ``.csv``, ``.tsv``, ``.parquet``: a table of mixed types; see :class:`.tables.Column`.
 
-            Vectors are standardised, uint8 images scaled to [-1, 1].
+            Vectors are standardised, images scaled to [-1, 1], tables encoded.
         seed: seed of the held-out split of finite data.
         size: side of the images, a power of two of at least 16; the centre square is resized to it. None means 32 for a
             folder, 16 for ``digits``, and the images' own size for arrays.
         colour: True for 3 channels, False for 1. None means 3 for a folder, 1 for ``digits``, and unchanged for
             arrays.
+
+        label: the column of a table that holds the labels.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -170,6 +174,8 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
     """
     if source in TOYS:
         refuse_image_settings(source, size, colour)
+        if label is not None:
+            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {label!r}")
         return ToyData(make_toy(source))
     path = Path(source)
     if source not in DATASETS and not path.exists():
@@ -178,7 +184,7 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
         near = difflib.get_close_matches(source, DATASETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ArgumentValueError("data", f"expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
-    return FiniteData(open_samples(source, size, colour), seed)
+    return FiniteData(open_samples(source, size, colour, label), seed)
 
 
 def batches(
