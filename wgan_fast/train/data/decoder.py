@@ -143,8 +143,8 @@ def save_samples(
 
     Args:
         path: the suffix chooses the format: ``.npy`` (an array), ``.npz`` (arrays ``samples`` and ``labels``), ``.csv``
-            or ``.tsv`` (vectors or tables under the names of their columns, and a column of labels), or ``.png`` (a grid
-            of images, row by row; images smaller than 48 pixels are enlarged).
+            or ``.tsv`` (vectors or tables under the names of their columns, and a column of labels), or ``.png`` (a
+            grid of images, row by row; images smaller than 48 pixels are enlarged).
         samples: of shape (B, ...).
         decoder: the decoder of the training data.
         labels: of shape (B,). A grid does not show them.

@@ -325,8 +325,8 @@ class FloatImages(_ArraySamples):
             if not within.all():
                 raise ArgumentValueError(
                     "data",
-                    f"{path}: expected images of floats within [-1, 1] or [0, 1], sample {start + int(np.argmin(within))} "
-                    "has values outside, or NaN; scale or mend it, or pass uint8",
+                    f"{path}: expected images of floats within [-1, 1] or [0, 1], but sample "
+                    f"{start + int(np.argmin(within))} has values outside, or NaN; scale or mend it, or pass uint8",
                 )
             self.low = -1.0 if images.min() < 0 else self.low
         self.decoder = Decoder("images", array=ArrayFormat(array.dtype.str, "CHW", self.low, 1.0))

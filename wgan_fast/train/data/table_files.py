@@ -38,7 +38,8 @@ def _read_text(path: Path) -> Columns:
         try:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=_delimiter(path, first))
+            separator = _delimiter(path, first)
+            reader = csv.reader(file, strict=True, delimiter=separator)
             header = next((row for row in reader if row), [])
             columns: list[list[str]] = [[] for _ in header]
             _check_header(path, header)
@@ -47,7 +48,9 @@ def _read_text(path: Path) -> Columns:
                     continue
                 if len(row) != len(header):
                     raise ArgumentValueError(
-                        "data", f"{path}: line {reader.line_num}: expected {len(header)} cells, got {len(row)}"
+                        "data",
+                        f"{path}: line {reader.line_num}: expected {len(header)} cells, separated by {separator!r}, "
+                        f"got {len(row)}",
                     )
                 for cells, cell in zip(columns, row, strict=True):
                     cells.append(cell.strip())
@@ -75,7 +78,8 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         raise ArgumentValueError(
             "data", f"{path}: expected a line with the names of the columns, but the file is empty"
         )
-    if all(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?|[+-]\d+", name) for name in names):
+    # Whole numbers may be names, such as years.
+    if all(map(_is_number, names)) and not all(name.isdecimal() for name in names):
         example = ",".join(f"x{column}" for column in range(len(names)))
         raise ArgumentValueError(
             "data",
@@ -85,6 +89,10 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     for place, name in enumerate(names):
         if (not name and place > 0) or name in names[:place]:
             raise ArgumentValueError("data", f"{path}: expected a unique name for column {place + 1}, got {name!r}")
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", cell) is not None
 
 
 def _is_index(name: str, cells: Sequence[str]) -> bool:
