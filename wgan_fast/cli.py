@@ -8,19 +8,16 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
 from typer.core import TyperGroup
 from typer.models import OptionInfo
 
-from wgan_fast._checks import ArgumentError, ArgumentValueError
+from wgan_fast._checks import ArgumentError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
-
-if TYPE_CHECKING:
-    from wgan_fast.train import TrainedGenerator
 
 
 class _Group(TyperGroup):
@@ -114,12 +111,12 @@ app.command()(train)
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[
-        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz, or .csv for vectors.")
+        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
     ] = Path("samples.npy"),
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
-        str | None, typer.Option(help="Only this label: its name, or its number.", show_default="each in turn")
+        str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
     ] = None,
     interpolate: Annotated[
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
@@ -132,13 +129,12 @@ def sample(
 
     try:
         generator = TrainedGenerator.load(run)
-        number = _label(generator, label)
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
-                samples, labels = generator.sample(count, seed=seed, label=number)
+                samples, labels = generator.sample(count, seed=seed, label=label)
             else:
-                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
-        labels = labels if out.suffix.lower() in (".npz", ".csv") else None
+                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=label)
+        labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
         save_samples(out, samples, generator.decoder, labels, columns=interpolate)
     except ValueError as error:
         _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
@@ -256,16 +252,6 @@ def _message(
     elif any(isinstance(word, OptionInfo) for word in parameter.annotation.__metadata__):
         name = f"--{name.replace('_', '-')}"
     return f"{name}: {error.message}"
-
-
-def _label(generator: "TrainedGenerator", label: str | None) -> int | None:
-    classes = generator.decoder.classes
-    if label is None or (label not in classes and label.isdecimal()):
-        return None if label is None else int(label)
-    if not generator.classes or label not in classes:
-        wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
-        raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
-    return classes.index(label)
 
 
 @contextmanager

@@ -58,7 +58,9 @@ class TrainConfig:
 
     algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
     data: str = _setting(
-        "25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.", fixed=True
+        "25gaussians",
+        f"{', '.join(DATASETS)}; a folder of images, a .npy or .npz file, a table (.csv, .tsv, .parquet).",
+        fixed=True,
     )
     size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
     colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
@@ -72,6 +74,7 @@ class TrainConfig:
         None, "A custom generator: my.module:make_generator, a function that returns it.", fixed=True
     )
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
+    label: str | None = _setting(None, "The column of a table that holds the labels.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
@@ -135,6 +138,8 @@ class TrainConfig:
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
+        if self.label is not None and (not isinstance(self.label, str) or not self.label):
+            raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
         for name in ("generator", "critic", "features"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")

@@ -96,13 +96,13 @@ class TrainedGenerator:
         network.requires_grad_(False).eval()
         return cls(network, spec["latent_dimension"], spec["classes"], Decoder.from_dict(state["codec"]), state["step"])
 
-    def sample(self, count: int, *, seed: int = 0, label: int | None = None) -> tuple[Tensor, Tensor | None]:
+    def sample(self, count: int, *, seed: int = 0, label: int | str | None = None) -> tuple[Tensor, Tensor | None]:
         """Samples (count, ...) as the network makes them, and their labels (count,).
 
         Args:
             count: how many.
             seed: of the latent vectors.
-            label: of all of them; None takes each in turn.
+            label: of all of them, as the data name it; None takes each in turn.
 
         Raises:
             TypeError: an argument is no integer.
@@ -114,7 +114,7 @@ class TrainedGenerator:
         return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
 
     def interpolations(
-        self, rows: int, steps: int, *, seed: int = 0, label: int | None = None
+        self, rows: int, steps: int, *, seed: int = 0, label: int | str | None = None
     ) -> tuple[Tensor, Tensor | None]:
         r"""Samples (rows * steps, ...), each row from one latent vector to another on the great circle between them.
 
@@ -135,14 +135,16 @@ class TrainedGenerator:
         labels = labels.repeat_interleave(steps) if labels is not None else None
         return generate(self.network, path.flatten(0, 1), labels), labels
 
-    def _labels(self, count: int, label: int | None) -> Tensor | None:
+    def _labels(self, count: int, label: int | str | None) -> Tensor | None:
         if label is None:
             return cyclic_labels(count, self.classes)
-        check_integer("label", label, 0)
-        if label >= self.classes:
-            wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
-            raise ArgumentValueError("label", f"expected {wanted}, got {label}")
-        return torch.full((count,), label, device="cpu")
+        if not isinstance(label, int | str):
+            raise ArgumentTypeError("label", f"expected one of the data's labels, got {label!r}")
+        known = self.decoder.classes if self.classes else ()
+        if str(label) not in known:
+            wanted = f"one of {', '.join(known)}" if known else "none, for the run has no labels"
+            raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
+        return torch.full((count,), known.index(str(label)), device="cpu")
 
     def export(self, path: Path | str) -> None:
         """Writes the network for ``torch.export.load``, which needs PyTorch alone.

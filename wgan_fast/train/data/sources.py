@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
+from wgan_fast._torch import warn_user
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
@@ -102,7 +104,7 @@ class ToyData(Data):
 class FiniteData(Data):
     """A finite set of samples, shuffled anew in each epoch.
 
-    A tenth of them, at least 1 and at most 2,500, is held out.
+    A tenth of them, at least 1 and at most 2,500, is held out; of each label in proportion, and never the last one.
 
     Args:
         samples: all of them.
@@ -115,6 +117,13 @@ class FiniteData(Data):
             raise ArgumentValueError("data", "expected at least 2 samples, of which 1 is held out, got 1")
         order = np.random.default_rng(_sequence(seed, _SPLIT, 0)).permutation(len(samples))
         kept_back = min(2500, max(1, len(samples) // 10))
+        if samples.labels is not None:
+            order = _in_proportion(order, samples.labels, kept_back)
+            counts = np.bincount(samples.labels, minlength=len(samples.decoder.classes))
+            for name in np.array(samples.decoder.classes)[counts == 1].tolist():
+                warn_user(
+                    f"data: the label {name!r} has one sample, which is trained on and never held out", UserWarning
+                )
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
         self._known: tuple[tuple[int, int], Any] | None = None
 
@@ -144,7 +153,21 @@ def _sequence(seed: int, stream: int, number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(stream, number))
 
 
-def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None) -> Data:
+def _in_proportion(order: NDArray[np.int64], labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """The order changed so that among its ``first`` elements each label is as frequent as in all, where each label
+    keeps at least one element behind them.
+    """
+    place = np.empty(len(order))  # of an element within its label, from 0 to below 1
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        place[members[-1]] = 1.0
+    return order[np.argsort(place, kind="stable")]
+
+
+def make_data(
+    source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None, label: str | None = None
+) -> Data:
     """Opens data.
 
     Args:
@@ -153,15 +176,17 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
             - a folder of images, or a folder with one sub-folder of images per class;
             - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional integers ``labels``:
               (N, D) are vectors; uint8 (N, H, W) or (N, H, W, channels) are images; floats (N, channels, S, S) within
-              [-1, 1] are images, not resized or scaled;
-            - ``.csv``: columns of numbers below a line with their names.
+              [-1, 1] or [0, 1] are images, not resized;
+            - ``.csv``, ``.tsv``, ``.parquet``: a table of mixed types; see :class:`.tables.Column`.
 
-            Vectors are standardised, uint8 images scaled to [-1, 1].
+            Vectors are standardised, images scaled to [-1, 1], tables encoded.
         seed: seed of the held-out split of finite data.
         size: side of the images, a power of two of at least 16; the centre square is resized to it. None means 32 for a
             folder, 16 for ``digits``, and the images' own size for arrays.
         colour: True for 3 channels, False for 1. None means 3 for a folder, 1 for ``digits``, and unchanged for
             arrays.
+
+        label: the column of a table that holds the labels.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -170,6 +195,8 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
     """
     if source in TOYS:
         refuse_image_settings(source, size, colour)
+        if label is not None:
+            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {label!r}")
         return ToyData(make_toy(source))
     path = Path(source)
     if source not in DATASETS and not path.exists():
@@ -178,7 +205,7 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
         near = difflib.get_close_matches(source, DATASETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ArgumentValueError("data", f"expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
-    return FiniteData(open_samples(source, size, colour), seed)
+    return FiniteData(open_samples(source, size, colour, label), seed)
 
 
 def batches(

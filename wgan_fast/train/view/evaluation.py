@@ -52,7 +52,7 @@ class Evaluation:
     def evaluate(self, count: int | None = None) -> Metrics:
         """Compares generated with held-out samples, 2,500 by default; see :func:`.metrics.evaluate`."""
         real, other_real = self._real(count or SAMPLES)
-        generated = self.generated(len(real))
+        generated = self.generated(len(real), self._labels(len(real)))
         metrics = evaluate(generated, real, other_real, self._data)
         return metrics | (feature_distances(self._features, generated, real) if self._features is not None else {})
 
@@ -62,11 +62,19 @@ class Evaluation:
         real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
         return real, other_real
 
-    def generated(self, count: int) -> Tensor:
-        """Samples of the generator, with each label in turn."""
+    def _labels(self, count: int) -> Tensor | None:
+        """Labels that are as frequent as among the held-out samples; None without classes."""
+        labels = self._data.held_out(2 * count, self._seed).labels
+        if not self._classes or labels is None:
+            return None
+        return labels[torch.arange(count, device="cpu") % len(labels)]
+
+    def generated(self, count: int, labels: Tensor | None = None) -> Tensor:
+        """Samples of the generator, of these labels; by default with each label in turn."""
         latents = seeded_latents(count, self._config.latent_dimension, self._seed)
         device = next(self._generator.parameters()).device
-        return generate(self._generator, latents, cyclic_labels(count, self._classes), device)
+        labels = cyclic_labels(count, self._classes) if labels is None else labels
+        return generate(self._generator, latents, labels, device)
 
     def draw(self, path: Path, metrics: Metrics | None = None) -> None:
         """Writes a picture of generated samples."""

@@ -33,10 +33,10 @@ def plot(
     """Writes a picture of samples: a grid of images, points in the plane, or the histogram of each column."""
     if decoder.kind == "images":
         save_samples(path, generated[:MAX_IMAGES], decoder)
-    elif generated.shape[1] == 2:
+    elif decoder.kind == "vectors" and generated.shape[1] == 2:
         plot_points(path, generated, real, critic, metrics)
     else:
-        plot_columns(path, decoder.restore(generated), decoder.restore(real), decoder.columns)
+        plot_columns(path, decoder.numbers(generated), decoder.numbers(real), decoder.columns)
 
 
 @torch.no_grad()
@@ -99,7 +99,8 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         if i >= shown:
             panel.axis("off")
             continue
-        low, high = np.quantile(real[:, i], (0.001, 0.999)).tolist()
+        present = real[:, i][~np.isnan(real[:, i])]
+        low, high = np.quantile(present if len(present) else np.zeros(1), (0.001, 0.999)).tolist()
         if low == high:  # few held-out samples, or nearly all equal
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, 41)
