@@ -65,9 +65,11 @@ def train(config: Path | None = None, **options: Any) -> None:
     except (OSError, FloatingPointError, ValueError) as error:
         if trainer.folder is None:  # nothing has been written
             _stop(_message(train, error, known_as), code=2)
-        last_good = trainer.folder / checkpoint.NAME
-        again = f"; {last_good} is from before: wgan-fast train --resume --out {trainer.folder}"
-        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{again if last_good.exists() else ''}", code=1)
+        if trainer.saved_step is not None:
+            last = f"; to go on from step {trainer.saved_step}: wgan-fast train --resume --out {trainer.folder}"
+        else:
+            last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
+        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
     if trainer.rank == 0:
         typer.echo(_report(metrics))
         typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -76,6 +78,7 @@ def train(config: Path | None = None, **options: Any) -> None:
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
+    kind = str if kind is Path else kind  # Path("") would be the current folder
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -98,6 +101,9 @@ train.__annotations__ = {parameter.name: parameter.annotation for parameter in _
 app.command()(train)
 
 
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
+
+
 @app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
@@ -112,12 +118,14 @@ def sample(
     interpolate: Annotated[
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
         from wgan_fast.train.data.decoder import save_samples
 
+    _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run)
         number = _label(generator, label)
@@ -163,11 +171,13 @@ def evaluate(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
+    overwrite: _Overwrite = False,
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
     with _needing_packages("export"):
         from wgan_fast.train import TrainedGenerator
 
+    _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run)
         generator.export(out)
@@ -230,6 +240,8 @@ def _message(
         known_as: what to write for arguments that are no parameters of the command.
         run: where the command takes from what it has no option for.
     """
+    if isinstance(error, OSError) and not isinstance(error, ArgumentError) and error.filename:
+        return f"{error.filename} cannot be read or written: {error.strerror}"
     if not isinstance(error, ArgumentError):
         return str(error)
     name = error.argument
@@ -277,6 +289,12 @@ def _telling_of_memory(advice: str) -> Iterator[None]:
         if not of_memory and "can't allocate memory" not in str(error):  # on CPUs PyTorch has no class for it
             raise
         _stop(f"the memory does not suffice; {advice}", code=1)
+
+
+def _check_new(out: Path, overwrite: bool) -> None:
+    """Ends the command, before it does anything, where a file would be replaced that nobody said to replace."""
+    if out.exists() and not overwrite:
+        _stop(f"--out: {out} exists already; name another file, or replace it with --overwrite", code=2)
 
 
 def _stop_writing(out: Path, error: OSError) -> NoReturn:

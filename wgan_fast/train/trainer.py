@@ -15,7 +15,7 @@ from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import cpu_threads, launch
 from wgan_fast.train.run.checkpoint import check_resumable, load_checkpoint, save_checkpoint
-from wgan_fast.train.run.folder import open_run_folder
+from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row
 from wgan_fast.train.run.randomness import all_random_states, own_random_states, set_random_states
 from wgan_fast.train.run.signals import Stopped, StopRequest
@@ -37,6 +37,7 @@ class Trainer:
         averaged_generator: the exponential moving average of its weights; samples are drawn from it.
         critic: the critic.
         step: updates of the generator so far.
+        saved_step: that of the last checkpoint; None without one.
         folder: the run folder, once :meth:`run` has begun.
 
     The same configuration gives the same weights on the same machine, also where a run was stopped and resumed. Random
@@ -64,6 +65,7 @@ class Trainer:
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
         self.step = self.batches_taken = 0
+        self.saved_step: int | None = None
         # The steps read the labels from this tensor: a captured graph reads one address.
         local = config.batch_size // self.world
         conditional = self.networks["classes"] > 0
@@ -85,9 +87,9 @@ class Trainer:
         if self.folder is not None:
             raise RuntimeError("a Trainer runs once; make another one")
         config, start, stop = self.config, time.perf_counter(), StopRequest(self.fabric)
-        self.folder = open_run_folder(config, self.fabric)
         estimate, state = ALGORITHMS[config.algorithm].estimate, self.restored["history"] if self.restored else None
         with (
+            run_folder(config, self.fabric) as self.folder,
             torch.enable_grad(),
             cpu_threads(config.threads),
             own_random_states(self.seeds.training, self.fabric.device),
@@ -154,6 +156,9 @@ class Trainer:
         assert self.folder is not None
         self.history.check_finite()
         save_checkpoint(self.fabric, self.folder, self.state_dict() | {"random": all_random_states(self.fabric)})
+        self.saved_step = self.step
+        if self.rank == 0:
+            drop_replaced(self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds, except the random states."""
@@ -182,6 +187,7 @@ class Trainer:
             raise ArgumentValueError("resume", f"the networks are not the checkpoint's: {reason}") from error
         self.steps.average.n_averaged.fill_(state["step"])
         self.step, self.batches_taken = state["step"], state["batches"]
+        self.saved_step = self.step
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()
