@@ -45,6 +45,7 @@ def train(config: Path | None = None, **options: Any) -> None:
         from wgan_fast.train.run import checkpoint
         from wgan_fast.train.run.signals import Stopped
         from wgan_fast.train.trainer import Trainer
+        from wgan_fast.train.view.progress import print_line
 
     given = {name: value for name, value in options.items() if value is not None}
     advice = "a smaller --batch-size, --width or --size may help"
@@ -56,7 +57,7 @@ def train(config: Path | None = None, **options: Any) -> None:
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
     try:
-        with _telling_of_memory(advice):
+        with _telling_of_memory(advice), _telling_of_workers():
             metrics = trainer.run()
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
@@ -71,8 +72,8 @@ def train(config: Path | None = None, **options: Any) -> None:
             last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
         _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
     if trainer.rank == 0:
-        typer.echo(_report(metrics))
-        typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
+        print_line(_report(metrics))
+        print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
 
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
@@ -291,6 +292,19 @@ def _telling_of_memory(advice: str) -> Iterator[None]:
         _stop(f"the memory does not suffice; {advice}", code=1)
 
 
+@contextmanager
+def _telling_of_workers() -> Iterator[None]:
+    """Names the option of a process that prefetched data and died. PyTorch raises that wherever the run is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ArgumentValueError(
+            "workers", "a process that prefetched data was killed, for want of memory perhaps; fewer of them may help"
+        ) from error
+
+
 def _check_new(out: Path, overwrite: bool) -> None:
     """Ends the command, before it does anything, where a file would be replaced that nobody said to replace."""
     if out.exists() and not overwrite:
@@ -307,6 +321,9 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _report(metrics: dict[str, Any]) -> str:
+    done = f"{metrics['steps']} steps in {metrics['seconds']:.1f} s"
+    if "modes_total" not in metrics:  # the evaluation failed, and said why
+        return done
     name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
     words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
     text = (
@@ -318,4 +335,4 @@ def _report(metrics: dict[str, Any]) -> str:
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "
             f"{metrics['share_within_3_sigma']:.1%} of samples within 3 sigma, {text}"
         )
-    return f"{metrics['steps']} steps in {metrics['seconds']:.1f} s: {text}"
+    return f"{done}: {text}"
