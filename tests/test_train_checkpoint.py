@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,41 +95,53 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_when_it_is_flushed_leaves_both_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fabric = SimpleNamespace(is_global_zero=True, save=lambda path, state: path.write_text(state))
+    fabric = SimpleNamespace(is_global_zero=True, barrier=lambda: None)
     for state in ("one", "two"):
-        checkpoint.save_checkpoint(fabric, tmp_path, state)
+        checkpoint.save_checkpoint(fabric, tmp_path, {"state": state})
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoint.save_checkpoint(fabric, tmp_path, "three")
-    files = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.save_checkpoint(fabric, tmp_path, {"state": "three"})
+    assert caught.value.filename == str(tmp_path / checkpoint.NAME)
+    files = {file.name: torch.load(file)["state"] for file in tmp_path.iterdir()}
     assert files == {checkpoint.NAME: "two", checkpoint.PREVIOUS: "one"}
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run" / checkpoint.NAME
     run(tmp_path / "run", **SETTINGS)
-    before = (tmp_path / "run" / checkpoint.NAME).read_bytes()
-    trainer = Trainer(make_config(None, {"resume": True, "out": tmp_path / "run", "steps": 30}))
+    before, write_bytes = file.read_bytes(), Path.write_bytes
 
-    def full(path: Path, state: Any) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, content: bytes) -> None:
+        write_bytes(path, content[:99])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer.fabric, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        trainer.run()
-    assert (tmp_path / "run" / checkpoint.NAME).read_bytes() == before
-    assert not list((tmp_path / "run").glob("*.unfinished"))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = cli("train", "--resume", "--out", tmp_path / "run", "--steps", 30)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert f"{file} cannot be read or written: No space left on device" in result.stderr
+    assert file.read_bytes() == before
+    assert not list((tmp_path / "run").glob("unfinished-*"))
+
+
+def test_checkpoints_do_not_pass_through_the_folder_of_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be small, or full."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    run(tmp_path / "run")
+    assert (tmp_path / "run" / checkpoint.NAME).exists()
 
 
 def test_only_the_first_process_touches_the_checkpoint(tmp_path: Path) -> None:
-    file, unfinished = tmp_path / checkpoint.NAME, tmp_path / f"{checkpoint.NAME}.unfinished"
-    other = SimpleNamespace(is_global_zero=False, save=lambda path, state: path.write_text("by the first process"))
+    unfinished, waited = tmp_path / f"unfinished-{checkpoint.NAME}", []
+    unfinished.write_text("by the first process")
+    other = SimpleNamespace(is_global_zero=False, barrier=lambda: waited.append(True))
     checkpoint.save_checkpoint(other, tmp_path, {})
-    assert unfinished.exists() and not file.exists()
+    assert waited and list(tmp_path.iterdir()) == [unfinished]
 
 
 def damage(folder: Path, how: str) -> None:

@@ -54,6 +54,7 @@ def train(config: Path | None = None, **options: Any) -> None:
         from wgan_fast.train.run import checkpoint
         from wgan_fast.train.run.signals import Stopped
         from wgan_fast.train.trainer import Trainer
+        from wgan_fast.train.view.progress import print_line
 
     given = {name: value for name, value in options.items() if value is not None}
     advice = "a smaller --batch-size, --width or --size may help"
@@ -65,7 +66,7 @@ def train(config: Path | None = None, **options: Any) -> None:
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
     try:
-        with _telling_of_memory(advice):
+        with _telling_of_memory(advice), _telling_of_workers():
             metrics = trainer.run()
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
@@ -74,17 +75,20 @@ def train(config: Path | None = None, **options: Any) -> None:
     except (OSError, FloatingPointError, ValueError) as error:
         if trainer.folder is None:  # nothing has been written
             _stop(_message(train, error, known_as), code=2)
-        last_good = trainer.folder / checkpoint.NAME
-        again = f"; {last_good} is from before: wgan-fast train --resume --out {trainer.folder}"
-        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{again if last_good.exists() else ''}", code=1)
+        if trainer.saved_step is not None:
+            last = f"; to go on from step {trainer.saved_step}: wgan-fast train --resume --out {trainer.folder}"
+        else:
+            last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
+        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
     if trainer.rank == 0:
-        typer.echo(_report(metrics))
-        typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
+        print_line(_report(metrics))
+        print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
 
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
+    kind = str if kind is Path else kind  # Path("") would be the current folder
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -107,6 +111,9 @@ train.__annotations__ = {parameter.name: parameter.annotation for parameter in _
 app.command()(train)
 
 
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
+
+
 @app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
@@ -121,12 +128,14 @@ def sample(
     interpolate: Annotated[
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
         from wgan_fast.train.data.decoder import save_samples
 
+    _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run)
         with _telling_of_memory("a smaller --count may help"):
@@ -171,11 +180,13 @@ def evaluate(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
+    overwrite: _Overwrite = False,
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
     with _needing_packages("export"):
         from wgan_fast.train import TrainedGenerator
 
+    _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run)
         generator.export(out)
@@ -238,6 +249,8 @@ def _message(
         known_as: what to write for arguments that are no parameters of the command.
         run: where the command takes from what it has no option for.
     """
+    if isinstance(error, OSError) and not isinstance(error, ArgumentError) and error.filename:
+        return f"{error.filename} cannot be read or written: {error.strerror}"
     if not isinstance(error, ArgumentError):
         return str(error)
     name = error.argument
@@ -278,6 +291,25 @@ def _telling_of_memory(advice: str) -> Iterator[None]:
         _stop(f"the memory does not suffice; {advice}", code=1)
 
 
+@contextmanager
+def _telling_of_workers() -> Iterator[None]:
+    """Names the option of a process that prefetched data and died. PyTorch raises that wherever the run is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ArgumentValueError(
+            "workers", "a process that prefetched data was killed, for want of memory perhaps; fewer of them may help"
+        ) from error
+
+
+def _check_new(out: Path, overwrite: bool) -> None:
+    """Ends the command, before it does anything, where a file would be replaced that nobody said to replace."""
+    if out.exists() and not overwrite:
+        _stop(f"--out: {out} exists already; name another file, or replace it with --overwrite", code=2)
+
+
 def _stop_writing(out: Path, error: OSError) -> NoReturn:
     _stop(f"--out: {out} cannot be written: {error.strerror or error}", code=2)
 
@@ -288,6 +320,9 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _report(metrics: dict[str, Any]) -> str:
+    done = f"{metrics['steps']} steps in {metrics['seconds']:.1f} s"
+    if "modes_total" not in metrics:  # the evaluation failed, and said why
+        return done
     name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
     words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
     text = (
@@ -299,4 +334,4 @@ def _report(metrics: dict[str, Any]) -> str:
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "
             f"{metrics['share_within_3_sigma']:.1%} of samples within 3 sigma, {text}"
         )
-    return f"{metrics['steps']} steps in {metrics['seconds']:.1f} s: {text}"
+    return f"{done}: {text}"

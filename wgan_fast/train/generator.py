@@ -1,5 +1,6 @@
 """A trained generator, read from a run without its data: samples, interpolations, and a file that needs no library."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,5 +169,7 @@ class TrainedGenerator:
         except Exception as error:  # a network of one's own may do anything
             reason = str(error).strip().split("\n", 1)[0]
             raise ArgumentValueError("run", f"torch.export cannot export the generator: {reason}") from error
+        written = io.BytesIO()  # a full disk would abort PyTorch's own writer
+        torch.export.save(exported, written)
         with whole_file(Path(path)) as unfinished:
-            torch.export.save(exported, unfinished)
+            unfinished.write_bytes(written.getbuffer())

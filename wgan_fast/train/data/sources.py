@@ -22,6 +22,7 @@ from wgan_fast._torch import warn_user
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
+from wgan_fast.train.run.signals import ignore_signals
 
 #: Names of the built-in data.
 DATASETS = (*TOYS, "digits")
@@ -243,6 +244,7 @@ def batches(
         sampler=itertools.count(start),
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # the loader draws a seed, which must not advance the global generator
     )
     return _raising(loader)

@@ -1,5 +1,6 @@
 """The last two checkpoints of a run, each written atomically."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -11,9 +12,10 @@ from lightning.fabric import Fabric
 from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
-from wgan_fast.train.run.atomic import flush
+from wgan_fast.train.run.atomic import flush, whole_file
+from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS
 
-NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
+NAME = CHECKPOINT
 #: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
 KEYS = frozenset(
     {"generator", "critic", "trained_generator", "optimizers", "scalers", "step", "batches", "random", "history"}
@@ -26,18 +28,17 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
 
     If the process is killed at any moment, the files are whole. A full disk leaves both unchanged.
     """
-    file, unfinished = folder / NAME, folder / f"{NAME}.unfinished"
-    try:
-        fabric.save(unfinished, state)
-        if fabric.is_global_zero:
+    if fabric.is_global_zero:
+        # Not fabric.save, which writes through $TMPDIR; nor torch.save to a file, which aborts where the disk is full.
+        written = io.BytesIO()
+        torch.save(state, written)
+        file = folder / NAME
+        with whole_file(file) as unfinished:
+            unfinished.write_bytes(written.getbuffer())
             flush(unfinished)  # a full disk raises here, before anything is renamed
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
-            os.replace(unfinished, file)
-            flush(folder)
-    finally:
-        if fabric.is_global_zero:  # other processes must not delete the file while it is written
-            unfinished.unlink(missing_ok=True)
+    fabric.barrier()
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The figures of a run."""
 
 import gc
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         ):
             share = np.full(len(values), 40 / (len(values) * (high - low)))  # counts samples outside the frame, too
             panel.hist(values, edges, weights=share, label=label, **style)
-        panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
+        panel.set(ylabel="density" if i % across == 0 else None)
+        panel.set_xlabel(columns[i], parse_math=False, usetex=False)  # the user's text, whatever it holds
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     _save(figure, path)
 
@@ -151,6 +153,8 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=130)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a script that it lacks gives empty boxes
+        figure.savefig(path, dpi=130)
     figure.clear()
     gc.collect()  # figures hold megabytes in reference cycles
