@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.models import OptionInfo
 
-from wgan_fast._checks import ArgumentError
+from wgan_fast._checks import ArgumentError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
 

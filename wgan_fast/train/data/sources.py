@@ -6,6 +6,7 @@ A run therefore resumes from an index, and the numbers of worker and training pr
 import difflib
 import itertools
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
-from wgan_fast._torch import warn_user
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
@@ -119,11 +119,13 @@ class FiniteData(Data):
         order = np.random.default_rng(_sequence(seed, _SPLIT, 0)).permutation(len(samples))
         kept_back = min(2500, max(1, len(samples) // 10))
         if samples.labels is not None:
-            order = _in_proportion(order, samples.labels, kept_back)
+            order = _in_proportion(order, samples.labels)
             counts = np.bincount(samples.labels, minlength=len(samples.decoder.classes))
             for name in np.array(samples.decoder.classes)[counts == 1].tolist():
-                warn_user(
-                    f"data: the label {name!r} has one sample, which is trained on and never held out", UserWarning
+                warnings.warn(
+                    f"data: the label {name!r} has one sample, which is trained on and never held out",
+                    UserWarning,
+                    stacklevel=3,
                 )
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
         self._known: tuple[tuple[int, int], Any] | None = None
@@ -154,9 +156,9 @@ def _sequence(seed: int, stream: int, number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(stream, number))
 
 
-def _in_proportion(order: NDArray[np.int64], labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
-    """The order changed so that among its ``first`` elements each label is as frequent as in all, where each label
-    keeps at least one element behind them.
+def _in_proportion(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order changed so that each label is as frequent among its first elements, any number of them, as in all, and
+    that one element of each label comes last.
     """
     place = np.empty(len(order))  # of an element within its label, from 0 to below 1
     for label in np.unique(labels):
