@@ -33,7 +33,9 @@ def test_a_signal_saves_and_leaves(
 
     monkeypatch.setattr(Trainer, "update_generator", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     result = cli("train", "--out", tmp_path / "run", *options(steps=9, checkpoint_every=3))
+    assert signal.signal(signal.SIGHUP, hang_up) is signal.SIG_DFL
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert result.exit_code == 128 + number
     assert f"stopped at step 4; to go on: wgan-fast train --resume --out {tmp_path / 'run'}" in result.stderr
@@ -123,6 +125,7 @@ def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
         *options(steps=100_000, log_every=1),
         *more,
     ]
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and children inherit that
     process = subprocess.Popen(
         [sys.executable, "-m", "wgan_fast", "train", *arguments],
         stdout=subprocess.PIPE,
@@ -130,6 +133,7 @@ def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGHUP, hang_up)
     while not (folder / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -45,6 +45,8 @@ class CriticLayers(TorchFunctionMode):
         self, func: Layer, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _BATCH_NORM:
+            self.batch_statistics |= args[5] if len(args) > 5 else kwargs.get("training", True)
         layer = _LAYERS.get(func)
         # Subclasses of Tensor override functions themselves, and the compiler needs PyTorch's functions.
         if layer is not None and _PLAIN.issuperset(types) and not _is_for_the_compiler(func):
@@ -65,8 +67,6 @@ class CriticLayers(TorchFunctionMode):
         if func in _ATTENTION:
             with _math_attention:
                 return func(*args, **kwargs)
-        if func in _BATCH_NORM:
-            self.batch_statistics |= args[5] if len(args) > 5 else kwargs.get("training", True)
         if func in _RECURRENT:
             with _no_cudnn:
                 return func(*args, **kwargs)

@@ -5,10 +5,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from torch import distributed as dist
+
+if TYPE_CHECKING:  # reading data needs no Lightning
+    from lightning.fabric import Fabric
 
 #: What schedulers, terminals and people send to end a process. Windows lacks some.
 SIGNALS = tuple(
@@ -41,7 +44,7 @@ class SaveRequest:
         signal: the number of the signal received, or None.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: "Fabric") -> None:
         self._fabric = fabric
         self._came: dict[int, float] = {}
         self._saved = time.monotonic()
