@@ -147,6 +147,6 @@ def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> di
     """
     state = load_checkpoint(run, "run")
     generator, data = TrainedGenerator.from_checkpoint(state), open_data(config)
-    check_same_data(state, config, data.decoder)
+    check_same_data(state, config, data)
     network = generator.network.to(config.device)
     return {"step": generator.step, **Evaluation(config, data, network).evaluate(count)}
