@@ -193,7 +193,10 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
         (["--resume"], "--resume: set out to the run's folder"),
         (["--resume", "--out", "{}/nowhere"], "--resume: .* cannot be read: No such file"),
         (["--resume", "--out", "{}", "--steps", "8"], "--steps: the run is at step 9 already; got 8"),
-        (["--resume", "auto", "--out", "{}", "--width", "16"], "--width: a run that goes on keeps its width, 8; got 16"),
+        (
+            ["--resume", "auto", "--out", "{}", "--width", "16"],
+            "--width: a run that goes on keeps its width, 8; got 16",
+        ),
         (["--resume", "auto"], "--resume: set out to the run's folder"),
         (["--resume", "--out", "{}", "--seed", "1"], "--seed: a run that goes on keeps its seed, 0; got 1"),
         (["--resume", "--out", "{}", "--optimizer", "rmsprop"], "--optimizer: a run that goes on keeps its optimizer"),
@@ -297,7 +300,7 @@ def test_data_may_move(name: str, data: Path, tmp_path: Path) -> None:
     run(tmp_path / "run", **TINY, data=str(data / name))
     (held_out,) = {Trainer(small_config(**TINY, data=str(data / name))).data.held_out(9, 0).samples.numpy().tobytes()}
     moved = data.rename(tmp_path / "elsewhere") / name
-    assert "--data where they are now" in cli("evaluate", tmp_path / "run").stderr
+    assert "or name their place with --data" in cli("evaluate", tmp_path / "run").stderr
     assert cli("evaluate", tmp_path / "run", "--data", moved).exit_code == 0
     result = cli("train", "--resume", "--steps", 3, "--out", tmp_path / "run", "--data", moved)
     assert result.exit_code == 0, result.output

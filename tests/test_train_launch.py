@@ -20,8 +20,12 @@ from wgan_fast.train.launch import cpu_threads, launch
 
 def torchrun(world: int) -> dict[str, str]:
     return {
-        **{"WORLD_SIZE": f"{world}", "LOCAL_WORLD_SIZE": f"{world}", "RANK": "0", "LOCAL_RANK": "0"},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+        "WORLD_SIZE": f"{world}",
+        "LOCAL_WORLD_SIZE": f"{world}",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
     }
 
 

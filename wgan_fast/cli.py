@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import OptionInfo
 
-from wgan_fast._checks import ArgumentError, ArgumentValueError
+from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
 
@@ -118,6 +118,7 @@ train.__annotations__ = {parameter.name: parameter.annotation for parameter in _
 app.command(cls=_TrainCommand)(train)
 
 
+_Trust = Annotated[bool, typer.Option("--trust", help="Import networks that the run names: runs their code.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 
 
@@ -136,6 +137,7 @@ def sample(
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
     overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
@@ -144,7 +146,7 @@ def sample(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
+        generator = TrainedGenerator.load(run, trust=trust)
         number = _label(generator, label)
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
@@ -171,20 +173,27 @@ def evaluate(
         str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
     with _needing_packages("evaluate"):
+        from wgan_fast.train.run.contents import check_trust
         from wgan_fast.train.view.evaluation import evaluate_run
 
     try:
         # Not those of the machine that trained.
         here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
-        settings = read_settings(run / "config.yaml", "run") | here | ({"features": features} if features else {})
+        found = read_settings(run / "config.yaml", "run")
+        check_trust({"features": None if features else found.get("features")}, run, trust)
+        settings = found | here | {"trust": trust} | ({"features": features} if features else {})
         settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
             metrics = evaluate_run(run, TrainConfig(**settings), count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_message(evaluate, error, {}, run), code=2)
+        of_run = {} if data else {"data": f"run: the data of {run}"}
+        gone = isinstance(error, ArgumentFileNotFoundError) and not data
+        cure = "; start the command in the folder where the run was trained, or name their place with --data"
+        _stop(_message(evaluate, error, of_run, run) + (cure if gone else ""), code=2)
     typer.echo(json.dumps(metrics, indent=2))
 
 
@@ -193,6 +202,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
     overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
     with _needing_packages("export"):
@@ -200,7 +210,7 @@ def export(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
+        generator = TrainedGenerator.load(run, trust=trust)
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)
@@ -271,7 +281,6 @@ def _message(
         name = known_as[name]
     elif parameter is None:
         cure = "; start the command in the folder where the run was trained"
-        cure += ", or say with --data where they are now" if command is evaluate and name == "data" else ""
         cure = cure if run is not None and isinstance(error, FileNotFoundError) else ""
         name = f"run: the {name.replace('_', ' ')} of {run}" if run is not None else name
         return f"{name}: {error.message}{cure}"

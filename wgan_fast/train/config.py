@@ -16,7 +16,7 @@ from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
-from wgan_fast.train.run.contents import CONFIG, has_checkpoint
+from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint
 
 OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
@@ -112,6 +112,7 @@ class TrainConfig:
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
+    trust: bool = _setting(False, "Import networks that --config or the run folder names: runs their code.", place=True)
     overwrite: bool = _setting(False, "Replace the run in the folder.", place=True)
     resume: bool | str = _setting(
         False,
@@ -256,4 +257,6 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
                 name,
                 f"{file} has the settings of {settings[name]}, which do not apply to {given[name]}; omit one of them",
             )
+    of_file = {name: value for name, value in settings.items() if given.get(name) != value}  # typed is trusted
+    check_trust(of_file, file or "the settings", given.get("trust", False))
     return TrainConfig(**settings | given)

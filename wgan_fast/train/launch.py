@@ -61,8 +61,8 @@ def _processes() -> tuple[int, int]:
     missing = [name for name in _OF_TORCHRUN if not os.environ.get(name, "").strip()]
     if missing or not (world.isdecimal() and local.isdecimal()) or int(world) % max(int(local), 1):
         raise LaunchError(
-            f"the environment has WORLD_SIZE={world}, but not what torchrun sets with it ({', '.join(missing) or 'numbers'}"
-            "): unset WORLD_SIZE to train in one process, or start several with torchrun"
+            f"the environment has WORLD_SIZE={world}, but not what torchrun sets with it "
+            f"({', '.join(missing) or 'numbers'}): unset WORLD_SIZE to train in one process, or use torchrun"
         )
     return int(world), int(local)
 
