@@ -154,9 +154,13 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(number: int, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_process_that_prefetches_data_and_dies_is_told(tmp_path: Path) -> None:
+def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tmp_path: Path) -> None:
     process = begun(tmp_path / "run")
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for worker in workers:
+        os.kill(int(worker), signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
     os.kill(int(workers[0]), signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1 and error.count("\n") == 1, error

@@ -12,10 +12,10 @@ from typing import Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
-from wgan_fast._checks import ArgumentError, ArgumentValueError
+from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
 
@@ -45,23 +45,38 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
     """Wasserstein GANs, trained right and fast."""
 
 
+_RESUME = "the last checkpoint"  # what a bare --resume is
+
+
+class _TrainCommand(TyperCommand):
+    """``--resume`` alone, or ``--resume auto``: Typer knows no option whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        bare = [i for i, word in enumerate(args) if word == "--resume" and args[i + 1 : i + 2] != ["auto"]]
+        for place in reversed(bare):
+            args[place] = f"--resume={_RESUME}"
+        return super().parse_args(ctx, args)
+
+
 def train(config: Path | None = None, **options: Any) -> None:
     """Train a GAN: samples, curves, metrics and checkpoints go into the run folder.
 
     A setting that is left out comes from --config, else from the algorithm's preset.
     """
     with _needing_packages("train"):
+        from wgan_fast.train.launch import LaunchError
         from wgan_fast.train.run import checkpoint
         from wgan_fast.train.run.signals import Stopped
         from wgan_fast.train.trainer import Trainer
         from wgan_fast.train.view.progress import print_line
 
     given = {name: value for name, value in options.items() if value is not None}
+    given |= {"resume": True} if given.get("resume") == _RESUME else {}
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
             trainer = Trainer(make_config(config, given))
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, LaunchError) as error:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
@@ -88,7 +103,7 @@ def train(config: Path | None = None, **options: Any) -> None:
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path else kind  # Path("") would be the current folder
+    kind = str if kind is Path or setting.name == "resume" else kind  # Path("") would be the current folder
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -108,9 +123,10 @@ _CONFIG = inspect.Parameter(
 _parameters = [*map(_option, fields(TrainConfig)), _CONFIG]
 train.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
-app.command()(train)
+app.command(cls=_TrainCommand)(train)
 
 
+_Trust = Annotated[bool, typer.Option("--trust", help="Import networks that the run names: runs their code.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 
 
@@ -129,6 +145,7 @@ def sample(
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
     overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
@@ -137,7 +154,7 @@ def sample(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
+        generator = TrainedGenerator.load(run, trust=trust)
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
                 samples, labels = generator.sample(count, seed=seed, label=label)
@@ -159,20 +176,31 @@ def evaluate(
         int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
     ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
     with _needing_packages("evaluate"):
+        from wgan_fast.train.run.contents import check_trust
         from wgan_fast.train.view.evaluation import evaluate_run
 
     try:
         # Not those of the machine that trained.
         here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
-        settings = read_settings(run / "config.yaml", "run") | here | ({"features": features} if features else {})
+        found = read_settings(run / "config.yaml", "run")
+        check_trust({"features": None if features else found.get("features")}, run, trust)
+        settings = found | here | {"trust": trust} | ({"features": features} if features else {})
+        settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
             metrics = evaluate_run(run, TrainConfig(**settings), count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_message(evaluate, error, {}, run), code=2)
+        of_run = {} if data else {"data": f"run: the data of {run}"}
+        gone = isinstance(error, ArgumentFileNotFoundError) and not data
+        cure = "; start the command in the folder where the run was trained, or name their place with --data"
+        _stop(_message(evaluate, error, of_run, run) + (cure if gone else ""), code=2)
     typer.echo(json.dumps(metrics, indent=2))
 
 
@@ -181,6 +209,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
     overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
     with _needing_packages("export"):
@@ -188,7 +217,7 @@ def export(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
+        generator = TrainedGenerator.load(run, trust=trust)
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)

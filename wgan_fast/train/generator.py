@@ -14,6 +14,7 @@ from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
 from wgan_fast.train.run.atomic import whole_file
 from wgan_fast.train.run.checkpoint import load_checkpoint
+from wgan_fast.train.run.contents import check_trust
 
 BATCH = 500  # samples that are generated at once
 
@@ -66,25 +67,31 @@ class TrainedGenerator:
     step: int
 
     @classmethod
-    def load(cls, path: Path | str) -> "TrainedGenerator":
+    def load(cls, path: Path | str, *, trust: bool = False) -> "TrainedGenerator":
         """From a run folder or a checkpoint.
+
+        Args:
+            path: the folder or the file.
+            trust: import networks that the checkpoint names, which runs their code.
 
         Raises:
             TypeError: ``path`` is not a path.
-            ValueError: there is no run, it is damaged, or the user's function makes another network than was trained.
+            ValueError: there is no run, it is damaged, it names code and ``trust`` is False, or the user's function
+                makes another network than was trained.
         """
         if not isinstance(path, str | Path):
             raise ArgumentTypeError("run", f"expected a path, got {path!r}")
-        return cls.from_checkpoint(load_checkpoint(Path(path), "run"))
+        return cls.from_checkpoint(load_checkpoint(Path(path), "run"), path, trust)
 
     @classmethod
-    def from_checkpoint(cls, state: dict[str, Any]) -> "TrainedGenerator":
-        """From what :func:`.run.checkpoint.load_checkpoint` returns.
+    def from_checkpoint(cls, state: dict[str, Any], source: Path | str, trust: bool) -> "TrainedGenerator":
+        """From what :func:`.run.checkpoint.load_checkpoint` returns of ``source``.
 
         Raises:
             ValueError: the user's function makes another network than was trained.
         """
         spec = state["networks"]
+        check_trust(spec, source, trust)
         with torch.random.fork_rng(devices=[]):
             network = build_networks(spec).generator
         try:

@@ -14,7 +14,7 @@ from wgan_fast.train.build import derive_seeds, describe_networks, make_networks
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import cpu_threads, launch
-from wgan_fast.train.run.checkpoint import check_resumable, load_checkpoint, save_checkpoint
+from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row
 from wgan_fast.train.run.randomness import all_random_states, own_random_states, set_random_states
@@ -53,9 +53,10 @@ class Trainer:
             raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
         self.config = config
         self.folder: Path | None = None
-        self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
+        self.restored = load_resumable(config)
         self.seeds = derive_seeds(config.seed)
         self.data = open_data(config)
+        self.identity = self.data.identity()
         self.fabric = launch(config)
         self.save_request = SaveRequest(self.fabric)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
@@ -72,7 +73,7 @@ class Trainer:
         conditional = self.networks["classes"] > 0
         self.labels = (torch.zeros(local, dtype=torch.int64, device=self.fabric.device),) if conditional else ()
         if self.restored is not None:
-            check_resumable(self.restored, config, self.data.decoder, self.world)
+            check_resumable(self.restored, config, self.data)
             self.load_state_dict(self.restored)
 
     def run(self) -> Metrics:
@@ -100,7 +101,8 @@ class Trainer:
             watch(config, self.folder, self.evaluation, self.history, display, active=self.rank == 0) as observers,
         ):
             if self.restored is not None:
-                set_random_states(self.restored["random"][self.rank], self.fabric.device)
+                states = self.restored["random"]  # with another number of processes, what one process would have drawn
+                set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
@@ -175,6 +177,7 @@ class Trainer:
             "history": self.history.state_dict(),
             "networks": self.networks,
             "codec": self.data.decoder.to_dict(),
+            "identity": self.identity,
             "config": self.config.to_dict(),
         }
 

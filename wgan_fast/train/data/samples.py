@@ -19,9 +19,11 @@ from wgan_fast.train.data.decoder import ArrayFormat, Decoder
 from wgan_fast.train.data.table_files import TABLES, Columns, read_table
 from wgan_fast.train.data.tables import MAX_CATEGORIES, TableEncoding
 from wgan_fast.train.networks.base import is_image_side
+from wgan_fast.train.run.contents import holds_only_runs
 
 #: What :func:`open_samples` reads beside ``digits``.
 PATHS = "a folder of images, a file .npy or .npz, or a table .csv, .tsv or .parquet"
+MAX_HASHED = 2**30  #: bytes of an array, about a second
 _SHAPES = (
     "expected numbers of shape (N, D) for vectors, uint8 of shape (N, H, W) or (N, H, W, 1, 3 or 4) for images, "
     "or floats of shape (N, 1 or 3, S, S) within [-1, 1] or [0, 1] for images"
@@ -48,12 +50,18 @@ class Samples(ABC):
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """The samples at these indices, float32 (B, *shape)."""
 
+    @abstractmethod
+    def identity(self) -> Iterator[bytes]:
+        """What tells these samples, and their order, from others: names and sizes of files, or rows of an array."""
+
 
 def open_samples(source: str, size: int | None, colour: bool | None, label: str | None = None) -> Samples:
     """Opens scikit-learn's ``digits``, or the data at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
     if size is not None and not is_image_side(size):
         raise ArgumentValueError("size", f"expected a power of two of at least 16, got {size}")
     path = Path(source)
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ArgumentValueError("data", f"expected {PATHS}; {source} is another thing, a pipe or a device perhaps")
     if path.suffix.lower() in TABLES and not path.is_dir():
         refuse_image_settings(source, size, colour)
         return Table(path, *read_table(path), label)
@@ -130,6 +138,10 @@ class ImageFolder(Samples):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def identity(self) -> Iterator[bytes]:
+        for path in self.paths:  # the class is in the labels; the folder may have moved
+            yield f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape")
+
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         return _scale(np.stack([self._load(self.paths[index]) for index in indices]))
 
@@ -148,6 +160,13 @@ class _ArraySamples(Samples):
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def identity(self) -> Iterator[bytes]:
+        whole = self.array.nbytes <= MAX_HASHED  # of more, every so many rows
+        rows = self.array if whole else self.array[:: -(-self.array.nbytes // MAX_HASHED)]
+        yield f"{self.array.dtype.str} {self.array.shape}".encode()
+        for start in range(0, len(rows), 1024):
+            yield np.ascontiguousarray(rows[start : start + 1024]).tobytes()
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memory map would carry the whole file to every worker.
@@ -179,12 +198,18 @@ class ImageArray(_ArraySamples):
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The sub-folders and the files of a folder, sorted, without hidden ones."""
+    """The sub-folders and the files of a folder, sorted, without hidden ones and without runs of the trainer."""
     folders: list[Path] = []
     files: list[Path] = []
     for entry in sorted(folder.iterdir()):
-        if not entry.name.startswith("."):
-            (folders if entry.is_dir() else files).append(entry)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            folders += [] if holds_only_runs(entry) else [entry]
+        elif entry.is_file():
+            files.append(entry)
+        else:
+            raise ArgumentValueError("data", f"{entry} is neither a file nor a folder; remove it from the data")
     return folders, files
 
 

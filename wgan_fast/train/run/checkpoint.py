@@ -12,8 +12,9 @@ from lightning.fabric import Fabric
 from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
+from wgan_fast.train.data.sources import Data
 from wgan_fast.train.run.atomic import flush, whole_file
-from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS
+from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS, has_checkpoint
 
 NAME = CHECKPOINT
 #: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
@@ -62,8 +63,24 @@ def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
     raise ArgumentValueError(argument, f"{file} {problem}{hint}")
 
 
-def check_resumable(state: dict[str, Any], config: TrainConfig, decoder: Decoder, world: int) -> None:
-    """Checks that a run with these settings, data and processes can continue from a checkpoint.
+def load_resumable(config: TrainConfig) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from; None for a run that begins.
+
+    Raises:
+        ValueError: as :func:`load_checkpoint`; ``config.resume`` is True and there is no checkpoint yet.
+    """
+    folder = Path(config.out or "")
+    if not config.resume or (config.resume == "auto" and not has_checkpoint(folder)):
+        return None
+    if not has_checkpoint(folder):
+        raise ArgumentValueError(
+            "resume", f"there is no checkpoint {folder / NAME} yet; --resume auto begins the run anew"
+        )
+    return load_checkpoint(folder)
+
+
+def check_resumable(state: dict[str, Any], config: TrainConfig, data: Data) -> None:
+    """Checks that a run with these settings and data can continue from a checkpoint.
 
     Raises:
         ValueError: it cannot; begins with the setting that must change.
@@ -74,15 +91,24 @@ def check_resumable(state: dict[str, Any], config: TrainConfig, decoder: Decoder
             raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
     if config.steps < state["step"]:
         raise ArgumentValueError("steps", f"the run is at step {state['step']} already; got {config.steps}")
-    check_same_data(state, config, decoder)
-    if len(state["random"]) != world:
-        raise ArgumentValueError("resume", f"the run had {len(state['random'])} processes, now there are {world}")
+    check_same_data(state, config, data)
 
 
-def check_same_data(state: dict[str, Any], config: TrainConfig, decoder: Decoder) -> None:
-    """Checks that the data which ``config.data`` names today are those of the checkpoint."""
-    if not decoder.resembles(Decoder.from_dict(state["codec"])):
+def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> None:
+    """Checks that the data which ``config.data`` names today are those of the checkpoint, wherever they are now: what
+    was held out must not become training data.
+    """
+    before, now = state.get("identity"), data.identity()
+    if before is not None and before["count"] != now["count"]:
+        raise ArgumentValueError(
+            "data", f"{config.data} has {now['count']} samples, the run began with {before['count']}"
+        )
+    if not data.decoder.resembles(Decoder.from_dict(state["codec"])):
         raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
+    if before is not None and before["hash"] != now["hash"]:
+        raise ArgumentValueError(
+            "data", f"{config.data} has other samples, or in another order, than the run began with; begin a new run"
+        )
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:

@@ -3,10 +3,13 @@ not data.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from wgan_fast._checks import ArgumentValueError
 
 CONFIG = "config.yaml"
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "previous.pt"
@@ -23,6 +26,18 @@ _OWN = (
     re.compile(r"tensorboard/events\.out\.tfevents\.[^/]*"),
     re.compile(r"(samples/)?unfinished-[^/]*"),  # of a killed process
 )
+
+
+def check_trust(settings: Mapping[str, Any], source: Path | str, trust: bool) -> None:
+    """Refuses code that a file names, unless its user trusts it: importing a module runs it.
+
+    Raises:
+        ValueError: ``settings`` of ``source`` name a network, and ``trust`` is False.
+    """
+    named = {role: settings.get(role) for role in ("generator", "critic", "features")}
+    names = ", ".join(f"{role} {name}" for role, name in named.items() if name is not None)
+    if names and not trust:
+        raise ArgumentValueError("trust", f"{source} would run code: {names}; if you trust that code, add --trust")
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -154,7 +154,7 @@ def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> di
         ValueError: there is no whole checkpoint, or the data are not those of the run.
     """
     state = load_checkpoint(run, "run")
-    generator, data = TrainedGenerator.from_checkpoint(state), open_data(config)
-    check_same_data(state, config, data.decoder)
+    generator, data = TrainedGenerator.from_checkpoint(state, run, config.trust), open_data(config)
+    check_same_data(state, config, data)
     network = generator.network.to(config.device)
     return {"step": generator.step, **Evaluation(config, data, network).evaluate(count)}
