@@ -59,7 +59,7 @@ def _processes() -> tuple[int, int]:
             )
         return 1, 1
     missing = [name for name in _OF_TORCHRUN if not os.environ.get(name, "").strip()]
-    if missing or not (world.isdecimal() and local.isdecimal()) or int(world) % max(int(local), 1):
+    if missing or not (world.isdecimal() and local.isdecimal()) or not int(local) or int(world) % int(local):
         raise LaunchError(
             f"the environment has WORLD_SIZE={world}, but not what torchrun sets with it "
             f"({', '.join(missing) or 'numbers'}): unset WORLD_SIZE to train in one process, or use torchrun"
