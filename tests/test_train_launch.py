@@ -63,7 +63,8 @@ def test_a_job_that_slurm_requeues_goes_on(few_samples: None, tmp_path: Path) ->
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGUSR1)
-    assert process.wait(timeout=60) == 128 + signal.SIGUSR1
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1
     assert everything(tmp_path / "run")["step"] < 400
     again = os.environ | SLURM | {"SLURM_RESTART_COUNT": "1"}
     subprocess.run(command, env=again, check=True, capture_output=True)
