@@ -1,5 +1,6 @@
 """With the optimal discriminator held fixed, the expected gradient of -log D is that of KL(P_g || P_r) - 2 JS(P_g,
-P_r): it lowers a KL that punishes fake-looking samples and not lost modes, and it raises JS. Where discriminators and
+P_r), if both have densities: it lowers a KL that punishes fake-looking samples and not lost modes, and it raises JS.
+Where discriminators and
 their slopes have independent normal errors, this gradient has a centred Cauchy distribution: it has no mean, and
 averaging over more samples does not calm it. Source: Arjovsky and Bottou, "Towards Principled Methods for Training
 Generative Adversarial Networks", 2017, theorems 2.5 and 2.6.

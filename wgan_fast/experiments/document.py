@@ -1,6 +1,7 @@
 """Writes ``theory.md``: ``python -m wgan_fast.experiments.document runs/reproduce docs``, from a folder of results."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -44,9 +45,9 @@ def write(results: Path, docs: Path) -> None:
 def _section(name: str, record: dict[str, Any], shown: list[tuple[str, str]]) -> str:
     words = title(name)
     formulas = "\n".join(f"```math\n{formula}\n```" for _, formula in record["formulas"])
-    images = "\n".join(f'<img src="figures/theory/{file}" width="32%" alt="{_plain(text)}">' for file, text in shown)
+    images = "\n".join(f'<img src="figures/theory/{file}" width="360" alt="{_plain(text)}">' for file, text in shown)
     rows = "\n".join(map(_row, record["numbers"]))
-    caveats = f"\n**What it does not show.** {record['caveats']}\n" if record["caveats"] else ""
+    caveats = f"\n**What it does not show.** {_markdown(record['caveats'])}\n" if record["caveats"] else ""
     papers = ", ".join(f"[{PAPERS[key][0]}]({PAPERS[key][1]})" for key in record["papers"])
     return f"""### {words[0].upper()}{words[1:]}
 
@@ -54,11 +55,12 @@ def _section(name: str, record: dict[str, Any], shown: list[tuple[str, str]]) ->
 
 {formulas}
 
-{record["claim"]}
+{_markdown(record["claim"])}
 
 {images}
+{_markdown(record["how"], before="**How it is tested.** ")}
 
-**What would refute it.** {record["refuted_by"]}
+**What would refute it.** {_markdown(record["refuted_by"])}
 {caveats}
 <details><summary>{len(record["numbers"])} numbers, seed {record["seed"]}</summary>
 
@@ -78,6 +80,11 @@ def _row(record: dict[str, Any]) -> str:
     mark = " (a check of the code)" if record["of_code"] else ""
     wrong = "" if record["holds"] else " **does not hold**"
     return f"| {number.what.replace('|', '&#124;')}{mark} | {measured:.4g}{wrong} | {number.wanted} |"
+
+
+def _markdown(text: str, before: str = "") -> str:
+    """Plain text, in which no character has a meaning; ``before`` introduces what is not empty."""
+    return before + re.sub(r"([\\*_`<$|\[\]])", r"\\\1", text) if text else ""
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Two distributions on disjoint low-dimensional manifolds have a perfect discriminator; and the better the
+"""Two distributions on disjoint compact manifolds of low dimension have a perfect discriminator; and the better the
 discriminator is trained, the less useful is the generator's gradient: that of mean log(1 - D(G(z))) goes to 0, and that
 of the alternative, -mean log D(G(z)), grows. Source: Arjovsky and Bottou, "Towards Principled Methods for Training
 Generative Adversarial Networks", 2017, theorems 2.1 and 2.2 (perfect discriminators), 2.4 and corollary 2.1
@@ -6,9 +6,10 @@ Generative Adversarial Networks", 2017, theorems 2.1 and 2.2 (perfect discrimina
 
 Here the manifolds are curves in 10 dimensions: a random one, and three others with slightly to strongly perturbed
 weights, generators that are more or less right. As in the paper's figures each is fixed while discriminators are
-trained from scratch: eight for each generator, each on its own samples. A perfect discriminator exists however close
-two disjoint compact manifolds are; how long it takes to find is another matter, so the gap is swept. A closer curve
-takes more updates until it is told apart.
+trained from scratch: eight for each generator, each on its own samples. Theorem 2.4 bounds the gradient of log(1 - D)
+by M eps / (1 - eps), where eps bounds |D - D*| + |grad D - grad D*| everywhere, and M^2 the mean square norm of the
+generator's Jacobian. A perfect discriminator exists however close two disjoint compact manifolds are; how long it takes
+to find is another matter, so the gap is swept. A closer curve takes more updates until it is told apart.
 
 The variance of the alternative's gradient over discriminators grows with its norm, as in figure 3 of the paper. That
 alone says little: relative to the norm the deviation falls here, because these discriminators agree on the direction. A
