@@ -28,9 +28,9 @@ from .claim import Finding, Number, Story, axes
 STORY = Story(
     "The usual remedy, -log D, descends one divergence while it climbs another, and may be pure noise.",
     (
-        r"\mathrm{E}_z[-\nabla_\theta \log D^*(g_\theta(z))] = "
+        r"\mathrm{E}_z[-\nabla_\theta \log D^{*}(g_\theta(z))] = "
         r"\nabla_\theta [\mathrm{KL}(P_g \,\|\, P_r) - 2\,\mathrm{JS}(P_g, P_r)]",
-        r"\mathrm{E}_z[\nabla_\theta \log (1 - D^*(g_\theta(z)))] = \nabla_\theta \, 2\,\mathrm{JS}(P_g, P_r)",
+        r"\mathrm{E}_z[\nabla_\theta \log (1 - D^{*}(g_\theta(z)))] = \nabla_\theta \, 2\,\mathrm{JS}(P_g, P_r)",
     ),
     "A gradient that differs from that of the divergences by more than quadrature does; means of independent ratios "
     "that settle as their number grows.",

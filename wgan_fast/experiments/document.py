@@ -58,6 +58,7 @@ def _section(name: str, record: dict[str, Any], shown: list[tuple[str, str]]) ->
 {_markdown(record["claim"])}
 
 {images}
+
 {_markdown(record["how"], before="**How it is tested.** ")}
 
 **What would refute it.** {_markdown(record["refuted_by"])}

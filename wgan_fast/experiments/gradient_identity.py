@@ -31,7 +31,7 @@ from .claim import Finding, Number, Story, axes
 
 STORY = Story(
     "The generator that descends the critic's score descends the distance itself.",
-    (r"\nabla_\theta W(P_r, P_\theta) = -\mathrm{E}_z \left[ \nabla_\theta f^*(g_\theta(z)) \right]",),
+    (r"\nabla_\theta W(P_r, P_\theta) = -\mathrm{E}_z \left[ \nabla_\theta f^{*}(g_\theta(z)) \right]",),
     "A gradient by the optimal critic that differs from that of the exact distance by more than the arithmetic.",
     ("wgan",),
     "It holds where both sides exist: where several critics are optimal, W has a kink. A trained critic is "

@@ -23,8 +23,8 @@ from .claim import Finding, Number, Story, axes
 STORY = Story(
     "The best discriminator is a ratio of densities, and what it tells the generator is JS.",
     (
-        r"D^*(x) = \frac{p_r(x)}{p_r(x) + p_g(x)}",
-        r"V(D^*, G) = 2 \, \mathrm{JS}(p_r, p_g) - 2 \log 2",
+        r"D^{*}(x) = \frac{p_r(x)}{p_r(x) + p_g(x)}",
+        r"V(D^{*}, G) = 2 \, \mathrm{JS}(p_r, p_g) - 2 \log 2",
     ),
     "A discriminator whose value exceeds 2 JS - 2 log 2; a best generator that is not p_r.",
     ("gan", "principled"),

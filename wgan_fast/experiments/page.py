@@ -103,7 +103,8 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; bo
 .widget svg { width: 100%; max-width: 34rem; height: auto; display: block; touch-action: pan-y; }
 .widget label { display: block; } .widget input[type=range] { width: min(100%, 24rem); }
 .box { cursor: grab; } .ink { stroke: var(--ink); fill: var(--ink); } .blue { stroke: var(--blue); fill: var(--blue); }
-.red { stroke: var(--red); fill: var(--red); } .hollow { fill: none; } svg text { stroke: none; font: 11px sans-serif; }
+.red { stroke: var(--red); fill: var(--red); } .hollow { fill: none; }
+.widget text { stroke: none; font: 11px sans-serif; }
 """
 
 _PAGE = """<!doctype html>
