@@ -590,7 +590,7 @@ def _distance_of_sets(x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor]) -> Te
 
 
 def _scale(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
-    """A power of two of about the points' spread, exact in ``dtype``: divided by it, squares neither overflow nor vanish."""
+    """A power of two of about the points' spread, exact in ``dtype``; divided by it, squares keep their digits."""
     spread = (torch.maximum(x.amax(0), y.amax(0)) - torch.minimum(x.amin(0), y.amin(0))).max().item()
     largest = math.frexp(torch.finfo(dtype).max)[1] - 1
     return float(2.0 ** min(math.frexp(spread)[1] - 1, largest) if math.isfinite(spread) else 2.0**largest)
