@@ -314,6 +314,18 @@ def test_the_document_tells_every_claim(tmp_path: Path, monkeypatch: pytest.Monk
         assert f"figures/theory/{name}_1.svg" in text and (tmp_path / "docs/figures/theory" / f"{name}_1.svg").exists()
 
 
+def test_the_document_tells_what_holds_for_which_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        put_experiment(monkeypatch, name, lambda seed: [Number("a", seed, 0), Number("b", 0, 0)])
+    run_cli("--out", tmp_path / "zero")
+    run_cli(NAMES[1], "--out", tmp_path / "one", "--seed", 1)
+    document.write(tmp_path / "zero", tmp_path, tmp_path / "one")
+    text = (tmp_path / "theory.md").read_text()
+    assert "| claim | seed 0 | seed 1 |" in text
+    assert f"| {NAMES[0].replace('_', ' ')} | holds |  |" in text
+    assert f"| {NAMES[1].replace('_', ' ')} | holds | **no**: a |" in text
+
+
 # Planted errors -----------------------------------------------------------------------------------
 
 
