@@ -234,6 +234,17 @@ def test_the_page_keeps_what_other_runs_left(tmp_path: Path, monkeypatch: pytest
     assert 'id="continuity"' in page and 'id="duality"' in page
 
 
+def test_the_page_shows_records_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "continuity", lambda seed: [Number("one", 1, 1)])
+    assert run_cli("continuity", "--out", tmp_path).exit_code == 0
+    record = strict_json(tmp_path / "continuity.json")
+    del record["how"]  # which that version did not write
+    (tmp_path / "continuity.json").write_text(json.dumps(record))
+    put_experiment(monkeypatch, "duality", lambda seed: [Number("one", 1, 1)])
+    assert run_cli("duality", "--out", tmp_path).exit_code == 0
+    assert 'id="continuity"' in (tmp_path / "index.html").read_text()
+
+
 def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_experiment(monkeypatch, "continuity", lambda seed: [Number(SPECIAL, 1, 1, 0, "<=")], claim=SPECIAL)
     words = Story(SPECIAL, (FORMULA,), SPECIAL, (), SPECIAL)

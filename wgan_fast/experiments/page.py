@@ -40,7 +40,7 @@ def _section(name: str, record: dict[str, Any]) -> str:
         for heading, key in (("What would refute it", "refuted_by"), ("What it does not show", "caveats"))
     ]
     words = "".join(f"<p><b>{heading}.</b> {html.escape(text)}</p>" for heading, text in told if text)
-    tested = "".join(f"<p>{html.escape(part)}</p>" for part in record["how"].split("\n\n") if part)
+    tested = "".join(f"<p>{html.escape(part)}</p>" for part in record.get("how", "").split("\n\n") if part)
     how = f"<details><summary>How it is tested</summary>{tested}</details>" if tested else ""
     papers = ", ".join(f'<a href="{PAPERS[key][1]}">{html.escape(PAPERS[key][0])}</a>' for key in record["papers"])
     version = ", small version" if record["small"] else ""
