@@ -266,6 +266,21 @@ class TestSteppingAside:
         assert output.dtype == expected.dtype and not is_ours(output)
         torch.testing.assert_close(output, expected)
 
+    @pytest.mark.parametrize("name", ["layer norm and GELU", "group norm and SiLU", "tanh"])
+    def test_penalty_under_autocast(self, name: str) -> None:
+        """Each function has the precision that PyTorch chooses for it."""
+        make, sample = CRITICS[name]
+        critic, points = make(), torch.randn(5, *sample)
+        parameters = list(critic.parameters())
+        found = []
+        for penalty in PENALTIES["gradient"]:
+            with torch.autocast("cpu", torch.bfloat16):
+                value = penalty(critic, points)
+            found.append(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
+        for ours, textbook in zip(*found, strict=True):
+            assert ours.dtype == textbook.dtype == torch.float32
+            torch.testing.assert_close(ours, textbook, rtol=2e-2, atol=2e-2 * textbook.abs().max().item() + 1e-6)
+
     @pytest.mark.parametrize("layer", [nn.SiLU(), nn.LayerNorm(4)], ids=str)
     def test_saved_tensors_hooks(self, layer: nn.Module) -> None:
         seen: list[Tensor] = []
