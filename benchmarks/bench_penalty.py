@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from conftest import Comparison
-from costs import CRITICS, CURVED, FOR_CPU, flops, flops_of, peak_memory, update
+from costs import CRITICS, CURVED, FOR_CPU, Penalty, flops, flops_of, peak_memory
 from wgan_fast import gradient_penalty, reference
 
 PENALTIES = {"ours": gradient_penalty, "textbook": reference.gradient_penalty}
@@ -25,17 +25,23 @@ def bench_curved_penalty(compare: Comparison, name: str) -> None:
 
 
 def compare_penalties(compare: Comparison, make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
-    critic, x = make().to(compare.device), torch.randn(shape, device=compare.device)
+    critic = make().to(compare.device)
+    real, fake = torch.randn(2, *shape, device=compare.device)
+    t = torch.rand(len(real), device=compare.device)
 
     def forward() -> None:
         with torch.no_grad():
-            critic(x)
+            critic(real)
+
+    def penalised(penalty: Penalty) -> None:
+        critic.zero_grad()
+        penalty(critic, real, fake, t=t).backward()
 
     products = flops_of(forward)
     compare.count("forwards", **{name: flops(p, critic, shape) / products for name, p in PENALTIES.items()})
     compare.count("peak_bytes", **{name: peak_memory(p, critic, shape) for name, p in PENALTIES.items()})
     compare(
-        lambda: update(gradient_penalty, critic, shape),
-        textbook=lambda: update(reference.gradient_penalty, critic, shape),
+        lambda: penalised(gradient_penalty),
+        textbook=lambda: penalised(reference.gradient_penalty),
         forward=forward,
     )
