@@ -338,7 +338,7 @@ class TestCurvedCritics:
 
     @pytest.mark.parametrize("name", CURVED)
     def test_peak_memory(self, name: str) -> None:
-        """The transformer's peak is in the double backward of PyTorch's softmax, which is the textbook's too. A row of a
+        """The transformer peaks in the double backward of PyTorch's softmax, as the textbook's does. A row of a
         normalisation keeps three numbers, PyTorch's two: there, 4 normalisations of 16 x 64 rows.
         """
         make, (batch, *sample) = CURVED[name]
