@@ -52,6 +52,10 @@ SUITES = {
         "LeakyReLU and its derivative",
         "`leaky_relu` is PyTorch's; `reference` packs the bits in plain PyTorch and is not meant to be fast.",
     ),
+    "curved_layer": (
+        "A curved layer with its first and second derivative",
+        "In float32. `pytorch` is PyTorch's layer, whose second derivative is composed of elementary operators.",
+    ),
     "clip_weights_": ("`clip_weights_`", "`foreach` is `torch._foreach_clamp_min_` and `_max_`."),
     "clipped": ("`clip_weights_` by number of weights", "`textbook` is a `clamp_` for each tensor."),
     "rmsprop": (

@@ -52,8 +52,8 @@ class CriticGraph {
   // Whether the scores were computed from this tensor, and this from the points.
   bool comes_from_points(const Tensor& tensor) const { return on_path_.count(tensor.grad_fn().get()) > 0; }
 
-  // Frees the inputs that the layers above the last curvature saved: only the second derivative of a curved layer, which
-  // is propagated to the layers below it, needs them. Of a piecewise-linear critic these are all inputs.
+  // Frees the inputs that the layers above the last curvature saved: only the second derivative of a curved layer,
+  // which is propagated to the layers below it, needs them. Of a piecewise-linear critic these are all inputs.
   void let_go_of_inputs();
 
   // Where the signals of the terms are computed in the backward pass.
