@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from random_critics import RandomCritic
 from wgan_fast import (
     dragan_penalty,
     gradient_penalty,
@@ -488,3 +489,21 @@ class TestCritics:
         scale = max(one.abs().max() for one in found[1])
         for ours, exact in zip(*found, strict=True):
             assert (ours - exact).abs().max() <= 1e-4 * scale
+
+
+def test_random_critics() -> None:
+    """Curved layers anywhere: those above the last one have released their inputs, those below have not."""
+    compared = 0
+    for seed in range(200):
+        critic = RandomCritic(seed)
+        if not critic.curved:
+            continue
+        points = torch.randn(4, *critic.shape, dtype=torch.float64)
+        parameters = [one for one in critic.parameters() if one.requires_grad]
+        found = [
+            torch.autograd.grad(penalty(critic, points), parameters, allow_unused=True, materialize_grads=True)
+            for penalty in PENALTIES["R1"]
+        ]
+        torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9, msg=lambda text, s=seed: f"seed {s}: {text}")
+        compared += 1
+    assert compared > 30
