@@ -10,8 +10,9 @@ namespace {
 
 // Rows of one launch: fewer than 2^31, and whole samples. Tests lower it.
 #ifndef WGAN_FAST_MAX_ROWS
-#define WGAN_FAST_MAX_ROWS (int64_t{1} << 30)
+#define WGAN_FAST_MAX_ROWS 1 << 30
 #endif
+constexpr int64_t MAX_ROWS = WGAN_FAST_MAX_ROWS;
 
 // What kernels know of rows of vectors of W elements.
 template <int W>
@@ -414,7 +415,7 @@ void with_width(const Rows& rows, F&& f, const Pointers*... pointers) {
 // Calls f(geometry, lanes, blocks, first row) for each launch.
 template <int W, class F>
 void for_launches(const Rows& rows, int64_t count, F&& f) {
-  const int64_t most = std::max<int64_t>(1, WGAN_FAST_MAX_ROWS / rows.groups) * rows.groups;
+  const int64_t most = std::max<int64_t>(1, MAX_ROWS / rows.groups) * rows.groups;
   for (int64_t first = 0; first < count; first += most) {
     const Geometry<W> geometry(rows, std::min(most, count - first));
     with_lanes(geometry.rows, geometry.vectors,

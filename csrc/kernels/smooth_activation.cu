@@ -70,10 +70,11 @@ __global__ void __launch_bounds__(BLOCK, Vectors::MIN_BLOCKS)
   });
 }
 
-// Indices have 32 bits: of larger arrays each launch takes a part.
+// Indices have 32 bits: of larger arrays each launch takes a part. Tests lower the bound.
 #ifndef WGAN_FAST_MAX_VECTORS
-#define WGAN_FAST_MAX_VECTORS (int64_t{1} << 30)
+#define WGAN_FAST_MAX_VECTORS 1 << 30
 #endif
+constexpr int64_t MAX_VECTORS = WGAN_FAST_MAX_VECTORS;
 
 // Elements [begin, end), in vectors of WIDTH.
 template <class Work, int WIDTH, class T>
@@ -83,7 +84,7 @@ void run_vectors(Arrays<const T, Work::INPUTS> in, Arrays<T, Work::OUTPUTS> out,
   constexpr int TOGETHER = std::is_same_v<T, double> || (WIDTH > 1 && Work::INPUTS > 1) ? 1 : 2;
   using Vectors = WholeVectors<WIDTH, TOGETHER>;
   while (begin < end) {
-    const int64_t count = std::min(end - begin, WGAN_FAST_MAX_VECTORS * WIDTH);
+    const int64_t count = std::min(end - begin, MAX_VECTORS * WIDTH);
     Arrays<const T, Work::INPUTS> from = in;
     Arrays<T, Work::OUTPUTS> to = out;
     for (auto& array : from.at) array += begin;
