@@ -178,11 +178,13 @@ def check_normalization(
     *,
     centered: bool,
     weighted: bool,
+    mean: float = 0.0,
 ) -> None:
     """Against the CPU operators in float64."""
     groups, channels, inner = shape
     arithmetic = accumulate_dtype(dtype)
-    x, grad, grad_grad = torch.randn(3, samples, groups * channels, inner).to(dtype)
+    x, grad, grad_grad = torch.randn(3, samples, groups * channels, inner)
+    x, grad, grad_grad = (mean + x).to(dtype), grad.to(dtype), grad_grad.to(dtype)
     weight, bias = torch.randn(2, groups * channels).to(dtype)
     tensors = [x, grad, grad_grad, *([weight, bias] if weighted else [])]
     formula = shape, 1e-3, centered
@@ -462,6 +464,12 @@ def test_normalization_in_a_small_grid(
 ) -> None:
     """And in several launches."""
     check_normalization(small_grid_program, dtype, samples, shape, 0, centered=True, weighted=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 264, 1), (4, 2, 16), (1, 2_064, 1)], ids=str)
+def test_normalization_with_a_large_mean(address_program: Path, shape: tuple[int, int, int]) -> None:
+    """Of 10,000 standard deviations."""
+    check_normalization(address_program, torch.float32, 5, shape, 0, centered=True, weighted=True, mean=1e4)
 
 
 @pytest.mark.parametrize(("samples", "shape"), [(3, (2, 4, 16)), (2, (1, 2_064, 1)), (2, (1, 8, 37))])
