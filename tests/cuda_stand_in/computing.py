@@ -52,6 +52,8 @@ def host_view(value: Any) -> Any:
         return value
     if value.device.type != "cuda":
         return value.detach()
+    if value._is_zerotensor():  # it has no memory
+        return torch.zeros(value.shape, dtype=value.dtype)
     storage = value.untyped_storage()
     if storage.nbytes() == 0:
         return torch.empty(value.shape, dtype=value.dtype)
