@@ -237,6 +237,26 @@ class TestNormalisation:
         compare(critic.double(), (4,))
 
 
+def test_on_every_device(device: torch.device) -> None:
+    critic = nn.Sequential(
+        nn.Linear(4, 6),
+        randomize(nn.LayerNorm(6)),
+        nn.SiLU(),
+        nn.Unflatten(1, (3, 2)),
+        randomize(nn.GroupNorm(3, 3)),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(6, 1),
+    )
+    critic.double().to(device)
+    with CriticLayers():
+        hidden = torch.randn(5, 4, dtype=torch.float64, device=device)
+        for layer in critic:
+            hidden = layer(hidden)
+            assert is_ours(hidden) or not isinstance(layer, nn.LayerNorm | nn.GroupNorm | nn.SiLU | nn.Tanh)
+    compare(critic, (4,))
+
+
 def in_critic_layers(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def inside(x: Tensor) -> Tensor:
         with CriticLayers():
@@ -432,7 +452,7 @@ PENALTIES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 
 def compare(critic: nn.Module, sample: tuple[int, ...], name: str = "gradient") -> None:
     """The penalty and the gradients of all parameters, those that are zero, or None for the textbook, included."""
-    points = torch.randn(5, *sample, dtype=torch.float64)
+    points = torch.randn(5, *sample, dtype=torch.float64).to(next(critic.parameters()).device)
     results = []
     for penalty in PENALTIES[name]:
         critic.zero_grad()
