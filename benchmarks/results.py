@@ -49,10 +49,10 @@ class Results:
         entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
         return cls(found["environment"], found["commit"], entries, found.get("steps", {}))
 
-    def write(self) -> Path:
+    def write(self, folder: Path = RESULTS) -> Path:
         """Writes the file named after the device, and returns its path."""
         name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
-        file = RESULTS / f"{name}.json"
+        file = folder / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         content = {"environment": self.environment, "commit": self.commit}
         if self.steps:
@@ -141,15 +141,15 @@ def gather(timings: Iterable[Path]) -> list[Entry]:
         entry for file in timings if file.stat().st_size for entry in json.loads(file.read_text())["benchmarks"]
     ]
     found = {
-        entry["name"]: {
-            "suite": entry["name"].partition("[")[0].removeprefix("bench_"),
-            "case": entry["params"] or {},
-            "rounds": entry["stats"]["rounds"],
-            **entry["extra_info"],
-        }
+        entry["name"]: made(entry["name"], entry["params"], entry["stats"]["rounds"], entry["extra_info"])
         for entry in benchmarks
     }
     return list(found.values())
+
+
+def made(name: str, case: dict[str, Any] | None, rounds: int, extra_info: dict[str, Any]) -> Entry:
+    """The entry of the benchmark that pytest calls ``name``."""
+    return {"suite": name.partition("[")[0].removeprefix("bench_"), "case": case or {}, "rounds": rounds, **extra_info}
 
 
 def main() -> None:
