@@ -58,7 +58,7 @@ class Comparison:
             try:
                 baselines[name] = repeated(baseline, calls)
                 baselines[name]()
-            except Exception as error:
+            except Exception as error:  # noqa: PERF203 (one that fails must not stop the others)
                 del baselines[name]
                 failed[name] = f"{type(error).__name__}: {error}"
         others = list(baselines.values())
@@ -141,7 +141,7 @@ def compare(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """The entry of a finished benchmark, for a report that keeps each as soon as it is known (gpu/pytest_journal.py)."""
+    """The entry of a finished benchmark, for a report that keeps each at once (gpu/pytest_journal.py)."""
     benchmark = getattr(item, "funcargs", {}).get("benchmark")
     if benchmark is not None and benchmark.stats is not None:
         rounds, case = benchmark.stats.stats.rounds, benchmark.params

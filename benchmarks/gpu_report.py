@@ -1,9 +1,9 @@
 """Checks a commit on a machine with a GPU: build, correctness, timings, memory checks. `make gpu-report`.
 
 Needs a Python with torch, and no network; the package is installed into a folder of its own. Everything ends
-GPU_REPORT_SECONDS (540) after the start; each step has a budget within that. The journal (gpu/journal.py) gets a line for
-each comparison and measurement as soon as it is known, in build/gpu-report/ and in the folder $OUT if that is set; after
-each step the result file benchmarks/results/<device>.json is made from it. So a killed report has lost one line.
+GPU_REPORT_SECONDS (540) after the start; each step has a budget within that. The journal (gpu/journal.py) gets a line
+for each comparison and measurement as soon as it is known, in build/gpu-report/ and in the folder $OUT if that is set;
+after each step the result file benchmarks/results/<device>.json is made from it. So a killed report has lost one line.
 
 Call it again to go on with what an earlier call did not reach: it reads the journals of both folders. Other sources
 begin anew. A failed step is recorded with its message and does not stop the others; `make gpu-report STEPS="doctor
@@ -133,16 +133,16 @@ class Report:
             **({REHEARSAL: "1"} if rehearsed else {}),
         }
 
-    def outcome(self, step: str) -> str | None:
-        """What an earlier call wrote about the step."""
-        if step == "build" and not self.built():  # a package that an earlier call built may be gone
-            return None
+    def outcome(self, step: str) -> str:
         lines = self.journal.of(step, "step")
-        return lines[-1]["outcome"] if lines else None
+        return lines[-1]["outcome"] if lines else NOT_REACHED
 
-    def built(self) -> bool:
+    def remains(self, step: str) -> bool:
+        """Whether an earlier call left something of it to do. The package that one built may be on another machine."""
         stamp = self.folder / "built"
-        return stamp.exists() and stamp.read_text() == self.sources
+        if step == "build":
+            return not (stamp.exists() and stamp.read_text() == self.sources)
+        return self.outcome(step) in (NOT_REACHED, CUT_SHORT)
 
     def run(self, step: Step) -> str:
         """Runs a step and writes what came of it."""
@@ -233,7 +233,7 @@ def end_with_parent() -> None:
 
 def summary(report: Report, names: Sequence[str]) -> int:
     report.journal.reload()
-    outcomes = {name: report.outcome(name) or NOT_REACHED for name in names}
+    outcomes = {name: report.outcome(name) for name in names}
     for line in report.journal.lines:
         if line.get("passed") is False:
             print(f"FAILED {line['step']}: {line['name']}: {line['message'].strip().splitlines()[-1]}")
@@ -272,11 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.steps:
         report.journal.forget(name)
     for step in every:
-        wanted = step.name in options.steps or (
-            step.name in ["build", *chosen] and report.outcome(step.name) in (None, CUT_SHORT)
-        )
+        wanted = step.name in ["build", *chosen] and report.remains(step.name)
         if wanted and report.run(step) != PASSED and step.name == "build":
-            break
+            break  # the others would import another package, or none
     return summary(report, chosen)
 
 

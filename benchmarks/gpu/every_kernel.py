@@ -1,7 +1,8 @@
 """Runs every kernel once for each type, alignment and layout, for compute-sanitizer: `python -m gpu.every_kernel`.
 
-Values are not compared here (gpu/checks.py does). Rows have the lengths and counts at which the operators change kernels,
-and odd sizes end in each tail. Kernels for more than 2^31 vectors are left out: a memory checker would take hours.
+Values are not compared here (gpu/checks.py does). Rows have the lengths and counts at which the operators change
+kernels, and odd sizes end in each tail. Kernels for more than 2^31 vectors are left out: a memory checker would take
+hours.
 """
 
 import itertools

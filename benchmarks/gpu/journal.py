@@ -1,10 +1,10 @@
 """The journal of a GPU report: a line of JSON for each finished comparison, measurement and step.
 
-A line is written and flushed as soon as its fact is known, to every file of the journal at once, so a kill loses at most
-the line under way. Child processes find the files in the environment. A line has a ``kind``:
+A line is written and flushed as soon as its fact is known, to every file of the journal, so a kill loses at most the
+line under way. Child processes find the files in the environment. A line has a ``kind``:
 
-- ``start``: the first line. ``sources`` is a hash of the code, ``commit`` its name, ``environment`` the machine.
-- ``comparison``: of ``step``, under a ``name`` that is unique within the step; ``passed``, and numbers or a ``message``.
+- ``start``: the first. ``sources`` is a hash of the code, ``commit`` its name, ``environment`` the machine.
+- ``comparison``: of ``step``, under a ``name`` unique within the step; ``passed``, and numbers or a ``message``.
 - ``measurement``: the same, with an ``entry`` of ``results.py``.
 - ``step``: the ``outcome`` of a step: passed, failed, or cut short (a later call goes on with it).
 
@@ -44,7 +44,7 @@ class Journal:
         return journal
 
     def begin(self, start: Line) -> bool:
-        """Goes on with what the files hold, if it is of the same sources; else begins anew. Returns whether it goes on."""
+        """Goes on with what the files hold of the same sources, else begins anew. Returns whether it goes on."""
         self.reload(start["sources"])
         goes_on = bool(self.lines)
         if not goes_on:
@@ -92,7 +92,8 @@ class Journal:
         steps = {line["step"]: dict(line) for line in self.lines if line["kind"] == "step"}  # the last of each
         for name, step in steps.items():
             done = self.of(name, "comparison", "measurement")
-            step |= {"done": len(done), "failures": {l["name"]: l.get("message") for l in done if not l["passed"]}}
+            failures = {line["name"]: line["message"] for line in done if not line["passed"]}
+            step |= {"done": len(done), "failures": failures}
             for key in ("kind", "step", "at"):
                 del step[key]
         entries = {
@@ -103,13 +104,15 @@ class Journal:
 
 def read(file: Path) -> list[Line]:
     """The whole lines of a file; a kill may have left a part of one."""
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    found = map(_line, file.read_text().splitlines() if file.exists() else ())
+    return [line for line in found if line is not None]
+
+
+def _line(text: str) -> Line | None:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def hash_of_sources() -> str:
