@@ -75,7 +75,7 @@ class Comparison:
         for _ in range(WARM_UP):
             for function in (ours, *others):
                 function()
-        rounds = rounds_within({"ours": ours, **baselines}, self.device, seconds)
+        rounds = 2 if REHEARSED else rounds_within({"ours": ours, **baselines}, self.device, seconds)
         self.benchmark.pedantic(ours, setup=time_baselines, rounds=rounds)
         times = {"ours": self.benchmark.stats.stats.data, **times}
         info = self.benchmark.extra_info

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +40,13 @@ SECONDS = "GPU_REPORT_SECONDS"
 GRACE = 10.0  # seconds that a step gets to end after Ctrl-C
 LEAST = 5.0  # seconds without which a step is not begun
 NOT_REACHED = "not reached"
+OTHERS = "not critic_step and not bandwidth and not convolution_settings and not slow"
 #: Python modules that only add baselines.
-OPTIONAL = {"jax": "JAX as a baseline", "ot": "POT as a baseline", "xdist": "GPU tests in parallel"}
+OPTIONAL = {"jax": "JAX as a baseline", "xdist": "GPU tests in parallel"}
+#: Of the extra "train".
+EXTRA = ("lightning", "matplotlib", "ot", "PIL", "rich", "sklearn", "tensorboard", "typer", "yaml")
+NEED_EXTRA = ("train*", "install", "report", "reproduce", "distances", "experiments*")  # tests
+BUILD_SETTINGS = ("TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 
 
 @dataclass(frozen=True)
@@ -73,31 +78,37 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         command = [program, *options, python, "-m", "gpu.every_kernel"]
         return Step(tool, 90, command, r"\b0 errors", environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 
+    # A rehearsal selects tests and timings that end soon.
     tests = [str(ROOT / "tests" / "test_optim.py"), "-k", "RMSprop"] if rehearsed else [str(ROOT / "tests")]
+    tests += [f"--ignore-glob=*/test_{name}.py" for name in NEED_EXTRA] if missing(EXTRA) else []
     workers = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     device = torch.cuda.get_device_properties(0)
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--upgrade", "--target", str(site)]
     settings = {
         "WGAN_FAST_CUDA": "1",
-        "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", f"{device.major}.{device.minor}"),
-        "MAX_JOBS": os.environ.get("MAX_JOBS", str(os.cpu_count())),
+        "TORCH_CUDA_ARCH_LIST": f"{device.major}.{device.minor}",
+        "MAX_JOBS": str(os.cpu_count()),
+        # Settings of an earlier build compile nothing.
+        **({name: os.environ[name] for name in BUILD_SETTINGS if name in os.environ} if rehearsed else {}),
     }
     return [
         Step("build", 180, [*pip, str(ROOT)], compares=False, environment=settings),
         Step("doctor", 30, [python, "-m", "wgan_fast.doctor"], compares=False),
         check("references", 60),
         check("graphs", 60),
-        check("refused captures", 30),
+        check("refused-captures", 30),
         check("memory", 30),
         check("precision", 40),
         check("nccl", 40),
-        Step("tests", 150, [*pytest, "-p", "no:benchmark", *workers, *tests]),
+        Step("tests", 150, [*pytest, "-p", "no:benchmark", "--continue-on-collection-errors", *workers, *tests]),
         bench("kernels", 60, "bandwidth"),
         bench("toy", 80, "critic_step and toy"),
         bench("dcgan-64", 90, "critic_step and dcgan-64"),
-        bench("resnet", 110, "critic_step and resnet and (graph or bfloat16)"),
+        bench(
+            "resnet", 110, "critic_step and resnet and (graph or bfloat16)" if rehearsed else "critic_step and resnet"
+        ),
         bench("convolutions", 110, "convolution_settings"),
-        bench("others", 80, "not critic_step and not bandwidth and not convolution_settings and not slow"),
+        bench("others", 80, "gradient_penalty and tiny" if rehearsed else OTHERS),
         *map(sanitizer, ("memcheck", "racecheck", "initcheck", "synccheck")),
     ]
 
@@ -119,7 +130,8 @@ class Report:
             "sources": self.sources,
             "commit": results.commit(),  # before a result file modifies the checkout
             "environment": results.environment(torch.device("cuda")),
-            "missing": [what for module, what in OPTIONAL.items() if importlib.util.find_spec(module) is None],
+            "missing": [OPTIONAL[module] for module in missing(OPTIONAL)]
+            + [f"{', '.join(missing(EXTRA))}, with the tests that need them"] * bool(missing(EXTRA)),
         }
         self.goes_on = self.journal.begin(start)
         paths = [str(self.site), *(str(ROOT / folder) for folder in ("tests", "benchmarks"))]
@@ -224,6 +236,10 @@ class Report:
         found = self.journal.results()
         folders = self.out if self.rehearsed else [results.RESULTS, *self.out[1:]]
         print("wrote", *(found.write(folder) for folder in folders), flush=True)
+
+
+def missing(modules: Iterable[str]) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
 def end_with_parent() -> None:

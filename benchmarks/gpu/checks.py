@@ -354,7 +354,7 @@ def nccl(compare: Comparisons) -> None:
 CHECKS = {
     "references": references,
     "graphs": graphs,
-    "refused captures": refused_captures,
+    "refused-captures": refused_captures,
     "memory": memory,
     "precision": precision,
     "nccl": nccl,

@@ -21,6 +21,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        message = report.longreprtext[-LENGTH:]
+        journal.append(kind="comparison", step=step, name=report.nodeid, passed=False, message=message)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:  # the controller hears of it, too
