@@ -28,6 +28,22 @@ TORCH_LIBRARY(wgan_fast, library) {
   library.def("piecewise_linear(Tensor x, float negative_slope, float lower, float upper) -> (Tensor y, Tensor mask)");
   library.def("piecewise_linear_(Tensor(a!) x, float negative_slope, float lower, float upper) -> Tensor mask");
   library.def("apply_mask(Tensor x, Tensor mask, float negative_slope, int[] stride) -> Tensor");
+  library.def("smooth_activation(Tensor x, str kind, float[] parameters) -> Tensor");
+  library.def("smooth_activation_(Tensor(a!) x, str kind, float[] parameters) -> ()");
+  library.def(
+      "smooth_activation_backward(Tensor grad, Tensor saved, str kind, float[] parameters, int order) -> Tensor");
+  library.def(
+      "smooth_activation_double_backward(Tensor grad_grad, Tensor grad, Tensor saved, str kind, float[] parameters)"
+      " -> (Tensor grad, Tensor saved)");
+  library.def(
+      "normalization(Tensor x, Tensor? weight, Tensor? bias, int[] shape, float eps, bool centered)"
+      " -> (Tensor y, Tensor statistics)");
+  library.def(
+      "normalization_backward(Tensor grad, Tensor x, Tensor statistics, Tensor? weight, int[] shape, float eps,"
+      " bool centered, bool[3] mask) -> (Tensor x, Tensor weight, Tensor bias)");
+  library.def(
+      "normalization_double_backward(Tensor grad_grad, Tensor grad, Tensor x, Tensor statistics, Tensor? weight,"
+      " int[] shape, float eps, bool centered, bool weight_wanted) -> (Tensor grad, Tensor x, Tensor weight)");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
   library.def(
       "rmsprop_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_averages, Tensor lr, float alpha, float eps,"
@@ -78,8 +94,12 @@ PYBIND11_MODULE(_C, module) {
   layer("leaky_relu_", leaky_relu_, input, slope);
   layer("hardtanh", hardtanh, input, min_val, max_val, inplace);
   layer("hardtanh_", hardtanh_, input, min_val, max_val);
+  layer("smooth_activation", smooth_activation, input, py::arg("kind"), py::arg("parameters"), inplace);
+  layer("normalization", normalization, input, py::arg("weight"), py::arg("bias"), py::arg("shape"), py::arg("eps"),
+        py::arg("centered"));
   module.def("declare_piecewise_linear",
              [](const py::object& backward_class, bool adds) { declare_piecewise_linear(backward_class.ptr(), adds); });
+  module.def("is_plain", is_plain);
   module.def("has_hooks", [](const Tensor& leaf) { return accumulation_has_hooks(leaf); });
   py::class_<CriticGraph>(module, "CriticGraph")
       .def(py::init<const std::vector<Tensor>&>(), py::arg("points"))

@@ -85,10 +85,55 @@ def test_a_network_that_cannot_be_made_again(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(folder)])
     monkeypatch.delitem(sys.modules, "cli_networks")
     run = folder / "run"
-    assert error_of(command, run) == (
+    assert error_of(command, run, "--trust") == (
         f"error: run: the generator of {run}: there is no module 'cli_networks', neither installed nor in {elsewhere}; "
         "got 'cli_networks:make_generator'"
     )
+
+
+PAYLOAD = (
+    NETWORKS
+    + """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+
+def make_features():
+    return nn.Linear(2, 2)
+
+def make_critic(shape, classes):
+    return Network(*shape, 1)
+"""
+)
+
+
+@pytest.mark.parametrize("role", ["generator", "critic", "features"])
+def test_a_file_runs_no_code_untrusted(role: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is typed is trusted, one that a run, a checkpoint or a file of settings names is not."""
+    (folder / "cli_payload.py").write_text(PAYLOAD)
+    train(f"--{role}", f"cli_payload:make_{role}")
+
+    def runs(*command: str) -> str:
+        (folder / "ran").unlink(missing_ok=True)
+        monkeypatch.delitem(sys.modules, "cli_payload", raising=False)
+        result = CliRunner().invoke(app, [*command])
+        assert result.exit_code in (0, 2) and "Traceback" not in result.output, result.output
+        assert (result.exit_code == 0) == (folder / "ran").exists(), result.output
+        return result.stderr
+
+    commands = [
+        ("train", "--resume", "--out", "run", "--steps", "3"),
+        ("train", "--resume", "auto", "--out", "run", "--steps", "4"),
+        ("train", "--config", "run/config.yaml", "--out", "again"),
+        ("evaluate", "run"),
+    ]
+    if role != "features":
+        commands += [("sample", "run", "--out", "x.npy"), ("sample", "run/checkpoint.pt", "--out", "y.npy")]
+        commands += [("export", "run", "--out", "x.pt2")]
+    for command in commands:
+        message = runs(*command)
+        assert message.startswith("error: --trust: ") and f"{role} cli_payload:make_{role}" in message
+        assert message.count("\n") == 1
+        assert runs(*command, "--trust") == ""
 
 
 def test_data_of_a_run_that_are_gone(folder: Path) -> None:
@@ -98,7 +143,7 @@ def test_data_of_a_run_that_are_gone(folder: Path) -> None:
     table.unlink()
     message = error_of("evaluate", "run")
     assert message.startswith("error: run: the data of run: there is no people.csv; ")
-    assert message.endswith("; start the command in the folder where the run was trained")
+    assert message.endswith(", or name their place with --data")
     message = error_of("train", "--data", "people.csv")
     assert message.startswith("error: --data: there is no people.csv; ") and "start the command" not in message
 

@@ -121,6 +121,7 @@ class TestInputsAreLetGo:
         linear = {
             *("linear", "mlp", "prelu", "max pool", "residual", "weight norm", "spectral norm", "dcgan", "resnet"),
             *("one dimension", "three dimensions", "adaptive pool", "spectral convolution", "modulated", "no bias"),
+            "batch norm",  # in eval mode
             *("hypernetwork", "linear convolutions", "dynamic filter", "checkpointed", "ensemble"),
         }
         assert graph_of(critic, points).curved == (name not in linear)

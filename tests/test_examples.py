@@ -25,12 +25,11 @@ SHORT = {
 
 
 def run(example: str, arguments: str, processes: int = 1) -> list[subprocess.Popen[str]]:
-    """Starts main(arguments); it must return a finite number. Then the process ends at once: torch's Gloo may hang."""
+    """Starts main(arguments); it must return a finite number. Of several processes each ends at once: Gloo may hang."""
     program = (
         f"import math, os, {example} as example\n"
         f"value = example.main({arguments})\n"
-        "assert math.isfinite(value), value\n"
-        "os._exit(0)"
+        "assert math.isfinite(value), value\n" + "os._exit(0)" * (processes > 1)
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -27,9 +27,10 @@ def measured(finding: Finding) -> list[float]:
 
 
 def test_plans_and_their_costs() -> None:
-    first, in_order, reverse, cheapest, dearest, exact, excess, mixed, line, error = measured(
+    first, in_order, reverse, off, to_10, *notes, cheapest, dearest, exact, excess, mixed, line, error = measured(
         transport_plans.run(0, small=True)
     )
+    assert off == 0 and to_10 == 2 and notes == [42, 42]
     assert (first, in_order, reverse, cheapest, dearest) == (6, 42, 42, 42, 42)
     assert exact == pytest.approx(42)
     assert excess == 24
@@ -97,7 +98,8 @@ def test_each_line_fills_a_column_of_its_own() -> None:
 
 
 def test_w_has_slopes_where_js_jumps() -> None:
-    steepest, right, left, derivative, js_at_0, jump, js_slope = measured(continuity.run(0, small=True))
+    *exact, steepest, right, left, derivative, js_at_0, jump, js_slope = measured(continuity.run(0, small=True))
+    assert exact[:3] == pytest.approx([1e-4, 100, 1])
     lipschitz = continuity.curve(60).norm(dim=1).mean().item()
     assert 0 < steepest <= lipschitz + 1e-6
     assert right == pytest.approx(lipschitz, abs=1e-3) and left == pytest.approx(-lipschitz, abs=1e-3)
@@ -143,7 +145,8 @@ def test_kl_covers_and_reversed_kl_seeks() -> None:
 
 def test_the_dual_meets_the_primal() -> None:
     finding = duality.run(0, small=True)
-    potentials, slack, value, norm, gap, bounded, trained_norm, cosine = measured(finding)
+    potentials, slack, value, best_cosine, norm, gap, bounded, trained_norm, cosine = measured(finding)
+    assert best_cosine == pytest.approx(1, abs=1e-5)
     exact = finding.numbers[0].expected
     assert potentials == pytest.approx(exact, abs=1e-9) and value == pytest.approx(exact, abs=1e-6)
     assert slack >= -1e-9

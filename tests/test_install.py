@@ -25,6 +25,7 @@ def test_version_has_one_source() -> None:
     if _library.extension is not None:
         assert _library.extension.build_info()["version"] == wgan_fast.__version__
     assert f'version = "{wgan_fast.__version__}"' in (ROOT / "pyproject.toml").read_text()  # static, for uv
+    assert f"version: {wgan_fast.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     elsewhere = [path for path in ("setup.py", "CMakeLists.txt") if wgan_fast.__version__ in (ROOT / path).read_text()]
     assert elsewhere == []
 

@@ -1,9 +1,13 @@
 """The command `wgan-fast` without the extra that most of its commands need."""
 
+import os
 import subprocess
 import sys
 
+import pytest
 import torch
+
+import wgan_fast
 
 
 def test_command_without_the_train_extra() -> None:
@@ -25,3 +29,20 @@ def test_command_without_the_train_extra() -> None:
     assert "--seconds" in run("bench", "--help").stdout
     wrong = run("bench", "--device", "nowhere")
     assert wrong.returncode == 2 and "--device: expected cpu, cuda or cuda:N, got 'nowhere'" in wrong.stderr
+
+
+def test_version_needs_nothing() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = sys.modules['typer'] = None; from wgan_fast.__main__ import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"wgan_fast {wgan_fast.__version__}\n"), result.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_help_is_not_cut(columns: str) -> None:
+    pytest.importorskip("wgan_fast.cli", reason="the extra wgan_fast[train] is not installed")
+    command = [sys.executable, "-m", "wgan_fast", "--help"]
+    shown = subprocess.run(command, env=os.environ | {"COLUMNS": columns}, capture_output=True, text=True).stdout
+    assert "..." not in shown.replace("[ARGS]...", "") and "--version" in shown and "--install-completion" in shown
+    assert "how to mend what does not match." in " ".join(shown.split())

@@ -17,11 +17,12 @@ pytest.importorskip("typer", reason="the extra wgan_fast[train] is not installed
 
 from typer.testing import CliRunner
 
-from wgan_fast import experiments
+from wgan_fast import distances, experiments, gradient_penalty
 from wgan_fast.cli import app
-from wgan_fast.experiments import NAMES, reproduce
-from wgan_fast.experiments.claim import Finding, Number, axes
+from wgan_fast.experiments import NAMES, document, duality, estimate_tracks_quality, reproduce
+from wgan_fast.experiments.claim import PAPERS, Finding, Number, Story, axes
 
+FORMULA = "x < y > z"
 SPECIAL = '<script>alert("a & b")</script>'
 
 
@@ -34,9 +35,10 @@ def put_experiment(monkeypatch: pytest.MonkeyPatch, name: str, numbers: object, 
     module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nAnd what follows is no part of the claim.")
 
     def run(seed: int, *, small: bool = False) -> Finding:
-        figure, (panel,) = axes()
+        figures, (panel,) = axes()
+        panel.set_title("a line")
         panel.plot([0, 1])
-        return Finding(figure, numbers(seed))
+        return Finding(figures, numbers(seed))
 
     module.run = run
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -101,6 +103,9 @@ def test_every_name_is_an_experiment_that_states_its_claim() -> None:
         claim = reproduce.claim_of(module)
         assert len(claim) > 80 and "Source:" in claim, name
         assert callable(module.run)
+        story = reproduce.story_of(module)
+        assert story.plain.endswith(".") and story.formulas and story.refuted_by and story.papers, name
+        assert set(story.papers) <= set(PAPERS), name
 
 
 def test_out_must_be_a_folder_that_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,15 +162,15 @@ def test_a_run_leaves_figure_numbers_and_page(tmp_path: Path, monkeypatch: pytes
     out = tmp_path / "a" / "b"
     result = run_cli("continuity", "--out", out, "--seed", 7)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == {"continuity.png", "continuity.json", "index.html"}
-    assert (out / "continuity.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.iterdir()} == {"continuity_1.svg", "continuity.json", "index.html"}
+    assert "<svg" in (out / "continuity_1.svg").read_text()
     record = strict_json(out / "continuity.json")
     assert record["claim"] == "It is so." and record["holds"] is True and record["seed"] == 7
     finite, infinite = record["numbers"]
     assert finite["measured"] == 0.1 + 0.2  # not rounded
     assert infinite["measured"] == infinite["expected"] == "inf" and infinite["holds"] is True
     page = (out / "index.html").read_text()
-    assert "It is so." in page and 'src="continuity.png"' in page and "does not hold" not in page
+    assert "It is so." in page and 'src="continuity_1.svg" alt="a line"' in page and "does not hold" not in page
     assert "[1/1] continuity ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
 
 
@@ -195,7 +200,9 @@ def test_a_number_that_does_not_hold_is_named(tmp_path: Path, monkeypatch: pytes
     assert record["holds"] is False
     assert [number["holds"] for number in record["numbers"]] == [True, False, False]
     assert record["numbers"][2]["measured"] == "nan"
-    assert (tmp_path / "index.html").read_text().count("does not hold") == 3  # in the overview, and two rows
+    assert (tmp_path / "index.html").read_text().count(
+        "does not hold"
+    ) == 4  # in the overview, the heading, and two rows
 
 
 def test_all_runs_every_experiment_even_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +213,7 @@ def test_all_runs_every_experiment_even_after_one_that_failed(tmp_path: Path, mo
     assert result.exit_code == 1
     assert result.stderr == f"error: not reproduced: {NAMES[0]}: one\n"
     page = (tmp_path / "index.html").read_text()
-    places = [page.index(f'<section id="{name}">') for name in NAMES]
+    places = [page.index(f'<section id="{name}" ') for name in NAMES]
     assert places == sorted(places)
     assert f"[{len(NAMES)}/{len(NAMES)}] {NAMES[-1]} ... holds" in result.stdout
 
@@ -221,6 +228,8 @@ def test_the_page_keeps_what_other_runs_left(tmp_path: Path, monkeypatch: pytest
 
 def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_experiment(monkeypatch, "continuity", lambda seed: [Number(SPECIAL, 1, 1, 0, "<=")], claim=SPECIAL)
+    words = Story(SPECIAL, (FORMULA,), SPECIAL, (), SPECIAL)
+    monkeypatch.setattr(sys.modules["wgan_fast.experiments.continuity"], "STORY", words, raising=False)
     assert run_cli("continuity", "--out", tmp_path).exit_code == 0
 
     tags, attributes, text = [], [], []
@@ -235,8 +244,8 @@ def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     Reader().feed((tmp_path / "index.html").read_text())
     assert "script" not in tags
-    assert SPECIAL in attributes  # the alternative text of the image
-    assert "".join(text).count(SPECIAL) == 2  # the claim and the number
+    assert FORMULA in attributes  # the alternative text of the formula
+    assert "".join(text).count(SPECIAL) == 5  # the claim, the plain sentence, both notes and the number
 
 
 def test_stopping_keeps_what_was_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +258,7 @@ def test_stopping_keeps_what_was_complete(tmp_path: Path, monkeypatch: pytest.Mo
     result = run_cli("--out", tmp_path)
     assert result.exit_code == 130
     assert "stopped" in result.stderr and str(tmp_path) in result.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {f"{NAMES[0]}.png", f"{NAMES[0]}.json", "index.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{NAMES[0]}_1.svg", f"{NAMES[0]}.json", "index.html"}
 
 
 # Seeds --------------------------------------------------------------------------------------------
@@ -278,3 +287,126 @@ def test_two_runs_of_an_experiment_give_the_same_numbers(tmp_path: Path) -> None
         assert result.exit_code in (0, 1), result.output
     one, two = (strict_json(tmp_path / folder / "low_dimensional_manifolds.json") for folder in ("one", "two"))
     assert one["numbers"] == two["numbers"] and one["small"] is True
+
+
+def test_the_document_tells_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        put_experiment(monkeypatch, name, lambda seed: [Number("a | b", 2, 1)])
+        story = Story("Plain.", ("x",), "No.", ("gan",))
+        monkeypatch.setattr(sys.modules[f"wgan_fast.experiments.{name}"], "STORY", story, raising=False)
+    run_cli("--out", tmp_path / "results")
+    (tmp_path / "docs").mkdir()
+    document.write(tmp_path / "results", tmp_path / "docs")
+    text = (tmp_path / "docs" / "theory.md").read_text()
+    assert text.count("**Plain.**") == len(NAMES) == text.count("| a &#124; b | 2 **does not hold** | 1 |")
+    for name in NAMES:
+        assert f"(../wgan_fast/experiments/{name}.py)" in text
+        assert f"figures/theory/{name}_1.svg" in text and (tmp_path / "docs/figures/theory" / f"{name}_1.svg").exists()
+
+
+# Planted errors -----------------------------------------------------------------------------------
+
+
+def js_doubled(p, q, **options):
+    return 2 * distances.js_divergence(p, q, **options)
+
+
+def kl_swapped(p, q, **options):
+    return distances.kl_divergence(q, p, **options)
+
+
+def shortened(*arguments, **options):
+    return 0.9 * distances.earth_movers_distance(*arguments, **options)
+
+
+def shortened_on_a_line(*arguments, **options):
+    return 0.9 * distances.earth_movers_distance_1d(*arguments, **options)
+
+
+def squared(*arguments, **options):
+    return distances.earth_movers_distance_1d(*arguments, **options | {"power": 2.0})
+
+
+def plan_of_squares(cost, *masses):
+    plan, _ = distances.transport_plan(cost**2, *masses)
+    return distances.TransportPlan(plan, (plan * cost**2).sum())
+
+
+def halved_variation(p, q, **options):
+    return distances.total_variation(p, q, **options) / 2
+
+
+def penalty_of_another_target(*arguments, **options):
+    return gradient_penalty(*arguments, **options | {"target": 1.1})
+
+
+def random_potentials(real, fake):
+    exact = SOLVE(real, fake)
+    return exact._replace(u=torch.randn_like(exact.u), v=torch.randn_like(exact.v))
+
+
+def shuffled_partners(real, fake):
+    exact = SOLVE(real, fake)
+    return exact._replace(partners=exact.partners.roll(1))
+
+
+def generator_that_climbs(scores):
+    return scores.mean()
+
+
+SOLVE = duality.solve
+PLANTS = [
+    ("alternative_gradient", "js_divergence", js_doubled, ("-log D*", "log(1 - D*)")),
+    ("alternative_gradient", "kl_divergence", kl_swapped, ("-log D*",)),
+    ("optimal_discriminator", "js_divergence", js_doubled, ("12 outcomes: its V",)),
+    ("maximum_likelihood", "js_divergence", js_doubled, ("JS over theta^2",)),
+    ("errata", "js_divergence", js_doubled, ("JS of disjoint", "value of the optimal")),
+    ("mode_seeking", "kl_divergence", kl_swapped, ("KL(p || q) of the fit",)),
+    ("convergence_hierarchy", "js_divergence", js_doubled, ("random: largest JS", "delta_(1/n): least JS")),
+    ("convergence_hierarchy", "total_variation", halved_variation, ("delta_(1/n): least TV",)),
+    ("convergence_hierarchy", "earth_movers_distance_1d", squared, ("unbounded: largest W",)),
+    ("integral_probability_metrics", "total_variation", halved_variation, ("sup over |f| <= 1",)),
+    ("integral_probability_metrics", "earth_movers_distance_1d", shortened_on_a_line, ("sup over 1-Lipschitz",)),
+    ("integral_probability_metrics", "kl_divergence", kl_swapped, ("KL: asymmetry",)),
+    ("transport_plans", "transport_plan", plan_of_squares, ("the exact solver's cost", "mixed: the exact")),
+    ("transport_plans", "earth_movers_distance_1d", shortened_on_a_line, ("mixed: closed form",)),
+    ("parallel_lines", "earth_movers_distance", shortened, ("W, largest difference",)),
+    ("continuity", "earth_movers_distance", shortened, ("W: quotient from the right",)),
+    ("continuity", "earth_movers_distance_1d", squared, ("g = theta / z, n",)),
+    ("gradient_identity", "earth_movers_distance", shortened, ("generator with weights: relative",)),
+    ("gradient_identity", "generator_loss", generator_that_climbs, ("generator with weights: relative",)),
+    ("duality", "solve", random_potentials, ("potentials: mean", "their critic: mean cosine")),
+    ("duality", "solve", shuffled_partners, ("their critic: mean cosine",)),
+    ("penalty_bias", "gradient_penalty", penalty_of_another_target, ("slope, W = 1", "slope over")),
+    ("errata", "earth_movers_distance", shortened, ("transport cost: W_1",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "attribute", "plant", "claims"), PLANTS)
+def test_a_planted_error_is_found_by_the_right_claim(
+    name: str, attribute: str, plant: object, claims: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = reproduce.experiment(name)
+
+    def failing() -> set[str]:
+        with reproduce._seeded(0):
+            finding = module.run(0, small=True)
+        return {claim for claim in claims for one in finding.numbers if one.what.startswith(claim) and not one.holds}
+
+    if (name, claims) not in CHECKED:
+        assert not failing()
+        CHECKED.add((name, claims))
+    monkeypatch.setattr(module, attribute, plant)
+    assert failing() == set(claims)
+
+
+CHECKED: set[object] = set()
+
+
+def test_shuffled_labels_break_the_ranks() -> None:
+    w = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
+    assert estimate_tracks_quality.spearman(5 * w**2, w) == pytest.approx(1)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    assert abs(estimate_tracks_quality.spearman(w[order], w)) < 0.75
+    tied = torch.tensor([1.0, 1.0, 2.0, 2.0])
+    assert estimate_tracks_quality.spearman(tied, torch.arange(4.0)) == pytest.approx(4 / 20**0.5)

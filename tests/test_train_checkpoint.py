@@ -5,17 +5,19 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, everything, rows, run, small_config
+from training import cli, everything, options, rows, run, small_config, write_image
 from wgan_fast.train import Trainer
 from wgan_fast.train.config import make_config
 from wgan_fast.train.run import checkpoint
@@ -94,41 +96,53 @@ def test_a_finished_run_can_be_lengthened(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_when_it_is_flushed_leaves_both_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fabric = SimpleNamespace(is_global_zero=True, save=lambda path, state: path.write_text(state))
+    fabric = SimpleNamespace(is_global_zero=True, barrier=lambda: None)
     for state in ("one", "two"):
-        checkpoint.save_checkpoint(fabric, tmp_path, state)
+        checkpoint.save_checkpoint(fabric, tmp_path, {"state": state})
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoint.save_checkpoint(fabric, tmp_path, "three")
-    files = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.save_checkpoint(fabric, tmp_path, {"state": "three"})
+    assert caught.value.filename == str(tmp_path / checkpoint.NAME)
+    files = {file.name: torch.load(file)["state"] for file in tmp_path.iterdir()}
     assert files == {checkpoint.NAME: "two", checkpoint.PREVIOUS: "one"}
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run" / checkpoint.NAME
     run(tmp_path / "run", **SETTINGS)
-    before = (tmp_path / "run" / checkpoint.NAME).read_bytes()
-    trainer = Trainer(make_config(None, {"resume": True, "out": tmp_path / "run", "steps": 30}))
+    before, write_bytes = file.read_bytes(), Path.write_bytes
 
-    def full(path: Path, state: Any) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, content: bytes) -> None:
+        write_bytes(path, content[:99])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer.fabric, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        trainer.run()
-    assert (tmp_path / "run" / checkpoint.NAME).read_bytes() == before
-    assert not list((tmp_path / "run").glob("*.unfinished"))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = cli("train", "--resume", "--out", tmp_path / "run", "--steps", 30)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert f"{file} cannot be read or written: No space left on device" in result.stderr
+    assert file.read_bytes() == before
+    assert not list((tmp_path / "run").glob("unfinished-*"))
+
+
+def test_checkpoints_do_not_pass_through_the_folder_of_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be small, or full."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    run(tmp_path / "run")
+    assert (tmp_path / "run" / checkpoint.NAME).exists()
 
 
 def test_only_the_first_process_touches_the_checkpoint(tmp_path: Path) -> None:
-    file, unfinished = tmp_path / checkpoint.NAME, tmp_path / f"{checkpoint.NAME}.unfinished"
-    other = SimpleNamespace(is_global_zero=False, save=lambda path, state: path.write_text("by the first process"))
+    unfinished, waited = tmp_path / f"unfinished-{checkpoint.NAME}", []
+    unfinished.write_text("by the first process")
+    other = SimpleNamespace(is_global_zero=False, barrier=lambda: waited.append(True))
     checkpoint.save_checkpoint(other, tmp_path, {})
-    assert unfinished.exists() and not file.exists()
+    assert waited and list(tmp_path.iterdir()) == [unfinished]
 
 
 def damage(folder: Path, how: str) -> None:
@@ -179,6 +193,11 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
         (["--resume"], "--resume: set out to the run's folder"),
         (["--resume", "--out", "{}/nowhere"], "--resume: .* cannot be read: No such file"),
         (["--resume", "--out", "{}", "--steps", "8"], "--steps: the run is at step 9 already; got 8"),
+        (
+            ["--resume", "auto", "--out", "{}", "--width", "16"],
+            "--width: a run that goes on keeps its width, 8; got 16",
+        ),
+        (["--resume", "auto"], "--resume: set out to the run's folder"),
         (["--resume", "--out", "{}", "--seed", "1"], "--seed: a run that goes on keeps its seed, 0; got 1"),
         (["--resume", "--out", "{}", "--optimizer", "rmsprop"], "--optimizer: a run that goes on keeps its optimizer"),
         (["--resume", "--out", "{}", "--width", "16"], "--width: a run that goes on keeps its width, 8; got 16"),
@@ -200,15 +219,14 @@ def test_what_cannot_go_on_is_told(options: list[str], message: str, tmp_path: P
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
 
 
-def test_a_run_of_several_processes_is_evaluated_by_one(digits_run: Path) -> None:
+def test_a_run_of_several_processes_goes_on_with_one(digits_run: Path) -> None:
     state = torch.load(digits_run / "checkpoint.pt", weights_only=True)
     state["random"] *= 2
     torch.save(state, digits_run / "checkpoint.pt")
     assert cli("evaluate", digits_run, "--count", 50).exit_code == 0
-    before = (digits_run / "config.yaml").read_bytes()
     result = cli("train", "--resume", "--out", digits_run, "--steps", 3)
-    assert result.exit_code == 2 and result.stderr == "error: --resume: the run had 2 processes, now there are 1\n"
-    assert (digits_run / "config.yaml").read_bytes() == before
+    assert result.exit_code == 0, result.output
+    assert len(everything(digits_run)["random"]) == 1
 
 
 def test_data_that_changed_are_told(table_run: Path) -> None:
@@ -218,7 +236,111 @@ def test_data_that_changed_are_told(table_run: Path) -> None:
     for arguments, name in ((resumed, "--data"), (["evaluate", table_run], f"run: the data of {table_run}")):
         result = cli(*arguments)
         assert result.exit_code == 2
-        assert result.stderr == f"error: {name}: {file} has other columns, other units or other classes than before\n"
+        assert result.stderr == f"error: {name}: {file} has 99 samples, the run began with 200\n"
+
+
+def shuffled(folder: Path) -> None:
+    header, *lines = (folder / "people.csv").read_text().splitlines()
+    (folder / "people.csv").write_text("\n".join([header, *reversed(lines)]) + "\n")
+
+
+def one_fewer(folder: Path) -> None:
+    next((folder / "pictures" / "b").iterdir()).unlink()
+
+
+def one_other_name(folder: Path) -> None:
+    file = next((folder / "pictures" / "b").iterdir())
+    file.rename(file.with_name("0000.png"))
+
+
+def one_other_picture(folder: Path) -> None:
+    write_image(sorted((folder / "pictures" / "a").iterdir())[0], size=(24, 24))
+
+
+def one_other_row(folder: Path) -> None:
+    array = np.load(folder / "images.npy")
+    array[7, 0, 0] ^= 1
+    np.save(folder / "images.npy", array)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Pictures, a table and an array."""
+    for number in range(24):
+        write_image(tmp_path / "data" / "pictures" / "ab"[number % 2] / f"{number}.png")
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    np.savetxt(tmp_path / "data" / "people.csv", rows, "%.6g", ",", header="a,b", comments="")
+    np.save(tmp_path / "data" / "images.npy", np.random.default_rng(0).integers(0, 255, (20, 16, 16), dtype=np.uint8))
+    return tmp_path / "data"
+
+
+CHANGES = [
+    ("pictures", one_fewer),
+    ("pictures", one_other_name),
+    ("pictures", one_other_picture),
+    ("people.csv", shuffled),
+    ("images.npy", one_other_row),
+]
+TINY: dict[str, Any] = {"steps": 2, "width": 4, "batch_size": 4, "n_critic": 1}
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES)
+def test_changed_data_are_noticed(name: str, change: Any, data: Path, tmp_path: Path) -> None:
+    """What was held out must not become training data."""
+    run(tmp_path / "run", **TINY, data=str(data / name))
+    change(data)
+    for arguments in (["train", "--resume", "--steps", 3, "--out", tmp_path / "run"], ["evaluate", tmp_path / "run"]):
+        result = cli(*arguments)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+        assert "began with" in result.stderr and str(data / name) in result.stderr
+
+
+@pytest.mark.parametrize("name", ["pictures", "people.csv", "images.npy"])
+def test_data_may_move(name: str, data: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", **TINY, data=str(data / name))
+    (held_out,) = {Trainer(small_config(**TINY, data=str(data / name))).data.held_out(9, 0).samples.numpy().tobytes()}
+    moved = data.rename(tmp_path / "elsewhere") / name
+    assert "or name their place with --data" in cli("evaluate", tmp_path / "run").stderr
+    assert cli("evaluate", tmp_path / "run", "--data", moved).exit_code == 0
+    result = cli("train", "--resume", "--steps", 3, "--out", tmp_path / "run", "--data", moved)
+    assert result.exit_code == 0, result.output
+    trainer = Trainer(make_config(None, {"resume": True, "out": tmp_path / "run"}))
+    assert trainer.data.held_out(9, 0).samples.numpy().tobytes() == held_out
+
+
+def test_the_trainers_own_output_is_no_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data / "pictures")
+    tiny = [item for name, value in TINY.items() for item in (f"--{name.replace('_', '-')}", value)]
+    for _ in range(2):
+        assert cli("train", "--data", ".", *tiny).exit_code == 0
+    folder = Path("runs") / "wgan-gp--seed0"
+    assert folder.exists()
+    assert cli("evaluate", folder).exit_code == 0
+    assert cli("train", "--resume", "--steps", 3, "--out", folder).exit_code == 0
+    assert Trainer(small_config(data=".")).data.classes == ("a", "b")
+
+
+def test_one_command_starts_or_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the first checkpoint, and after it."""
+    run(tmp_path / "whole", **SETTINGS)
+    folder = tmp_path / "run"
+    auto = {"resume": "auto", "out": folder, **small_config(**SETTINGS).to_dict()}
+    for step, saved in ((2, None), (1, None), (5, 3), (7, 6)):
+        killed(monkeypatch, folder, step, Trainer(make_config(None, auto)))
+        assert (everything(folder)["step"] if saved else None) == saved
+    again = [*options(**SETTINGS), "--resume", "auto", "--out", folder]
+    assert cli("train", *again).exit_code == 0
+    assert_equal(everything(folder), everything(tmp_path / "whole"))
+    assert reproducible_rows(folder) == reproducible_rows(tmp_path / "whole")
+
+
+def test_resume_without_a_checkpoint_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(monkeypatch, tmp_path / "run", 2, Trainer(small_config(**SETTINGS, out=tmp_path / "run")))
+    result = cli("train", "--resume", "--out", tmp_path / "run")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.endswith("checkpoint.pt yet; --resume auto begins the run anew\n")
+    with pytest.raises(TypeError, match="^resume: expected True, False or 'auto', got 'never'"):
+        small_config(resume="never", out=tmp_path)
 
 
 def command(folder: Path, *options: str) -> list[str]:

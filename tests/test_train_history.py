@@ -34,9 +34,12 @@ def test_a_row_holds_the_means_since_the_row_before(tmp_path: Path) -> None:
         history.add(output(3.0, 6.0, 9.0))
         history.add_generator(torch.tensor(0.5))
         first = history.end_row(10, gradient_norm=1.5)
+        history.write()
         history.add(output(-1.0, 1.0, 0.0))
         assert rows(tmp_path) == [first]  # at once, not when the run ends
         second = history.end_row(20)
+        history.write()
+        assert rows(tmp_path) == [first, second]
     assert first == {
         "step": 10,
         "critic_loss": 2.0,
@@ -73,12 +76,14 @@ def test_a_history_goes_on_from_its_state(tmp_path: Path) -> None:
     with History(tmp_path) as history:
         history.add(output(1.0, 1.0, 1.0))
         kept = history.end_row(10)
+        history.write()
         history.add(output(2.0, 0.0, 0.0))
         history.add_generator(torch.tensor(3.0))
         state = history.state_dict()
         history.end_row(20)
+        history.write()
     with History(tmp_path, 15, state=state) as history:
-        assert history.rows == rows(tmp_path) == [kept]
+        assert history.rows == [kept]
         history.add(output(4.0, 0.0, 0.0))
         row = history.end_row(20)
     assert (row["critic_loss"], row["generator_loss"]) == (3.0, 3.0)
@@ -96,4 +101,29 @@ def test_other_processes_write_no_file(tmp_path: Path) -> None:
     with History(tmp_path, written=False) as history:
         history.add(output(1.0, 1.0, 1.0))
         assert history.end_row(1)["critic_loss"] == 1.0
+        history.write()
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_could_not_be_written_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def half(path: Path, mode: str = "r", *more: object, **named: object) -> object:
+        if mode == "a":
+            path.write_text(path.read_text() + '{"step": 2, "crit')
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, *more, **named)
+
+    with History(tmp_path) as history:
+        for step in range(1, 5):
+            history.add(output(1.0, 1.0, 1.0))
+            history.end_row(step)
+            with monkeypatch.context() as patched:
+                if step in (2, 4):
+                    patched.setattr(Path, "open", half)
+                    with pytest.raises(OSError, match="No space left"):
+                        history.write()
+                else:
+                    history.write()
+                    assert rows(tmp_path) == history.rows
+    assert rows(tmp_path) == history.rows

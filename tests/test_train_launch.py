@@ -1,8 +1,11 @@
 """Where a run runs: threads, and several processes that train as one."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +14,66 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import everything, rows, small_config
+from training import cli, everything, options, rows, small_config
 from wgan_fast.train.launch import cpu_threads, launch
 
 
+def torchrun(world: int) -> dict[str, str]:
+    return {
+        "WORLD_SIZE": f"{world}",
+        "LOCAL_WORLD_SIZE": f"{world}",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but not what torchrun sets with it .*: unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE=many, but not"),
+        (torchrun(2) | {"MASTER_ADDR": ""}, r"WORLD_SIZE=2, but not .* \(MASTER_ADDR\)"),
+        (torchrun(2) | {"LOCAL_WORLD_SIZE": "0"}, "WORLD_SIZE=2, but not"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, "srun started 4 processes, .* torchrun"),
+    ],
+)
+def test_an_environment_of_other_processes_is_told_at_once(
+    environment: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = cli("train", "--out", tmp_path / "run", *options())
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert re.search(message, result.stderr), result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "gan", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_requeues_goes_on(few_samples: None, tmp_path: Path) -> None:
+    """The same command, in a batch script: preempted by a signal to all processes of the job, then started again."""
+    command = [sys.executable, "-m", "wgan_fast", "train", "--resume", "auto", "--out", str(tmp_path / "run")]
+    command += [*options(steps=400, data="digits", workers=1, log_every=1, latent_dimension=4)]
+    process = subprocess.Popen(command, env=os.environ | SLURM, stderr=subprocess.PIPE, start_new_session=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGUSR1)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert everything(tmp_path / "run")["step"] < 400
+    again = os.environ | SLURM | {"SLURM_RESTART_COUNT": "1"}
+    subprocess.run(command, env=again, check=True, capture_output=True)
+    assert everything(tmp_path / "run")["step"] == 400
+
+
 def test_a_batch_that_processes_cannot_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name, value in torchrun(3).items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="^batch_size: expected a multiple of the 3 processes, got 16$"):
         launch(small_config())
 

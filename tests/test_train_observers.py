@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import small_config
+from training import cli, options, small_config
 from wgan_fast.train.view import observers
 
 
@@ -63,3 +64,43 @@ def test_other_processes_watch_nothing(tmp_path: Path) -> None:
     with observers.watch(small_config(), tmp_path, None, None, None, active=False) as watching:
         assert watching == []
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd\nmore"), RuntimeError("")])
+def test_what_looks_at_a_run_does_not_end_it(error: Exception) -> None:
+    said: list[str] = []
+
+    def observe(step: int, row: object) -> None:
+        raise error
+
+    observers.harmless("picture", observe, SimpleNamespace(say=said.append))(7, None)
+    (message,) = said
+    assert message.startswith("warning: step 7: picture: ") and message.endswith("; the training is not affected")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "observers.TensorBoardLogger.log_metrics",
+        "observers.TensorBoardLogger.finalize",
+        "observers.Alarms.new",
+        "evaluation.Evaluation.draw",
+        "evaluation.Evaluation.evaluate",
+        "evaluation.plots.plot_curve",
+        "evaluation.json.dumps",
+        "progress.ProgressDisplay.update",
+    ],
+)
+def test_a_run_outlives_each_fault(
+    fault: str, few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ends with the checkpoint and the metrics that remain."""
+
+    def failing(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"wgan_fast.train.view.{fault}", failing)
+    result = cli("train", "--out", tmp_path / "run", *options(sample_every=2, evaluate_every=2))
+    assert result.exit_code == 0 and result.stdout.count("warning: ") >= 1, result.output
+    assert torch.load(tmp_path / "run" / "checkpoint.pt")["step"] == 4

@@ -95,3 +95,12 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     plots.plot_curve(tmp_path / "x.png", [])
     with Image.open(tmp_path / "x.png") as image:
         assert image.format == "PNG" and image.size == (1170, 585)
+
+
+@pytest.mark.parametrize("name", ["net_$_gross_$", "$\\frac{$", "a_b^{", "収入", "<b>&amp;", "x\ty", "_", "%s{}"])
+def test_a_column_of_any_name_is_drawn(name: str, tmp_path: Path) -> None:
+    """As it is: the plotting library has a markup of its own."""
+    samples = torch.randn(50, 3)
+    decoder = Decoder("vectors", (name, "b", "c"), (0.0,) * 3, (1.0,) * 3)
+    plots.plot(tmp_path / "x.png", samples, samples, decoder, None)
+    assert (tmp_path / "x.png").stat().st_size > 1000

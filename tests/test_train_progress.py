@@ -1,12 +1,15 @@
 """What a run shows while it lasts."""
 
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
+from training import options
 from wgan_fast.train.view import progress
 from wgan_fast.train.view.progress import ProgressDisplay
 
@@ -56,3 +59,20 @@ def test_a_reader_that_is_gone_does_not_end_a_run(clock: SimpleNamespace, monkey
     with ProgressDisplay(steps=10, start=0, batch_size=8) as display:
         display.say("a message")
     assert written == ["a message"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (3599, "59:59"), (3600, "1 h 00 min"), (86_399, "23 h 59 min"), (1_036_800, "12 d 0 h")],
+)
+def test_time_left_is_told_in_units_that_people_use(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["> /dev/full", "| head -1"])
+def test_a_run_whose_output_cannot_be_written_ends_well(reader: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m wgan_fast train --out {tmp_path / 'run'} {' '.join(options())} {reader}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "metrics.json").exists()

@@ -9,6 +9,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 from PIL import Image
 
 from training import assert_same, write_image
+from wgan_fast.train.data.decoder import save_samples
 from wgan_fast.train.data.sources import batches, make_data
 from wgan_fast.train.data.toys import TOYS, make_toy
 
@@ -133,9 +134,46 @@ def test_float_images_are_taken_as_they_are(tmp_path):
     assert sorted(both[:, 0, 0, 0].tolist()) == sorted(images[:, 0, 0, 0].astype(np.float32).tolist())
 
 
-def test_another_default_device(table_file):
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.random.default_rng(0).random((4, 3, 16, 16)).astype(np.float32),
+        np.random.default_rng(0).random((4, 1, 16, 16)) * 2 - 1,
+        np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1)).astype(np.uint8),
+        np.random.default_rng(0).integers(0, 256, (4, 16, 16)).astype(np.uint8),
+        np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8),
+        np.random.default_rng(0).integers(-5, 100, (4, 3)),
+        np.random.default_rng(0).random((4, 3)).astype(np.float32),
+        np.array([[True, False], [False, True], [True, True], [False, False]]),
+    ],
+    ids=lambda array: f"{array.dtype}-{array.shape}",
+)
+def test_arrays_come_back_as_they_were(tmp_path, array):
+    np.save(tmp_path / "x.npy", array)
+    data = make_data(str(tmp_path / "x.npy"))
+    both = torch.cat([data.batch(0, 3, 0).samples, data.held_out(1, 0).samples])
+    if len(array.shape) > 2:
+        assert both.min() < -0.8 and both.max() > 0.8  # the whole range of the networks
+    restored = data.decoder.restore(both)
+    assert restored.dtype == array.dtype and restored.shape == array.shape
+    np.testing.assert_allclose(
+        sorted(restored.reshape(4, -1).tolist()), sorted(array.reshape(4, -1).tolist()), atol=1e-6, rtol=1e-6
+    )
+
+
+def test_labels_keep_the_users_values(tmp_path):
+    np.savez(tmp_path / "x.npz", samples=np.random.default_rng(0).normal(size=(30, 2)), labels=np.arange(30) % 3 + 1)
+    data = make_data(str(tmp_path / "x.npz"))
+    assert data.classes == ("1", "2", "3")
+    save_samples(tmp_path / "o.npz", torch.zeros(3, 2), data.decoder, torch.tensor([2, 0, 1]))
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["labels"].tolist() == [3, 1, 2]
+
+
+def test_another_default_device(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(6.0).reshape(3, 2))
     with torch.device("meta"):
-        decoder = make_data(str(table_file)).decoder
+        decoder = make_data(str(tmp_path / "x.npy")).decoder
         samples = [make_toy(name).sample(3, torch.Generator()) for name in TOYS]
     assert all(drawn.isfinite().all() for drawn in samples)
     with torch.device("meta"):
@@ -143,15 +181,23 @@ def test_another_default_device(table_file):
     assert np.isfinite(restored).all()
 
 
-def test_tables_are_standardised_and_come_back(table_file):
-    data = make_data(str(table_file))
-    assert data.decoder.columns == ("a", "b, c")
+def test_vectors_are_standardised_and_come_back(tmp_path):
+    array = np.array([[1, 10], [2, 20], [4, 5]], dtype=np.int16)
+    np.save(tmp_path / "x.npy", array)
+    data = make_data(str(tmp_path / "x.npy"))
     both = torch.cat([data.batch(0, 2, 0).samples, data.held_out(1, 0).samples])
     torch.testing.assert_close(both.mean(dim=0), torch.zeros(2))
     torch.testing.assert_close(both.std(dim=0, correction=0), torch.ones(2))
     restored = data.decoder.restore(both)
-    assert restored.dtype == np.float64
-    np.testing.assert_allclose(sorted(restored.tolist()), [[1, 10], [2, 20], [4, 5]], rtol=1e-6)
+    assert restored.dtype == np.int16 and sorted(restored.tolist()) == array.tolist()
+
+
+def test_a_table_of_numbers_comes_back(table_file):
+    data = make_data(str(table_file))
+    assert data.decoder.columns == ("a", "b, c")
+    both = torch.cat([data.batch(0, 2, 0).samples, data.held_out(1, 0).samples])
+    rows = [[float(cell) for cell in row] for row in data.decoder.restore(both).tolist()]
+    np.testing.assert_allclose(sorted(rows), [[1, 10], [2, 20], [4, 5]], rtol=1e-6)
 
 
 def test_arrays_of_vectors_larger_than_a_piece_are_standardised(tmp_path):
@@ -196,7 +242,7 @@ HOLES[1, 1] = np.nan
 
 BAD = [
     # name, what is written there, settings, message
-    ("x.txt", text("1"), {}, "data: expected a folder of images, or a file .npy, .npz or .csv, got .*x.txt"),
+    ("x.txt", text("1"), {}, "data: expected a folder of images, a file .npy or .npz, or a table .csv, .* got .*x.txt"),
     ("empty", folder_of(), {}, "data: .*empty contains no images"),
     ("one", folder_of(a_png=IMAGE), {}, "data: expected at least 2 samples"),
     ("mix", folder_of(a_png=IMAGE, b__c_png=IMAGE), {}, "data: .*mix contains both files .a.png. and folders .b."),
@@ -241,18 +287,19 @@ BAD = [
     ("x.npz", arrays_of(a=np.array([{}], object)), {}, "data: .*x.npz cannot be read as arrays: Object arrays"),
     ("x.npz", text("PK"), {}, "data: .*x.npz cannot be read as arrays"),
     ("x.csv", text(""), {}, "data: .*x.csv: expected a line with the names of the columns, but the file is empty"),
-    ("x.csv", text("1,2\n3,4\n"), {}, "data: .*x.csv: the first line holds only numbers; add .* for example x0,x1"),
-    ("x.csv", text("a,b\n"), {}, "data: .*x.csv: expected rows of numbers below the header, got none"),
-    ("x.csv", text("a,b\n1,2\n"), {}, "data: .*x.csv: column 'a' is 1 in every row"),
+    ("x.csv", text("1.5,2\n3,4\n"), {}, "data: .*x.csv: the first line holds only numbers; add .* for example x0,x1"),
+    ("x.csv", text("a,b\n"), {}, "data: .*x.csv: expected rows below the header, got none"),
+    ("x.csv", text("a,b\n1,2\n"), {}, "data: .*x.csv: every column holds the same cell in every row"),
     ("x.csv", text("a,a\n1,2\n"), {}, "data: .*x.csv: expected a unique name for column 2, got 'a'"),
     ("x.csv", text("a,\n1,2\n"), {}, "data: .*x.csv: expected a unique name for column 2, got ''"),
-    ("x.csv", text("a,b\n1,2\n\n3,\n"), {}, "data: .*x.csv: line 4, column 'b': expected a number, got ''"),
-    ("x.csv", text("a,b\n1,2\n3,red\n"), {}, "data: .*x.csv: line 3, column 'b': expected a number, got 'red'"),
-    ("x.csv", text("a,b\n1,2\n\n3,inf\n"), {}, "data: .*x.csv: line 4, column 'b': expected a finite number, got inf"),
-    ("x.csv", text("a,b\n1,2\n3\n"), {}, "data: .*x.csv: line 3: expected 2 cells, separated by commas, got 1"),
-    ("x.csv", text("a,b\n1,2,3\n"), {}, "data: .*x.csv: line 2: expected 2 cells, separated by commas, got 3"),
-    ("x.csv", text("a;b\n1;2\n"), {}, "data: .*x.csv: line 2, column 'a;b': expected a number, got '1;2'"),
-    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line 0: 'utf-8' codec"),
+    ("x.csv", text("a,b\n1,2\n\n3,1e999\n"), {}, "data: .*x.csv: column 'b': expected finite numbers, got inf"),
+    ("x.csv", text("a,b\n1,2\n3\n"), {}, "data: .*x.csv: line 3: expected 2 cells, separated by ',', got 1"),
+    ("x.csv", text("a,b\n1,2,3\n"), {}, "data: .*x.csv: line 2: expected 2 cells, separated by ',', got 3"),
+    ("x.csv", text("k\n" + "".join(f"id{i}\n" for i in range(99))), {}, "data: .*x.csv: column 'k' holds 99 different"),
+    ("x.csv", text("a,b\n1,2\n2,3\n"), {"label": "c"}, "label: expected a column of .*x.csv, a, b; got 'c'"),
+    ("x.csv", text("a\n1\n2\n"), {"label": "a"}, "label: .*x.csv has no other column than 'a'"),
+    ("digits", None, {"label": "a"}, "label: names a column of a table, and digits is none"),
+    ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line [01]: 'utf-8' codec"),
     ("x.csv", text('a,b\n1,"2\n'), {}, "data: .*x.csv: after line 2: unexpected end of data"),
     ("x.csv", text("a,b\n1,2\n2,3\n"), {"size": 16}, "size: applies to images only, and .*x.csv holds vectors"),
 ]

@@ -1,8 +1,11 @@
-"""SIGINT and SIGTERM end a run after a checkpoint."""
+"""Signals end a run after a checkpoint, and a clock asks for checkpoints."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +17,10 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 from training import cli, options
 from wgan_fast.train import Trainer
 from wgan_fast.train.run import checkpoint
-from wgan_fast.train.run.signals import StopRequest
+from wgan_fast.train.run.signals import SIGNALS, SaveRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_and_leaves(
     number: int, few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,7 +33,9 @@ def test_a_signal_saves_and_leaves(
 
     monkeypatch.setattr(Trainer, "update_generator", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     result = cli("train", "--out", tmp_path / "run", *options(steps=9, checkpoint_every=3))
+    assert signal.signal(signal.SIGHUP, hang_up) is signal.SIG_DFL
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert result.exit_code == 128 + number
     assert f"stopped at step 4; to go on: wgan-fast train --resume --out {tmp_path / 'run'}" in result.stderr
@@ -41,14 +46,19 @@ def test_a_signal_saves_and_leaves(
 ALONE = SimpleNamespace(world_size=1)
 
 
-def test_the_second_signal_ends_the_process() -> None:
+def test_the_second_signal_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it comes at once: `timeout` and torchrun send theirs to a process and to its group."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("wgan_fast.train.run.signals.time.monotonic", lambda: clock.now)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        request = StopRequest(ALONE)
+        request = SaveRequest(ALONE)
         with request.listening():
             assert not request.received()
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
             assert request.received() and request.signal == signal.SIGINT
+            clock.now += 1.5
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -60,7 +70,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     """As in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with StopRequest(ALONE).listening() as request:
+        with SaveRequest(ALONE).listening() as request:
             os.kill(os.getpid(), signal.SIGINT)
             assert not request.received()
     finally:
@@ -72,10 +82,86 @@ def test_other_threads_hear_no_signals() -> None:
     found = []
 
     def listen() -> None:
-        with StopRequest(ALONE).listening() as request:
+        with SaveRequest(ALONE).listening() as request:
             found.append((request.received(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=listen)
     thread.start()
     thread.join()
     assert found == [(False, *handlers)]
+
+
+def test_a_checkpoint_is_asked_for_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("wgan_fast.train.run.signals.time.monotonic", lambda: clock.now)
+    request = SaveRequest(ALONE)
+    assert not request.received()
+    clock.now += 600
+    assert request.received() and request.signal is None
+    request.saved()
+    assert not request.received()
+
+
+def test_a_run_of_slow_steps_saves_by_the_clock(
+    few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wgan_fast.train.run.signals.CHECKPOINT_SECONDS", 0.0)
+    seen = []
+    save = Trainer.save_checkpoint
+    monkeypatch.setattr(Trainer, "save_checkpoint", lambda self: (seen.append(self.step), save(self)))
+    assert cli("train", "--out", tmp_path / "run", *options()).exit_code == 0
+    assert sorted({*seen}) == [1, 2, 3, 4]
+
+
+def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A long run in a process group of its own, as its group's leader, once it trains."""
+    arguments = [
+        "--data",
+        "digits",
+        "--workers",
+        "2",
+        "--out",
+        str(folder),
+        *options(steps=100_000, log_every=1),
+        *more,
+    ]
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and children inherit that
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wgan_fast", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGHUP, hang_up)
+    while not (folder / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_saves_and_leaves(number: int, tmp_path: Path) -> None:
+    """To the processes that prefetch data, too, and twice, as of `timeout`."""
+    process = begun(tmp_path / "run")
+    os.killpg(process.pid, number)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, error
+    assert error.startswith("error: stopped at step ") and error.count("\n") == 1
+    assert (tmp_path / "run" / checkpoint.NAME).exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tmp_path: Path) -> None:
+    process = begun(tmp_path / "run")
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for worker in workers:
+        os.kill(int(worker), signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1 and error.count("\n") == 1, error
+    assert "--workers: a process that prefetched data was killed" in error

@@ -38,6 +38,9 @@ class Counted(Samples):
     def read(self, indices):
         return torch.from_numpy(indices).float().unsqueeze(1)
 
+    def identity(self):
+        yield b""
+
 
 def counted(count, seed=0):
     return FiniteData(Counted(count), seed)
@@ -152,3 +155,15 @@ def test_a_batch_that_processes_cannot_share_is_refused_at_once():
 def test_a_name_that_is_no_data_is_named(error, name, settings, message):
     with pytest.raises(error, match=message):
         make_data(name, **settings)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_are_held_out_in_proportion(tmp_path, seed):
+    labels = np.array([0] * 190 + [1] * 9 + [2])
+    np.savez(tmp_path / "x.npz", samples=np.random.default_rng(0).normal(size=(200, 2)), labels=labels)
+    with pytest.warns(UserWarning, match="data: the label '2' has one sample"):
+        data = make_data(str(tmp_path / "x.npz"), seed=seed)
+    held_out = data.held_out(200, 0).labels
+    assert len(held_out) == 20
+    assert torch.bincount(held_out, minlength=3).tolist() == [19, 1, 0]
+    assert set(data.batch(0, 180, 0).labels.tolist()) == {0, 1, 2}

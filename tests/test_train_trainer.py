@@ -17,7 +17,7 @@ import yaml
 from training import cli, options, rows, run, small_config
 from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
 from wgan_fast.train.config import make_config
-from wgan_fast.train.run.folder import RUN_FILES
+from wgan_fast.train.run.contents import RUN_FILES
 
 
 def test_run_leaves_a_folder_that_reproduces_its_samples(few_samples, tmp_path):

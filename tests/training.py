@@ -43,7 +43,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 def everything(folder: Path) -> dict[str, Any]:
     """All that a checkpoint holds, but for what describes the run."""
     state = torch.load(folder / checkpoint.NAME, weights_only=True)
-    return {name: value for name, value in state.items() if name not in ("config", "codec", "networks")}
+    return {name: value for name, value in state.items() if name not in ("config", "codec", "networks", "identity")}
 
 
 def assert_same(batch, other):

@@ -10,6 +10,9 @@ Commands:
   doctor  {DOCTOR}
   bench   {BENCH}
 
+Options:
+  --version
+
 The other commands need more packages ({{missing}}): pip install '.[train]',
 in the folder of wgan_fast's sources"""
 
@@ -41,7 +44,7 @@ def main() -> int:
     # For the list of commands.
     app.command("doctor", help=DOCTOR)(lambda: None)
     app.command("bench", help=BENCH)(lambda: None)
-    app()
+    app(prog_name="wgan-fast")  # `python -m wgan_fast` is no name for a shell's completion
     return 0
 
 

@@ -8,32 +8,54 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn, get_args
 
 import torch
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
-from wgan_fast._checks import ArgumentError, ArgumentValueError
+from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
 
-if TYPE_CHECKING:
-    from wgan_fast.train import TrainedGenerator
+
+class _Group(TyperGroup):
+    """Commands with their whole first sentence, wrapped; click cuts it at the width of the terminal."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 # Plain, not boxed: an error stays one line whatever the width of the terminal.
 app = typer.Typer(
     name="wgan-fast",
+    cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback()
-def main() -> None:
+def main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """Wasserstein GANs, trained right and fast."""
+
+
+_RESUME = "the last checkpoint"  # what a bare --resume is
+
+
+class _TrainCommand(TyperCommand):
+    """``--resume`` alone, or ``--resume auto``: Typer knows no option whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        bare = [i for i, word in enumerate(args) if word == "--resume" and args[i + 1 : i + 2] != ["auto"]]
+        for place in reversed(bare):
+            args[place] = f"--resume={_RESUME}"
+        return super().parse_args(ctx, args)
 
 
 def train(config: Path | None = None, **options: Any) -> None:
@@ -42,21 +64,24 @@ def train(config: Path | None = None, **options: Any) -> None:
     A setting that is left out comes from --config, else from the algorithm's preset.
     """
     with _needing_packages("train"):
+        from wgan_fast.train.launch import LaunchError
         from wgan_fast.train.run import checkpoint
         from wgan_fast.train.run.signals import Stopped
         from wgan_fast.train.trainer import Trainer
+        from wgan_fast.train.view.progress import print_line
 
     given = {name: value for name, value in options.items() if value is not None}
+    given |= {"resume": True} if given.get("resume") == _RESUME else {}
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
             trainer = Trainer(make_config(config, given))
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, LaunchError) as error:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
     try:
-        with _telling_of_memory(advice):
+        with _telling_of_memory(advice), _telling_of_workers():
             metrics = trainer.run()
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
@@ -65,17 +90,20 @@ def train(config: Path | None = None, **options: Any) -> None:
     except (OSError, FloatingPointError, ValueError) as error:
         if trainer.folder is None:  # nothing has been written
             _stop(_message(train, error, known_as), code=2)
-        last_good = trainer.folder / checkpoint.NAME
-        again = f"; {last_good} is from before: wgan-fast train --resume --out {trainer.folder}"
-        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{again if last_good.exists() else ''}", code=1)
+        if trainer.saved_step is not None:
+            last = f"; to go on from step {trainer.saved_step}: wgan-fast train --resume --out {trainer.folder}"
+        else:
+            last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
+        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
     if trainer.rank == 0:
-        typer.echo(_report(metrics))
-        typer.echo(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
+        print_line(_report(metrics))
+        print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
 
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
+    kind = str if kind is Path or setting.name == "resume" else kind  # Path("") would be the current folder
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -95,38 +123,44 @@ _CONFIG = inspect.Parameter(
 _parameters = [*map(_option, fields(TrainConfig)), _CONFIG]
 train.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
-app.command()(train)
+app.command(cls=_TrainCommand)(train)
+
+
+_Trust = Annotated[bool, typer.Option("--trust", help="Import networks that the run names: runs their code.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 
 
 @app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[
-        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz, or .csv for vectors.")
+        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
     ] = Path("samples.npy"),
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
-        str | None, typer.Option(help="Only this label: its name, or its number.", show_default="each in turn")
+        str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
     ] = None,
     interpolate: Annotated[
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
+    overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
         from wgan_fast.train.data.decoder import save_samples
 
+    _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
-        number = _label(generator, label)
+        generator = TrainedGenerator.load(run, trust=trust)
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
-                samples, labels = generator.sample(count, seed=seed, label=number)
+                samples, labels = generator.sample(count, seed=seed, label=label)
             else:
-                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=number)
-        labels = labels if out.suffix.lower() in (".npz", ".csv") else None
+                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=label)
+        labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
         save_samples(out, samples, generator.decoder, labels, columns=interpolate)
     except ValueError as error:
         _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
@@ -142,20 +176,31 @@ def evaluate(
         int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
     ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
     with _needing_packages("evaluate"):
+        from wgan_fast.train.run.contents import check_trust
         from wgan_fast.train.view.evaluation import evaluate_run
 
     try:
         # Not those of the machine that trained.
         here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
-        settings = read_settings(run / "config.yaml", "run") | here | ({"features": features} if features else {})
+        found = read_settings(run / "config.yaml", "run")
+        check_trust({"features": None if features else found.get("features")}, run, trust)
+        settings = found | here | {"trust": trust} | ({"features": features} if features else {})
+        settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
             metrics = evaluate_run(run, TrainConfig(**settings), count)
     except (TypeError, ValueError, OSError) as error:
-        _stop(_message(evaluate, error, {}, run), code=2)
+        of_run = {} if data else {"data": f"run: the data of {run}"}
+        gone = isinstance(error, ArgumentFileNotFoundError) and not data
+        cure = "; start the command in the folder where the run was trained, or name their place with --data"
+        _stop(_message(evaluate, error, of_run, run) + (cure if gone else ""), code=2)
     typer.echo(json.dumps(metrics, indent=2))
 
 
@@ -163,13 +208,16 @@ def evaluate(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[Path, typer.Option(help="The file.")] = Path("generator.pt2"),
+    overwrite: _Overwrite = False,
+    trust: _Trust = False,
 ) -> None:
     """Write the generator as a file that torch.export.load reads where this library is not installed."""
     with _needing_packages("export"):
         from wgan_fast.train import TrainedGenerator
 
+    _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run)
+        generator = TrainedGenerator.load(run, trust=trust)
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)
@@ -230,6 +278,8 @@ def _message(
         known_as: what to write for arguments that are no parameters of the command.
         run: where the command takes from what it has no option for.
     """
+    if isinstance(error, OSError) and not isinstance(error, ArgumentError) and error.filename:
+        return f"{error.filename} cannot be read or written: {error.strerror}"
     if not isinstance(error, ArgumentError):
         return str(error)
     name = error.argument
@@ -244,16 +294,6 @@ def _message(
     elif any(isinstance(word, OptionInfo) for word in parameter.annotation.__metadata__):
         name = f"--{name.replace('_', '-')}"
     return f"{name}: {error.message}"
-
-
-def _label(generator: "TrainedGenerator", label: str | None) -> int | None:
-    classes = generator.decoder.classes
-    if label is None or (label not in classes and label.isdecimal()):
-        return None if label is None else int(label)
-    if not generator.classes or label not in classes:
-        wanted = f"one of {', '.join(classes)}" if generator.classes else "none, for the run has no labels"
-        raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
-    return classes.index(label)
 
 
 @contextmanager
@@ -280,6 +320,25 @@ def _telling_of_memory(advice: str) -> Iterator[None]:
         _stop(f"the memory does not suffice; {advice}", code=1)
 
 
+@contextmanager
+def _telling_of_workers() -> Iterator[None]:
+    """Names the option of a process that prefetched data and died. PyTorch raises that wherever the run is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ArgumentValueError(
+            "workers", "a process that prefetched data was killed, for want of memory perhaps; fewer of them may help"
+        ) from error
+
+
+def _check_new(out: Path, overwrite: bool) -> None:
+    """Ends the command, before it does anything, where a file would be replaced that nobody said to replace."""
+    if out.exists() and not overwrite:
+        _stop(f"--out: {out} exists already; name another file, or replace it with --overwrite", code=2)
+
+
 def _stop_writing(out: Path, error: OSError) -> NoReturn:
     _stop(f"--out: {out} cannot be written: {error.strerror or error}", code=2)
 
@@ -290,6 +349,9 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _report(metrics: dict[str, Any]) -> str:
+    done = f"{metrics['steps']} steps in {metrics['seconds']:.1f} s"
+    if "modes_total" not in metrics:  # the evaluation failed, and said why
+        return done
     name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
     words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
     text = (
@@ -301,4 +363,4 @@ def _report(metrics: dict[str, Any]) -> str:
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "
             f"{metrics['share_within_3_sigma']:.1%} of samples within 3 sigma, {text}"
         )
-    return f"{metrics['steps']} steps in {metrics['seconds']:.1f} s: {text}"
+    return f"{done}: {text}"

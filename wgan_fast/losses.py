@@ -111,27 +111,35 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
 
 def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
-    r"""The generator's loss in the minimax GAN ("solution 1").
+    r"""The generator's loss in the minimax GAN, :math:`\log(1 - D)` (called GAN0 by some authors).
 
-    .. math:: \frac{1}{B} \sum_i \log(1 - \sigma(f(G(z_i))))
+    .. math:: \frac{1}{B} \sum_i \log(1 - D(G(z_i))), \qquad D = \sigma \circ f
 
-    Its gradient vanishes where the discriminator rejects samples with certainty. Args, returns and raises as
-    :func:`generator_loss`.
+    The generator minimises the value that the discriminator maximises. Under the discriminator that is optimal for
+    :math:`p_r` and :math:`p_g`, the expectation of its gradient is that of :math:`2\,\mathrm{JS}(p_r, p_g)`. It
+    vanishes where the discriminator rejects samples with certainty.
 
-    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, equation 1.
+    Args, returns and raises as :func:`generator_loss`; the scores are logits, :math:`f(G(z_i))`.
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, equation 1; Arjovsky and Bottou, "Towards Principled
+    Methods for Training Generative Adversarial Networks", 2017, theorem 2.4.
     """
     check_scores("fake_scores", fake_scores)
     return -_mean(_softplus(fake_scores))
 
 
 def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
-    r"""The generator's loss in the non-saturating GAN ("solution 2").
+    r"""The generator's loss in the non-saturating GAN, :math:`-\log D` (called GAN1 by some authors).
 
-    .. math:: -\frac{1}{B} \sum_i \log \sigma(f(G(z_i)))
+    .. math:: -\frac{1}{B} \sum_i \log D(G(z_i)), \qquad D = \sigma \circ f
 
-    Args, returns and raises as :func:`generator_loss`.
+    Under the discriminator that is optimal for :math:`p_r` and :math:`p_g`, the expectation of its gradient is that of
+    :math:`\mathrm{KL}(p_g \| p_r) - 2\,\mathrm{JS}(p_r, p_g)`.
 
-    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, section 3.
+    Args, returns and raises as :func:`generator_loss`; the scores are logits, :math:`f(G(z_i))`.
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", 2014, section 3; Arjovsky and Bottou, "Towards Principled
+    Methods for Training Generative Adversarial Networks", 2017, theorem 2.5.
     """
     check_scores("fake_scores", fake_scores)
     return _mean(_softplus(-fake_scores))

@@ -76,6 +76,52 @@ def _unpack(mask: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor
     return flat.as_strided(shape, stride)
 
 
+#: Smooth activations, as functions of x and of their parameters.
+SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x, beta, threshold: F.softplus(x, beta, threshold),
+    "elu": lambda x, alpha, scale, rate: torch.where(x > 0, scale * x, alpha * scale * torch.expm1(rate * x)),
+    "mish": F.mish,
+    "logsigmoid": F.logsigmoid,
+    "softsign": F.softsign,
+}
+
+
+def smooth_activation(x: Tensor, kind: str, parameters: Sequence[float]) -> Tensor:
+    """The activation of this name. ``parameters``: beta and threshold of softplus; alpha, scale and rate of elu, of
+    which SELU and CELU are cases.
+    """
+    return SMOOTH_ACTIVATIONS[kind](x.to(accumulate_dtype(x.dtype)), *parameters).to(x.dtype)
+
+
+def smooth_activation_(x: Tensor, kind: str, parameters: Sequence[float]) -> None:
+    """The same in place."""
+    x.copy_(smooth_activation(x, kind, parameters))
+
+
+def normalization(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], eps: float, centered: bool
+) -> tuple[Tensor, Tensor]:
+    """``(x - mean) / sqrt(variance + eps)``, times weight plus bias, over rows of ``channels * inner`` elements; and
+    the rows' mean, in two parts, and ``1 / sqrt(variance + eps)``. ``shape``: groups, channels and inner elements. A
+    channel of a group has one weight. Not centred, the mean is 0.
+    """
+    wide = x.to(accumulate_dtype(x.dtype)).reshape(-1, *shape)
+    mean = wide.mean((2, 3), keepdim=True) if centered else wide.new_zeros(wide.shape[0], shape[0], 1, 1)
+    r = ((wide - mean).square().mean((2, 3), keepdim=True) + eps).rsqrt()
+    y = (wide - mean) * r
+    if weight is not None:
+        y = y * weight.view(1, shape[0], shape[1], 1)
+    if bias is not None:
+        y = y + bias.view(1, shape[0], shape[1], 1)
+    statistics = torch.stack([mean.flatten(), torch.zeros_like(mean).flatten(), r.flatten()], 1)
+    return y.reshape(x.shape).to(x.dtype), statistics.detach()
+
+
 def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
     """``w <- min(max(w, -bound), bound)`` in place."""
     with torch.no_grad():

@@ -1,9 +1,12 @@
 #include "critic/activations.h"
 
+#include <ATen/autocast_mode.h>
+
 #include <limits>
 
 #include "critic/layers.h"
 #include "ops/piecewise_linear.h"
+#include "ops/smooth_activation.h"
 
 namespace wgan_fast {
 namespace {
@@ -41,6 +44,18 @@ std::optional<Tensor> hardtanh(const Tensor& input, double min_val, double max_v
 
 std::optional<Tensor> hardtanh_(const Tensor& input, double min_val, double max_val) {
   return hardtanh(input, min_val, max_val, true);
+}
+
+// Under autocast PyTorch chooses a precision for each function.
+std::optional<Tensor> smooth_activation(const Tensor& input, const std::string& kind,
+                                        const std::vector<double>& parameters, bool inplace) {
+  if (!is_plain(input) || !input.is_cpu() || !input.is_non_overlapping_and_dense() ||
+      at::autocast::is_autocast_enabled(input.device().type())) {
+    return std::nullopt;
+  }
+  if (!inplace) return dispatch_smooth_activation(input, kind, parameters);
+  dispatch_smooth_activation_(input, kind, parameters);
+  return input;
 }
 
 }  // namespace wgan_fast

@@ -1,9 +1,12 @@
-// Piecewise-linear activations of a critic inside a penalty, without dead work in double backward.
+// Activations of a critic inside a penalty: piecewise-linear ones without dead work in double backward, smooth ones
+// with fused derivatives.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace wgan_fast {
 
@@ -19,5 +22,9 @@ std::optional<Tensor> leaky_relu(const Tensor& input, double negative_slope, boo
 std::optional<Tensor> leaky_relu_(const Tensor& input, double negative_slope);
 std::optional<Tensor> hardtanh(const Tensor& input, double min_val, double max_val, bool inplace);
 std::optional<Tensor> hardtanh_(const Tensor& input, double min_val, double max_val);
+
+// The operator smooth_activation.
+std::optional<Tensor> smooth_activation(const Tensor& input, const std::string& kind,
+                                        const std::vector<double>& parameters, bool inplace);
 
 }  // namespace wgan_fast

@@ -15,7 +15,9 @@
 #include "critic/affine_scores.h"
 #include "critic/layers.h"
 #include "critic/linearity.h"
+#include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
+#include "ops/smooth_activation.h"
 
 namespace wgan_fast {
 namespace {
@@ -322,7 +324,8 @@ std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vec
 // backwards may return an undefined gradient, so paths through them do not count.
 std::unordered_set<Node*> CriticGraph::surely_reached(const std::vector<Node*>& roots) const {
   const auto passes_on = [&](Node& node) {
-    if (is_layer(node) || is_piecewise_linear(node)) return true;
+    if (is_layer(node) || is_piecewise_linear(node) || is_smooth_activation(node) || is_normalization(node))
+      return true;
     const std::string name = node.name();
     return forward_.count(&node) ? name.find("BackwardBackward") == std::string::npos : is_known(name);
   };

@@ -8,6 +8,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
 #include "ops/tensors.h"
 
@@ -304,6 +305,24 @@ std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight) {
     return std::nullopt;
   }
   return PReLU::apply(input, weight);
+}
+
+// Under autocast PyTorch chooses a precision for each function.
+std::optional<std::tuple<Tensor, Tensor>> normalization(const Tensor& input, const std::optional<Tensor>& weight,
+                                                        const std::optional<Tensor>& bias,
+                                                        const std::vector<int64_t>& shape, double eps, bool centered) {
+  if (!is_plain(input) || !input.is_cpu() || input.numel() == 0 ||
+      at::autocast::is_autocast_enabled(input.device().type())) {
+    return std::nullopt;
+  }
+  std::optional<Tensor> flat_weight = weight, flat_bias = bias;
+  for (auto* parameter : {&flat_weight, &flat_bias}) {
+    if (!*parameter) continue;
+    if (!is_plain(**parameter) || (*parameter)->scalar_type() != input.scalar_type()) return std::nullopt;
+    if ((*parameter)->dim() != 1) *parameter = (*parameter)->reshape({-1});
+    if ((*parameter)->numel() != shape[0] * shape[1]) return std::nullopt;
+  }
+  return dispatch_normalization(input, flat_weight, flat_bias, shape, eps, centered);
 }
 
 template <class Function>

@@ -1,10 +1,12 @@
-// Linear layers, convolutions and PReLU of a critic inside a penalty, without dead work in double backward.
+// Linear layers, convolutions and PReLU of a critic inside a penalty, without dead work in double backward;
+// normalisation with fused derivatives.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace wgan_fast {
@@ -20,6 +22,11 @@ std::optional<Tensor> convolution(const Tensor& input, const Tensor& weight, con
                                   const std::vector<int64_t>& dilation, bool transposed,
                                   const std::vector<int64_t>& output_padding, int64_t groups);
 std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight);
+
+// Normalisation by the statistics of rows, as the operator of this name. Returns y and the statistics.
+std::optional<std::tuple<Tensor, Tensor>> normalization(const Tensor& input, const std::optional<Tensor>& weight,
+                                                        const std::optional<Tensor>& bias,
+                                                        const std::vector<int64_t>& shape, double eps, bool centered);
 
 // Whether layers and activations can be replaced for this tensor: a dense tensor of a type and device that the kernels
 // support, not of a subclass, outside of torch.func transforms and saved-tensor hooks.

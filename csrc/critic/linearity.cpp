@@ -12,7 +12,9 @@
 #include <unordered_set>
 
 #include "critic/layers.h"
+#include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
+#include "ops/smooth_activation.h"
 
 namespace wgan_fast {
 namespace {
@@ -138,8 +140,8 @@ std::vector<int64_t> sizes(const torch::autograd::InputMetadata& metadata) {
 }  // namespace
 
 std::string name_of(const Node& node) {
-  const bool nameless =
-      is_layer(node) || is_piecewise_linear(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
+  const bool nameless = is_layer(node) || is_piecewise_linear(node) || is_smooth_activation(node) ||
+                        is_normalization(node) || typeid(node) == typeid(torch::autograd::AccumulateGrad);
   return nameless ? std::string() : node.name();
 }
 

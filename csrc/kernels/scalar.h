@@ -145,9 +145,9 @@ HOST_DEVICE inline Half narrow<Half>(float value) {
 #endif
 }
 
-// Square root and quotient on the way to a stored T. For 16-bit types a GPU approximates them, with an error of at most
-// 2 units of float32, of which a unit of T has 2^13 or more: exact ones take 30 instructions an element and would limit
-// a kernel, not memory. Divisors are below 2^126.
+// Square root and quotient on the way to a stored T. For 16-bit types a GPU approximates them, with an error of a few
+// units of float32, of which a unit of T has 2^13 or more: exact ones take some 20 instructions more for each element.
+// Divisors are below 2^126.
 template <class T>
 HOST_DEVICE inline Accumulate<T> square_root(Accumulate<T> value) {
 #ifdef __CUDA_ARCH__

@@ -43,7 +43,9 @@ def build_stand_in(folder: Path) -> None:
 def build_package(folder: Path) -> None:
     package = folder / "wgan_fast"
     shutil.rmtree(package, ignore_errors=True)
-    shutil.copytree(ROOT / "wgan_fast", package, ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
+    shutil.copytree(
+        ROOT / "wgan_fast", package, ignore=shutil.ignore_patterns("_C.*", "_*.json", "_*.txt", "__pycache__")
+    )
     compiler = os.environ.get("CXX", "g++")
     kernels = []
     for source in sorted((ROOT / "csrc" / "kernels").glob("*.cu")):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from wgan_fast._critic import curved
 from wgan_fast._library import extension, is_traceable, register_fake
 
 Layer = Callable[..., Any]
@@ -24,6 +25,7 @@ class CriticLayers(TorchFunctionMode):
 
     - Linear layers and convolutions can free their input once no weight gradient can be requested.
     - Piecewise-linear activations save one bit for each element.
+    - Smooth activations have fused first and second derivatives.
     - Attention and recurrent layers run in the implementation that PyTorch can differentiate twice.
 
     Calls that the library's layers do not support (subclasses of Tensor, layouts with gaps, transforms) go to PyTorch.
@@ -43,6 +45,8 @@ class CriticLayers(TorchFunctionMode):
         self, func: Layer, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _BATCH_NORM:
+            self.batch_statistics |= args[5] if len(args) > 5 else kwargs.get("training", True)
         layer = _LAYERS.get(func)
         # Subclasses of Tensor override functions themselves, and the compiler needs PyTorch's functions.
         if layer is not None and _PLAIN.issuperset(types) and not _is_for_the_compiler(func):
@@ -63,8 +67,6 @@ class CriticLayers(TorchFunctionMode):
         if func in _ATTENTION:
             with _math_attention:
                 return func(*args, **kwargs)
-        if func in _BATCH_NORM:
-            self.batch_statistics |= args[5] if len(args) > 5 else kwargs.get("training", True)
         if func in _RECURRENT:
             with _no_cudnn:
                 return func(*args, **kwargs)
@@ -294,6 +296,7 @@ if _C is not None:
     _replace(_C.prelu, torch.prelu, Tensor.prelu)
     _replace(_rrelu, F.rrelu)
     _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
+    _LAYERS.update(curved.LAYERS)
 
 #: Activations with bounds, where they are constant.
 _BOUNDED = {F.hardtanh, _nn.hardtanh, _nn.hardtanh_, F.relu6, _nn.relu6, _nn.relu6_}

@@ -5,17 +5,26 @@ its ``run`` measures it. They need ``pip install 'wgan_fast[train]'``, and use p
 """
 
 #: The experiments, in the order of a lecture.
-NAMES = (
-    "transport_plans",
-    "optimal_discriminator",
-    "parallel_lines",
-    "low_dimensional_manifolds",
-    "discriminator_and_critic",
-    "continuity",
-    "gradient_identity",
-    "mode_seeking",
-    "estimate_tracks_quality",
-    "mode_collapse",
-    "clipping",
-    "duality",
-)
+CHAPTERS = {
+    "Transport: cost, plans, duality": ("transport_plans", "duality", "integral_probability_metrics"),
+    "Divergences": (
+        "maximum_likelihood",
+        "mode_seeking",
+        "optimal_discriminator",
+        "parallel_lines",
+        "convergence_hierarchy",
+    ),
+    "How GANs fail": ("manifolds", "low_dimensional_manifolds", "alternative_gradient", "mode_collapse"),
+    "The Wasserstein GAN": (
+        "continuity",
+        "gradient_identity",
+        "discriminator_and_critic",
+        "estimate_tracks_quality",
+        "no_balancing",
+        "no_careful_architecture",
+        "samples_get_better",
+    ),
+    "Clipping, and the penalty": ("clipping", "penalty_bias"),
+    "Errata": ("errata",),
+}
+NAMES = tuple(name for names in CHAPTERS.values() for name in names)

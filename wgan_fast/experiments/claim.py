@@ -1,4 +1,4 @@
-"""The result of an experiment: a figure, and measured numbers beside the expected ones."""
+"""What an experiment says and finds: formulas and words, figures, and measured numbers beside the expected ones."""
 
 import math
 from typing import Literal, NamedTuple
@@ -13,7 +13,8 @@ class Number(NamedTuple):
     """A measured number and the value that the theory predicts.
 
     ``relation`` is the expected relation of ``measured`` to ``expected``: ``=``, ``>=`` or ``<=``, each up to
-    the absolute ``tolerance``. NaN never satisfies it.
+    the absolute ``tolerance``. NaN never satisfies it. ``of_code`` marks a number that is true by construction, so
+    that it can refute the code, but not the theory.
     """
 
     what: str
@@ -21,6 +22,7 @@ class Number(NamedTuple):
     expected: float
     tolerance: float = 0.0
     relation: Literal["=", ">=", "<="] = "="
+    of_code: bool = False
 
     @property
     def holds(self) -> bool:
@@ -43,8 +45,42 @@ class Number(NamedTuple):
 class Finding(NamedTuple):
     """The return value of an experiment's ``run``."""
 
-    figure: Figure
+    figures: list[Figure]
     numbers: list[Number]
+
+
+class Story(NamedTuple):
+    """The words of an experiment, each module's ``STORY``."""
+
+    plain: str  #: the claim in one sentence, without symbols
+    formulas: tuple[str, ...]  #: in the syntax of matplotlib's mathtext, without dollar signs
+    refuted_by: str  #: what would show the claim to be wrong
+    papers: tuple[str, ...]  #: keys of PAPERS
+    caveats: str = ""  #: what the experiment does not show
+
+
+#: Title and address of each source.
+PAPERS = {
+    "gan": ("Goodfellow et al., Generative Adversarial Networks, 2014", "https://arxiv.org/abs/1406.2661"),
+    "principled": (
+        "Arjovsky and Bottou, Towards Principled Methods for Training Generative Adversarial Networks, 2017",
+        "https://arxiv.org/abs/1701.04862",
+    ),
+    "wgan": ("Arjovsky, Chintala and Bottou, Wasserstein GAN, 2017", "https://arxiv.org/abs/1701.07875"),
+    "wgan-gp": (
+        "Gulrajani et al., Improved Training of Wasserstein GANs, 2017",
+        "https://arxiv.org/abs/1704.00028",
+    ),
+    "mmd": ("Gretton et al., A Kernel Two-Sample Test, 2012", "https://jmlr.org/papers/v13/gretton12a.html"),
+    "ipm": (
+        "Sriperumbudur et al., On Integral Probability Metrics, phi-Divergences and Binary Classification, 2009",
+        "https://arxiv.org/abs/0901.2698",
+    ),
+    "twonn": (
+        "Facco et al., Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information, 2017",
+        "https://arxiv.org/abs/1803.06992",
+    ),
+}
 
 
 #: Line styles and markers repeat the distinction, for black-and-white print.
@@ -53,7 +89,7 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = "os^Dvx+"
 
 
-def axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, row by row."""
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")  # no window, no global state
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+def axes(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.4) -> tuple[list[Figure], list[Axes]]:
+    """Figures of one panel each, row by row, and their panels: on a page they stack as its width wants."""
+    figures = [Figure(figsize=(width, height), layout="constrained") for _ in range(columns * rows)]
+    return figures, [figure.subplots() for figure in figures]

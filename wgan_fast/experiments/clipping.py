@@ -25,7 +25,16 @@ from wgan_fast.train.data import Distribution, make_toy
 from wgan_fast.train.networks import MLPCritic
 from wgan_fast.train.view.colours import BLUE, RED
 
-from .claim import COLOURS, LINES, MARKERS, Finding, Number, axes
+from .claim import COLOURS, LINES, MARKERS, Finding, Number, Story, axes
+
+STORY = Story(
+    "Clipping weights makes a critic too simple, and deep critics explode or fade; the penalty does neither.",
+    (r"w \leftarrow \min(\max(w, -c), c)", r"\lambda \, \mathrm{E} (\|\nabla f(\hat{x})\| - 1)^2"),
+    "Clipped weights that stay away from the bounds; a bound that keeps gradients level in a deep critic "
+    "without tuning.",
+    ("wgan-gp",),
+    "The bound can be tuned for one depth and width; the numbers are for these.",
+)
 
 DATA = {"8gaussians": "8 Gaussians", "25gaussians": "25 Gaussians", "swissroll": "Swiss roll"}
 BOUNDS = (0.1, 0.01, 0.001)
@@ -132,7 +141,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("penalty: log10 of the gradient, per layer", slopes[None], 0, 0.1),
     ]
 
-    figure, panels = axes(4, 2, width=3.5, height=3.6)
+    figures, panels = axes(4, 2, width=3.5, height=3.6)
     for name, critics, share, row in zip(
         (f"clipping, c = {BOUND}", "penalty"), (clipped, penalised), shares, (panels[:3], panels[4:7]), strict=True
     ):
@@ -165,4 +174,4 @@ def run(seed: int, *, small: bool = False) -> Finding:
     for panel in (histogram, gradients):
         panel.grid(alpha=0.3)
         panel.legend(fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)

@@ -1,10 +1,16 @@
-"""Where the generator is continuous in theta, so is W(P_r, P_theta), and where it is locally Lipschitz, W has a
-derivative almost everywhere. JS has neither property. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017,
-theorem 1.
+"""Where the generator is continuous in theta and its points stay in a compact set, W(P_r, P_theta) is continuous; where
+it is locally Lipschitz, with constants of finite mean over z (assumption 1), so is W, and it has a derivative almost
+everywhere. JS has neither property. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, theorem 1.
 
 P_r lies on an S in the plane, and P_theta on the same S rotated by theta around its centre. A point at distance r from
 the centre moves by at most r |theta - theta'|, so |W(theta) - W(theta')| <= E[r] |theta - theta'|. Two such curves meet
 in a few points only, so JS is 0 at theta = 0 and log 2 for every other small angle; it is measured on ever finer grids.
+Three generators of points on a line test the conditions, with z uniform on (0, 1] and exact values. g = z +
+sqrt(|theta|) is continuous and not Lipschitz at 0: W = sqrt(|theta|) is continuous there, and its quotient grows as 1 /
+sqrt(|theta|). g = z + 1 for theta > 0, else z, is not continuous, nor is W. g = theta / z is Lipschitz with L(z) = 1/z,
+whose mean is infinite, against assumption 1: with n equally likely z = (i + 1/2) / n, W is |theta| (log n + 2 log 2 +
+gamma) up to O(1/n^2), where gamma is Euler's constant, and grows without end.
+
 At theta = 0, W has its minimum, a kink with two finite slopes, and JS jumps. Elsewhere the derivative of W by autograd,
 through the optimal plan, is compared with a difference quotient, and the slope of JS is 0.
 """
@@ -15,10 +21,23 @@ import math
 import torch
 from torch import Tensor
 
-from wgan_fast.distances import earth_movers_distance, js_divergence
+from wgan_fast.distances import earth_movers_distance, earth_movers_distance_1d, js_divergence
 from wgan_fast.train.view.colours import BLACK, RED
 
-from .claim import COLOURS, LINES, MARKERS, Finding, Number, axes
+from .claim import COLOURS, LINES, MARKERS, Finding, Number, Story, axes
+
+STORY = Story(
+    "If the generator moves little, W moves little; JS may jump.",
+    (
+        r"|W(P_r, P_\theta) - W(P_r, P_{\theta'})| \leq W(P_\theta, P_{\theta'}) \leq "
+        r"\mathrm{E}_z \|g_\theta(z) - g_{\theta'}(z)\|",
+        r"\mathrm{E}_z L(\theta, z) < \infty \quad (\mathrm{assumption\ 1})",
+    ),
+    "A quotient of W steeper than the generator moves; a jump of W for a generator that is continuous and bounded.",
+    ("wgan",),
+    "Continuity of g is not enough without assumption 1 or a bounded space: theta / z, with z uniform on (0, 1], is "
+    "continuous in theta for each z, and its W is infinite for every theta other than 0.",
+)
 
 RANGE = 1.2  # theta in radians: from -RANGE to RANGE
 ANGLE = 0.7  # where derivatives are compared
@@ -70,7 +89,28 @@ def run(seed: int, *, small: bool = False) -> Finding:
     finest = CELLS[-1]
     jump = divergence(many, 0.05, finest) - divergence(many, 0.0, finest)
     slope = (divergence(many, ANGLE + 0.05, finest) - divergence(many, ANGLE - 0.05, finest)) / 0.1
+    z = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    roots = {t: earth_movers_distance_1d(z, z + math.sqrt(t)).item() for t in (1e-2, 1e-4, 1e-8)}
+    jump_of_w = earth_movers_distance_1d(z, z + 1).item()
+    theta = 0.1
+    heavy = {}
+    for n in (100, 10_000, 1_000_000):
+        latent = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        heavy[n] = earth_movers_distance_1d(torch.zeros_like(latent), theta / latent).item()
+    expected_heavy = theta * (math.log(1_000_000) + 2 * math.log(2) + 0.5772156649015329)
     numbers = [
+        Number("g = z + sqrt(theta): W at theta = 1e-8", roots[1e-8], 1e-4, 1e-12),
+        Number(
+            "g = z + sqrt(theta): quotient at 1e-8 over that at 1e-4",
+            roots[1e-8] / 1e-8 / (roots[1e-4] / 1e-4),
+            100,
+            1e-6,
+        ),
+        Number("g that jumps by 1: jump of W", jump_of_w, 1, 1e-12),
+        Number("g = theta / z, n = 1,000,000: W", heavy[1_000_000], expected_heavy, 1e-9),
+        Number(
+            "g = theta / z: growth of W for n times 100", heavy[1_000_000] - heavy[10_000], theta * math.log(100), 1e-6
+        ),
         Number("W: steepest difference quotient, at most E[r]", steepest, lipschitz, 1e-6, "<="),
         Number("W: quotient from the right at theta = 0 (E[r])", right, lipschitz, 1e-3),
         Number("W: quotient from the left at theta = 0 (-E[r])", left, -lipschitz, 1e-3),
@@ -80,7 +120,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number(f"JS: slope at theta = {ANGLE}, finest grid", slope, 0, 0.01),
     ]
 
-    figure, (curves, distances, divergences) = axes(3, width=4.4, height=4)
+    figures, (curves, distances, divergences) = axes(3, width=4.4, height=4)
     for theta, colour, style in zip((0.0, 0.3, 1.0), COLOURS, LINES, strict=False):
         shown = turned(points, torch.tensor(theta, dtype=torch.float64))
         label = "$P_r$" if theta == 0 else rf"$P_\theta$, $\theta$ = {theta}"
@@ -116,4 +156,4 @@ def run(seed: int, *, small: bool = False) -> Finding:
     for panel in (curves, distances, divergences):
         panel.grid(alpha=0.3)
         panel.legend(loc="upper center", fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)

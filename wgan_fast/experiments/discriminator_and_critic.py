@@ -21,7 +21,16 @@ from wgan_fast import CriticStep, gradient_penalty, optim
 from wgan_fast.train.networks import MLPCritic
 from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import Finding, Number, axes
+from .claim import Finding, Number, Story, axes
+
+STORY = Story(
+    "A good discriminator is flat where the fakes are; a good critic has a slope there.",
+    (r"\nabla_x D(x) \approx 0", r"|\nabla_x f(x)| \approx 1 + \frac{W}{2 \lambda}"),
+    "A well-trained discriminator with a slope at the fakes that is comparable to the critic's.",
+    ("wgan",),
+    "The flat function is D; the logit of D has a slope, and -log D uses it. What that costs shows "
+    "alternative gradient.",
+)
 
 REAL, FAKE, SIGMA, BATCH = -4.0, 4.0, 1.0, 128
 
@@ -91,7 +100,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     ]
 
     x = torch.linspace(-8, 8, 1601, dtype=torch.float64)
-    figure, (left, right) = axes(2, width=5, height=4.2)
+    figures, (left, right) = axes(2, width=5, height=4.2)
     for mean, colour, name in ((REAL, GREEN, "real"), (FAKE, BLACK, "fake")):
         density = torch.distributions.Normal(mean, SIGMA).log_prob(x).exp()
         left.fill_between(x, density, color=colour, alpha=0.2, linewidth=0, label=f"density of {name}")
@@ -108,7 +117,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     for panel in (left, right):
         panel.grid(alpha=0.3)
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)
 
 
 def _spread(slopes: Tensor) -> float:

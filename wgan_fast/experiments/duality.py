@@ -10,9 +10,10 @@ as always. It is evaluated between the pairs of the optimal plan, which it does 
 the largest norm of its gradient there.
 
 The penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, and settles at s = 1 + W / (2 weight), here
-about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. Where the plan changes direction
-from point to point, the optimal critic has many kinks, and a network of this size stays below W.
-"""
+about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. The norm alone proves nothing:
+min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere whatever the v_j are. Its direction along the optimal
+pairs does: for random v_j the mean cosine is about 0.93. Where the plan changes direction from point to point, the
+optimal critic has many kinks, and a network of this size stays below W."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,21 @@ from wgan_fast.train.data import make_toy
 from wgan_fast.train.networks import MLPCritic
 from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import Finding, Number, axes
+from .claim import Finding, Number, Story, axes
+
+STORY = Story(
+    "The cheapest transport costs exactly what the best critic of slope at most 1 can tell apart.",
+    (
+        r"W = \min_{\gamma \in \Pi(P_r, P_g)} \quad \mathrm{E}_{(x, y) \sim \gamma} \|x - y\|"
+        r" = \max_{\|f\|_L \leq 1} \mathrm{E}_{P_r} f(x) - \mathrm{E}_{P_g} f(y)",
+        r"\nabla f^*(x_t) = \frac{x - y}{\|x - y\|}, \quad x_t = t y + (1 - t) x",
+    ),
+    "A critic of slope at most 1 whose value exceeds the cost of a plan; optimal potentials whose gradient does not "
+    "point along the optimal pairs; a gap that no training closes.",
+    ("wgan", "wgan-gp"),
+    "Both sets are finite, hence compact, and minimum and maximum are attained. On an unbounded space both "
+    "distributions need a finite mean distance, or W may be infinite.",
+)
 
 
 class Exact(NamedTuple):
@@ -85,19 +100,28 @@ def run(seed: int, *, small: bool = False) -> Finding:
     between = interpolate(starts, ends, generator=generator)
     slopes, best_slopes = gradients(critic, between), gradients(best, between)
     norms, cosines = slopes.norm(dim=1), F.cosine_similarity(slopes, starts - ends)
+    best_cosines = F.cosine_similarity(best_slopes, starts - ends)
     value, steepest = values[-1], norms.max().item()
     numbers = [
         Number("potentials: mean u + mean v, the exact W", (exact.u.mean() + exact.v.mean()).item(), exact.w, 1e-9),
         Number("potentials: least of c - u - v, not negative", exact.slack, 0, 1e-9, ">="),
         Number("their critic: value, the exact W", dual_estimate(best, real, fake).item(), exact.w, 1e-6),
-        Number("their critic: mean gradient norm between pairs", best_slopes.norm(dim=1).mean().item(), 1, 1e-5),
+        # Float32 rounds a point between the pairs by 1e-7 of its size, which turns the direction of close pairs.
+        Number("their critic: mean cosine of gradient and pair", best_cosines.mean().item(), 1, 1e-5),
+        Number(
+            "their critic: mean gradient norm between pairs",
+            best_slopes.norm(dim=1).mean().item(),
+            1,
+            1e-5,
+            of_code=True,
+        ),
         Number("trained critic: gap, value / W - 1", value / exact.w - 1, 0, 0.05),
         Number("trained critic: value / (W times steepest slope)", value / exact.w / steepest, 1, 1e-3, "<="),
         Number("trained critic: mean gradient norm between pairs", norms.mean().item(), 1, 0.05),
         Number("trained critic: mean cosine of gradient and pair", cosines.mean().item(), 1, 0.05),
     ]
 
-    figure, (plane, curve, histogram) = axes(3, width=4.6, height=4.2)
+    figures, (plane, curve, histogram) = axes(3, width=4.6, height=4.2)
     ticks = torch.linspace(-2, 2, 120)
     with torch.no_grad():
         scores = critic(torch.cartesian_prod(ticks, ticks)).reshape(len(ticks), -1).T
@@ -112,13 +136,14 @@ def run(seed: int, *, small: bool = False) -> Finding:
     curve.axhline(exact.w, color=BLACK, linestyle="--", label=f"exact W = {exact.w:.3f}")
     curve.set(title="The dual meets the primal", xlabel="updates of the critic", ylabel="mean f(real) - mean f(fake)")
     curve.set_ylim(0, 1.4 * exact.w)
-    histogram.hist(norms, bins=40, range=(0.8, 1.2), color=BLUE, label="gradient norm")
+    ends_of_all = (min(norms.min(), cosines.min()).item(), max(norms.max(), cosines.max()).item())
+    histogram.hist(norms, bins=60, range=ends_of_all, color=BLUE, label="gradient norm")
     histogram.hist(
-        cosines, bins=40, range=(0.8, 1.2), color=RED, histtype="step", linestyle="--", label="cosine with the pair"
+        cosines, bins=60, range=ends_of_all, color=RED, histtype="step", linestyle="--", label="cosine with the pair"
     )
     histogram.axvline(1, color=BLACK, linestyle=":", label="1, the optimum")
     histogram.set(title="Between optimally coupled pairs", xlabel="norm; cosine", ylabel="points", yscale="log")
     for panel in (plane, curve, histogram):
         panel.grid(alpha=0.3)
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)

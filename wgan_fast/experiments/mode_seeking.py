@@ -17,7 +17,19 @@ from torch import Tensor
 from wgan_fast.distances import js_divergence, kl_divergence
 from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, RED
 
-from .claim import Finding, Number, axes
+from .claim import Finding, Number, Story, axes
+
+STORY = Story(
+    "A model too simple for the data covers everything or drops a mode, depending on the divergence.",
+    (
+        r"\min_q \mathrm{KL}(p \,\|\, q): \mathrm{covers}",
+        r"\min_q \mathrm{KL}(q \,\|\, p): \mathrm{seeks\ a\ mode}",
+        r"\mathrm{JS}: \mathrm{either}",
+    ),
+    "A fit by KL(p || q) without the moments of p; a fit by KL(q || p) that spreads over both modes.",
+    ("principled",),
+    "These are the best fits of one normal distribution. What a trained network does depends on its training, too.",
+)
 
 STEP = 0.04
 GRID = torch.arange(-16.0, 16.0, STEP, dtype=torch.float64)
@@ -104,7 +116,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("JS at the largest distance seeks: that of a mode", far.deviation, DEVIATIONS[0], 0.05),
     ]
 
-    figure, (density, sweep) = axes(2, width=5.6, height=4.2)
+    figures, (density, sweep) = axes(2, width=5.6, height=4.2)
     density.fill_between(GRID, p / STEP, color="lightgrey", label="p, two modes")
     for name, (colour, line, marker) in STYLES.items():
         best = gaussian(fits[name].mean, fits[name].deviation)
@@ -117,4 +129,4 @@ def run(seed: int, *, small: bool = False) -> Finding:
     for panel in (density, sweep):
         panel.grid(alpha=0.3)
         panel.legend(fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)

@@ -18,7 +18,18 @@ from wgan_fast.distances import js_divergence
 from wgan_fast.train.networks import MLPCritic
 from wgan_fast.train.view.colours import BLACK, BLUE, GREEN, ORANGE, RED
 
-from .claim import Finding, Number, axes
+from .claim import Finding, Number, Story, axes
+
+STORY = Story(
+    "The best discriminator is a ratio of densities, and what it tells the generator is JS.",
+    (
+        r"D^*(x) = \frac{p_r(x)}{p_r(x) + p_g(x)}",
+        r"V(D^*, G) = 2 \, \mathrm{JS}(p_r, p_g) - 2 \log 2",
+    ),
+    "A discriminator whose value exceeds 2 JS - 2 log 2; a best generator that is not p_r.",
+    ("gan", "principled"),
+    "D* is the best of all functions, with densities known. A network sees samples, and nothing where there are none.",
+)
 
 GRID = torch.linspace(-8.0, 8.0, 321, dtype=torch.float64)
 WEIGHTS = torch.full_like(GRID, 0.05)  # quadrature weights
@@ -108,7 +119,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("its V(D*, G): -2 log 2", least, -2 * math.log(2), 1e-8),
     ]
 
-    figure, (left, right) = axes(2, width=5.2, height=4)
+    figures, (left, right) = axes(2, width=5.2, height=4)
     left.plot(GRID, real, color=BLUE, label="$p_r$")
     left.plot(GRID, fake, color=RED, linestyle="--", label="$p_g$")
     left.plot(GRID, optimum, color=BLACK, linewidth=3, alpha=0.4, label="$D^* = p_r / (p_r + p_g)$")
@@ -140,7 +151,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     for panel in (left, right):
         panel.grid(alpha=0.3)
         panel.legend(fontsize=9)
-    return Finding(figure, numbers)
+    return Finding(figures, numbers)
 
 
 def _error(logits: Tensor, p: Tensor, q: Tensor) -> float:

@@ -1,6 +1,5 @@
-"""Runs experiments and saves the results: a PNG and a JSON file each, and an HTML page of all."""
+"""Runs experiments and saves the results: figures, formulas and a JSON file each, and an HTML page of all."""
 
-import html
 import importlib
 import importlib.util
 import json
@@ -13,13 +12,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import matplotlib
 import torch
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
 
 from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError, ArgumentValueError
 from wgan_fast.train.run.atomic import whole_file
 
-from . import NAMES
-from .claim import Finding, Number
+from . import CHAPTERS, NAMES, page
+from .claim import Finding, Number, Story
+
+#: SVG files that are equal for equal figures: ids that do not depend on the process, and no date.
+SVG: dict[Any, Any] = {"svg.hashsalt": "wgan_fast", "svg.fonttype": "path"}
 
 
 class Outcome(NamedTuple):
@@ -52,6 +58,12 @@ def claim_of(module: ModuleType) -> str:
     return " ".join((module.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
+def story_of(module: ModuleType) -> Story:
+    """The module's words; those of a module without any are empty."""
+    story: Story = getattr(module, "STORY", Story("", (), "", ()))
+    return story
+
+
 def prepare(names: Iterable[str], out: Path) -> None:
     """Checks that all experiments can run and creates the folder ``out``. Called before the first experiment.
 
@@ -77,7 +89,7 @@ def prepare(names: Iterable[str], out: Path) -> None:
 
 
 def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
-    """Runs an experiment; writes ``<name>.png`` and ``<name>.json`` to a folder, and updates its ``index.html``.
+    """Runs an experiment; writes ``<name>.json``, its figures and formulas as SVG, and updates ``index.html``.
 
     On one machine the same seed gives the same numbers, independent of earlier runs and of the number of cores.
 
@@ -92,12 +104,18 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
     with _seeded(seed):
         finding: Finding = module.run(seed, small=small)
     outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
-    with whole_file(out / f"{name}.png") as file:
-        finding.figure.savefig(file, dpi=150)
+    story = story_of(module)
+    record = _record(outcome, finding, story, seed, small)
+    for (file_name, _), figure in zip(record["figures"], finding.figures, strict=True):
+        with whole_file(out / file_name) as file, matplotlib.rc_context(SVG):
+            figure.savefig(file, format="svg", metadata={"Date": None})
+    for file_name, formula in record["formulas"]:
+        with whole_file(out / file_name) as file, matplotlib.rc_context(SVG | {"mathtext.fontset": "stix"}):
+            math_to_image(f"${formula}$", str(file), prop=FontProperties(size=15), format="svg")
     with whole_file(out / f"{name}.json") as file:
-        file.write_text(json.dumps(_record(outcome, seed, small), indent=1, allow_nan=False) + "\n")
+        file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     with whole_file(out / "index.html") as file:
-        file.write_text(_page(out), encoding="utf-8")
+        file.write_text(page.render(CHAPTERS, _records(out)), encoding="utf-8")
     return outcome
 
 
@@ -116,9 +134,16 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _record(outcome: Outcome, seed: int, small: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, finding: Finding, story: Story, seed: int, small: bool) -> dict[str, Any]:
+    name = outcome.name
     return {
         "claim": outcome.claim,
+        "plain": story.plain,
+        "formulas": [[f"{name}_formula_{i}.svg", formula] for i, formula in enumerate(story.formulas, 1)],
+        "figures": [[f"{name}_{i}.svg", _described(figure)] for i, figure in enumerate(finding.figures, 1)],
+        "refuted_by": story.refuted_by,
+        "caveats": story.caveats,
+        "papers": list(story.papers),
         "holds": bool(outcome.holds),
         "numbers": [_number(number) for number in outcome.numbers],
         "seed": seed,
@@ -128,6 +153,16 @@ def _record(outcome: Outcome, seed: int, small: bool) -> dict[str, Any]:
     }
 
 
+def _described(figure: Figure) -> str:
+    """A figure in words, for those who cannot see it."""
+    panel = figure.axes[0]
+    words = [panel.get_title().replace("\n", ", ")]
+    if panel.get_ylabel():
+        words.append(f"{panel.get_ylabel()} against {panel.get_xlabel()}")
+    labels = panel.get_legend_handles_labels()[1]
+    return ": ".join(words) + (f"; {', '.join(labels)}" if labels else "")
+
+
 def _number(number: Number) -> dict[str, Any]:
     return {
         "what": number.what,
@@ -135,6 +170,7 @@ def _number(number: Number) -> dict[str, Any]:
         "expected": _value(number.expected),
         "tolerance": _value(number.tolerance),
         "relation": number.relation,
+        "of_code": number.of_code,
         "holds": bool(number.holds),
     }
 
@@ -144,55 +180,7 @@ def _value(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def _page(out: Path) -> str:
-    """A self-contained page of all results in the folder, without scripts."""
+def _records(out: Path) -> dict[str, dict[str, Any]]:
+    """The records of all experiments in the folder."""
     files = {name: out / f"{name}.json" for name in NAMES}
-    records = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
-    return _PAGE.format(
-        overview="\n".join(
-            f'<li><a href="#{name}">{_title(name)}</a>: {_verdict(record)}</li>' for name, record in records.items()
-        ),
-        sections="\n".join(_section(name, record) for name, record in records.items()),
-    )
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _verdict(record: dict[str, Any]) -> str:
-    return "holds" if record["holds"] else '<b class="no">does not hold</b>'
-
-
-def _section(name: str, record: dict[str, Any]) -> str:
-    claim = html.escape(record["claim"])
-    version = ", small version" if record["small"] else ""
-    return f"""<section id="{name}"><h2>{_title(name)}</h2><p>{claim}</p>
-<img src="{name}.png" alt="{claim}">
-<table><tr><th>number</th><th>measured</th><th>expected</th><th></th></tr>
-{"".join(map(_row, record["numbers"]))}</table>
-<p class="small">seed {record["seed"]}, {record["seconds"]:.1f} s{version}</p></section>"""
-
-
-def _row(record: dict[str, Any]) -> str:
-    measured, expected, tolerance = (float(record[key]) for key in ("measured", "expected", "tolerance"))
-    number = Number(record["what"], measured, expected, tolerance, record["relation"])
-    cells = (html.escape(number.what), f"{measured:.4g}", html.escape(number.wanted), _verdict(record))
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>The theory of Wasserstein GANs, executed</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-img {{ max-width: 100%; }} section {{ border-top: 1px solid #ccc; margin-top: 2rem; }}
-table {{ border-collapse: collapse; }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0; }}
-.no {{ color: #b00; }} .small {{ color: #666; font-size: 85%; }}
-</style></head><body><h1>The theory of Wasserstein GANs, executed</h1>
-<ul>
-{overview}
-</ul>
-{sections}
-</body></html>
-"""
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}

@@ -36,7 +36,7 @@ def open_data(config: TrainConfig) -> Data:
         FileNotFoundError: there is no such file or folder.
         ValueError: the data are not usable, or ``config.conditional`` asks for labels that they lack.
     """
-    data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour)
+    data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour, label=config.label)
     if config.conditional and not data.classes:
         raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
     return data
@@ -50,6 +50,7 @@ def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
         **{name: getattr(config, name) for name in ("latent_dimension", "width", "depth", "norm")},
         **{name: getattr(config, name) for name in ("generator", "critic")},
         "classes": len(data.classes) if config.conditional else 0,
+        "blocks": list(data.decoder.table.blocks) if data.decoder.table is not None else [],
     }
 
 

@@ -16,6 +16,7 @@ from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
+from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint
 
 OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
@@ -58,7 +59,8 @@ class TrainConfig:
 
     algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
     data: str = _setting(
-        "25gaussians", f"{', '.join(DATASETS)}; a folder of images, a .npy, .npz or .csv file.", fixed=True
+        "25gaussians",
+        f"{', '.join(DATASETS)}; a folder of images, a .npy or .npz file, a table (.csv, .tsv, .parquet).",
     )
     size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
     colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
@@ -72,6 +74,7 @@ class TrainConfig:
         None, "A custom generator: my.module:make_generator, a function that returns it.", fixed=True
     )
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
+    label: str | None = _setting(None, "The column of a table that holds the labels.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
@@ -113,8 +116,14 @@ class TrainConfig:
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
+    trust: bool = _setting(False, "Import networks that --config or the run folder names: runs their code.", place=True)
     overwrite: bool = _setting(False, "Replace the run in the folder.", place=True)
-    resume: bool = _setting(False, "Resume from the last checkpoint of the folder, with its config.yaml.", place=True)
+    resume: bool | str = _setting(
+        False,
+        "Resume from the last checkpoint of the folder, with its config.yaml; `--resume auto` starts the run if there "
+        "is no checkpoint yet.",
+        place=True,
+    )
 
     def __post_init__(self) -> None:
         for name in ("algorithm", "model"):  # the preset depends on these
@@ -135,6 +144,8 @@ class TrainConfig:
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
+        if self.label is not None and (not isinstance(self.label, str) or not self.label):
+            raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
         for name in ("generator", "critic", "features"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
@@ -145,6 +156,10 @@ class TrainConfig:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
         if self.precision == "16" and not self.device.startswith("cuda"):
             raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; use bf16 or 32")
+        if self.resume not in (False, True, "auto"):
+            raise ArgumentTypeError("resume", f"expected True, False or 'auto', got {self.resume!r}")
+        if self.resume and self.out is None:
+            raise ArgumentValueError("resume", "set out to the run's folder")
         if self.resume and self.overwrite:
             raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
 
@@ -182,7 +197,7 @@ def _check_setting(name: str, value: Any) -> None:
         check_number(name, value, **number)
     if choices is not None and (not isinstance(value, str) or value not in choices):
         raise ArgumentValueError(name, f"expected one of {', '.join(choices)}, got {value!r}")
-    if bool in kinds:
+    if kinds == (bool,) or kinds == (bool, NoneType):
         check_flag(name, value)
 
 
@@ -232,17 +247,22 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         TypeError: a value is of the wrong type.
         ValueError: a value or the file is wrong.
     """
-    if given.get("resume"):
-        if file is not None or given.get("out") is None:
-            raise ArgumentValueError(
-                "resume", "set out to the run's folder and omit config: the folder has its own config.yaml"
-            )
-        file = Path(given["out"]) / "config.yaml"
-    settings = read_settings(file, "resume" if given.get("resume") else "config") if file is not None else {}
+    resume, out = given.get("resume"), given.get("out") or ""
+    if resume and (not out or (resume != "auto" and file is not None)):
+        raise ArgumentValueError(
+            "resume", "set out to the run's folder and omit config: the folder has its own config.yaml"
+        )
+    settings = read_settings(file) if file is not None else {}
+    if resume and (resume != "auto" or has_checkpoint(Path(out))):
+        file = Path(out) / CONFIG
+        settings = read_settings(file, "resume") | settings
     for name in ("algorithm", "data"):
-        if name in settings and given.get(name, settings[name]) != settings[name]:
+        moved = resume and name == "data"
+        if not moved and name in settings and given.get(name, settings[name]) != settings[name]:
             raise ArgumentValueError(
                 name,
                 f"{file} has the settings of {settings[name]}, which do not apply to {given[name]}; omit one of them",
             )
+    of_file = {name: value for name, value in settings.items() if given.get(name) != value}  # typed is trusted
+    check_trust(of_file, file or "the settings", given.get("trust", False))
     return TrainConfig(**settings | given)

@@ -1,5 +1,6 @@
 """A trained generator, read from a run without its data: samples, interpolations, and a file that needs no library."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
 from wgan_fast.train.run.atomic import whole_file
 from wgan_fast.train.run.checkpoint import load_checkpoint
+from wgan_fast.train.run.contents import check_trust
 
 BATCH = 500  # samples that are generated at once
 
@@ -65,25 +67,31 @@ class TrainedGenerator:
     step: int
 
     @classmethod
-    def load(cls, path: Path | str) -> "TrainedGenerator":
+    def load(cls, path: Path | str, *, trust: bool = False) -> "TrainedGenerator":
         """From a run folder or a checkpoint.
+
+        Args:
+            path: the folder or the file.
+            trust: import networks that the checkpoint names, which runs their code.
 
         Raises:
             TypeError: ``path`` is not a path.
-            ValueError: there is no run, it is damaged, or the user's function makes another network than was trained.
+            ValueError: there is no run, it is damaged, it names code and ``trust`` is False, or the user's function
+                makes another network than was trained.
         """
         if not isinstance(path, str | Path):
             raise ArgumentTypeError("run", f"expected a path, got {path!r}")
-        return cls.from_checkpoint(load_checkpoint(Path(path), "run"))
+        return cls.from_checkpoint(load_checkpoint(Path(path), "run"), path, trust)
 
     @classmethod
-    def from_checkpoint(cls, state: dict[str, Any]) -> "TrainedGenerator":
-        """From what :func:`.run.checkpoint.load_checkpoint` returns.
+    def from_checkpoint(cls, state: dict[str, Any], source: Path | str, trust: bool) -> "TrainedGenerator":
+        """From what :func:`.run.checkpoint.load_checkpoint` returns of ``source``.
 
         Raises:
             ValueError: the user's function makes another network than was trained.
         """
         spec = state["networks"]
+        check_trust(spec, source, trust)
         with torch.random.fork_rng(devices=[]):
             network = build_networks(spec).generator
         try:
@@ -96,13 +104,13 @@ class TrainedGenerator:
         network.requires_grad_(False).eval()
         return cls(network, spec["latent_dimension"], spec["classes"], Decoder.from_dict(state["codec"]), state["step"])
 
-    def sample(self, count: int, *, seed: int = 0, label: int | None = None) -> tuple[Tensor, Tensor | None]:
+    def sample(self, count: int, *, seed: int = 0, label: int | str | None = None) -> tuple[Tensor, Tensor | None]:
         """Samples (count, ...) as the network makes them, and their labels (count,).
 
         Args:
             count: how many.
             seed: of the latent vectors.
-            label: of all of them; None takes each in turn.
+            label: of all of them, as the data name it; None takes each in turn.
 
         Raises:
             TypeError: an argument is no integer.
@@ -114,7 +122,7 @@ class TrainedGenerator:
         return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
 
     def interpolations(
-        self, rows: int, steps: int, *, seed: int = 0, label: int | None = None
+        self, rows: int, steps: int, *, seed: int = 0, label: int | str | None = None
     ) -> tuple[Tensor, Tensor | None]:
         r"""Samples (rows * steps, ...), each row from one latent vector to another on the great circle between them.
 
@@ -135,14 +143,16 @@ class TrainedGenerator:
         labels = labels.repeat_interleave(steps) if labels is not None else None
         return generate(self.network, path.flatten(0, 1), labels), labels
 
-    def _labels(self, count: int, label: int | None) -> Tensor | None:
+    def _labels(self, count: int, label: int | str | None) -> Tensor | None:
         if label is None:
             return cyclic_labels(count, self.classes)
-        check_integer("label", label, 0)
-        if label >= self.classes:
-            wanted = f"a number from 0 to {self.classes - 1}" if self.classes else "none, for the run has no labels"
-            raise ArgumentValueError("label", f"expected {wanted}, got {label}")
-        return torch.full((count,), label, device="cpu")
+        if not isinstance(label, int | str):
+            raise ArgumentTypeError("label", f"expected one of the data's labels, got {label!r}")
+        known = self.decoder.classes if self.classes else ()
+        if str(label) not in known:
+            wanted = f"one of {', '.join(known)}" if known else "none, for the run has no labels"
+            raise ArgumentValueError("label", f"expected {wanted}, got {label!r}")
+        return torch.full((count,), known.index(str(label)), device="cpu")
 
     def export(self, path: Path | str) -> None:
         """Writes the network for ``torch.export.load``, which needs PyTorch alone.
@@ -166,5 +176,7 @@ class TrainedGenerator:
         except Exception as error:  # a network of one's own may do anything
             reason = str(error).strip().split("\n", 1)[0]
             raise ArgumentValueError("run", f"torch.export cannot export the generator: {reason}") from error
+        written = io.BytesIO()  # a full disk would abort PyTorch's own writer
+        torch.export.save(exported, written)
         with whole_file(Path(path)) as unfinished:
-            torch.export.save(exported, unfinished)
+            unfinished.write_bytes(written.getbuffer())

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed as dist
 from torch import nn
 
@@ -13,14 +15,23 @@ from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import PRECISIONS, TrainConfig
 
 
+class LaunchError(RuntimeError):
+    """Nothing, or several at once, would train with the processes that the environment names."""
+
+
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
 def launch(config: TrainConfig) -> Fabric:
     """Sets up the device and precision, and the process group if ``torchrun`` started several processes.
 
     Raises:
         ValueError: the batch size is not a multiple of the number of processes.
+        LaunchError: the environment names several processes that nothing started, or several that know nothing of one
+            another.
     """
     device = torch.device(config.device)
-    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    world, local = _processes()
     if config.batch_size % world:
         raise ArgumentValueError("batch_size", f"expected a multiple of the {world} processes, got {config.batch_size}")
     fabric = Fabric(
@@ -28,10 +39,32 @@ def launch(config: TrainConfig) -> Fabric:
         devices=local if world > 1 or device.type == "cpu" else [device.index or 0],
         num_nodes=world // local,
         strategy="ddp" if world > 1 else "auto",
+        # Named, for Fabric would guess it from variables that may be of another job.
+        plugins=TorchElasticEnvironment() if world > 1 else LightningEnvironment(),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
     )
     fabric.launch()
     return fabric
+
+
+def _processes() -> tuple[int, int]:
+    """How many processes train, and how many of them on this machine, as torchrun tells its own."""
+    world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if world == "1":
+        alike = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # of srun; a batch script alone is one process
+        if alike != "1":
+            raise LaunchError(
+                f"srun started {alike} processes, which would all train the same run: start one for each machine "
+                "(srun --ntasks-per-node=1) that starts torchrun"
+            )
+        return 1, 1
+    missing = [name for name in _OF_TORCHRUN if not os.environ.get(name, "").strip()]
+    if missing or not (world.isdecimal() and local.isdecimal()) or not int(local) or int(world) % int(local):
+        raise LaunchError(
+            f"the environment has WORLD_SIZE={world}, but not what torchrun sets with it "
+            f"({', '.join(missing) or 'numbers'}): unset WORLD_SIZE to train in one process, or use torchrun"
+        )
+    return int(world), int(local)
 
 
 def process_group(fabric: Fabric) -> "dist.ProcessGroup | None":

@@ -14,13 +14,13 @@ from wgan_fast.train.build import derive_seeds, describe_networks, make_networks
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import cpu_threads, launch
-from wgan_fast.train.run.checkpoint import check_resumable, load_checkpoint, save_checkpoint
-from wgan_fast.train.run.folder import open_run_folder
+from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
+from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row
 from wgan_fast.train.run.randomness import all_random_states, own_random_states, set_random_states
-from wgan_fast.train.run.signals import Stopped, StopRequest
+from wgan_fast.train.run.signals import SaveRequest, Stopped
 from wgan_fast.train.steps import Steps
-from wgan_fast.train.view.evaluation import Evaluation
+from wgan_fast.train.view.evaluation import Evaluation, warning_of
 from wgan_fast.train.view.metrics import Metrics
 from wgan_fast.train.view.observers import due, watch
 from wgan_fast.train.view.progress import ProgressDisplay
@@ -37,6 +37,7 @@ class Trainer:
         averaged_generator: the exponential moving average of its weights; samples are drawn from it.
         critic: the critic.
         step: updates of the generator so far.
+        saved_step: that of the last checkpoint; None without one.
         folder: the run folder, once :meth:`run` has begun.
 
     The same configuration gives the same weights on the same machine, also where a run was stopped and resumed. Random
@@ -52,10 +53,12 @@ class Trainer:
             raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
         self.config = config
         self.folder: Path | None = None
-        self.restored = load_checkpoint(Path(config.out or "")) if config.resume else None
+        self.restored = load_resumable(config)
         self.seeds = derive_seeds(config.seed)
         self.data = open_data(config)
+        self.identity = self.data.identity()
         self.fabric = launch(config)
+        self.save_request = SaveRequest(self.fabric)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.networks = describe_networks(config, self.data)
         models = make_networks(self.networks, self.seeds.weights, self.fabric)
@@ -64,12 +67,13 @@ class Trainer:
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
         self.step = self.batches_taken = 0
+        self.saved_step: int | None = None
         # The steps read the labels from this tensor: a captured graph reads one address.
         local = config.batch_size // self.world
         conditional = self.networks["classes"] > 0
         self.labels = (torch.zeros(local, dtype=torch.int64, device=self.fabric.device),) if conditional else ()
         if self.restored is not None:
-            check_resumable(self.restored, config, self.data.decoder, self.world)
+            check_resumable(self.restored, config, self.data)
             self.load_state_dict(self.restored)
 
     def run(self) -> Metrics:
@@ -78,26 +82,27 @@ class Trainer:
         Raises:
             FileExistsError: the configured folder is not empty and may not be overwritten.
             FloatingPointError: a loss is no longer finite; the last checkpoint is from before.
-            Stopped: SIGINT or SIGTERM came; a checkpoint of the moment has been written.
+            Stopped: a signal of :data:`.run.signals.SIGNALS` came; a checkpoint of the moment has been written.
             RuntimeError: it has run before.
             ValueError: a batch or a network of the user's is not usable.
         """
         if self.folder is not None:
             raise RuntimeError("a Trainer runs once; make another one")
-        config, start, stop = self.config, time.perf_counter(), StopRequest(self.fabric)
-        self.folder = open_run_folder(config, self.fabric)
+        config, start = self.config, time.perf_counter()
         estimate, state = ALGORITHMS[config.algorithm].estimate, self.restored["history"] if self.restored else None
         with (
+            run_folder(config, self.fabric) as self.folder,
+            History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
             torch.enable_grad(),
             cpu_threads(config.threads),
             own_random_states(self.seeds.training, self.fabric.device),
-            stop.listening(),
-            History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
+            self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
             watch(config, self.folder, self.evaluation, self.history, display, active=self.rank == 0) as observers,
         ):
             if self.restored is not None:
-                set_random_states(self.restored["random"][self.rank], self.fabric.device)
+                states = self.restored["random"]  # with another number of processes, what one process would have drawn
+                set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
@@ -110,9 +115,10 @@ class Trainer:
                     self.save_checkpoint()
                 for observe in observers:  # after the checkpoint, which a fault in them must not cost
                     observe(self.step, row)
-                if stop.received():
+                if self.save_request.received():
                     self.save_checkpoint()
-                    raise Stopped(stop.signal or 0)
+                if self.save_request.signal is not None:
+                    raise Stopped(self.save_request.signal)
         found = {"seconds": time.perf_counter() - start, "steps": self.step, "seed": config.seed}
         metrics = self.evaluation.finish(self.folder, self.history.rows, found) if self.rank == 0 else {}
         self.fabric.barrier()
@@ -154,6 +160,10 @@ class Trainer:
         assert self.folder is not None
         self.history.check_finite()
         save_checkpoint(self.fabric, self.folder, self.state_dict() | {"random": all_random_states(self.fabric)})
+        self.save_request.saved()
+        self.saved_step = self.step
+        if self.rank == 0:
+            drop_replaced(self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds, except the random states."""
@@ -167,6 +177,7 @@ class Trainer:
             "history": self.history.state_dict(),
             "networks": self.networks,
             "codec": self.data.decoder.to_dict(),
+            "identity": self.identity,
             "config": self.config.to_dict(),
         }
 
@@ -182,12 +193,16 @@ class Trainer:
             raise ArgumentValueError("resume", f"the networks are not the checkpoint's: {reason}") from error
         self.steps.average.n_averaged.fill_(state["step"])
         self.step, self.batches_taken = state["step"], state["batches"]
+        self.saved_step = self.step
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()
         if not self.steps.penalised.penalised:
             found["gradient_norm"] = self.evaluation.gradient_norm(real, self.labels)
-        return self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
+        row = self.history.end_row(self.step, **found, samples_per_second=display.speed(self.step))
+        with warning_of(f"step {self.step}: metrics.jsonl", display.say):
+            self.history.write()
+        return row
 
     def _batches(self) -> Iterator[Batch]:
         config, on_gpu = self.config, self.fabric.device.type == "cuda"

@@ -1,14 +1,12 @@
 """Finite sets of samples: images, NumPy arrays, tables of numbers. Errors name the file and the place in it."""
 
-import csv
 import math
 from abc import ABC, abstractmethod
-from array import array as typed_list
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +15,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from wgan_fast._checks import ArgumentValueError
-from wgan_fast.train.data.decoder import Decoder
+from wgan_fast.train.data.decoder import ArrayFormat, Decoder
+from wgan_fast.train.data.table_files import TABLES, Columns, read_table
+from wgan_fast.train.data.tables import MAX_CATEGORIES, TableEncoding
 from wgan_fast.train.networks.base import is_image_side
+from wgan_fast.train.run.contents import holds_only_runs
 
 #: What :func:`open_samples` reads beside ``digits``.
-PATHS = "a folder of images, or a file .npy, .npz or .csv"
+PATHS = "a folder of images, a file .npy or .npz, or a table .csv, .tsv or .parquet"
+MAX_HASHED = 2**30  #: bytes of an array, about a second
 _SHAPES = (
     "expected numbers of shape (N, D) for vectors, uint8 of shape (N, H, W) or (N, H, W, 1, 3 or 4) for images, "
-    "or floats of shape (N, 1 or 3, S, S) within [-1, 1] for images"
+    "or floats of shape (N, 1 or 3, S, S) within [-1, 1] or [0, 1] for images"
 )
 
 
@@ -48,20 +50,28 @@ class Samples(ABC):
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """The samples at these indices, float32 (B, *shape)."""
 
+    @abstractmethod
+    def identity(self) -> Iterator[bytes]:
+        """What tells these samples, and their order, from others: names and sizes of files, or rows of an array."""
 
-def open_samples(source: str, size: int | None, colour: bool | None) -> Samples:
+
+def open_samples(source: str, size: int | None, colour: bool | None, label: str | None = None) -> Samples:
     """Opens scikit-learn's ``digits``, or the data at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
     if size is not None and not is_image_side(size):
         raise ArgumentValueError("size", f"expected a power of two of at least 16, got {size}")
+    path = Path(source)
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ArgumentValueError("data", f"expected {PATHS}; {source} is another thing, a pipe or a device perhaps")
+    if path.suffix.lower() in TABLES and not path.is_dir():
+        refuse_image_settings(source, size, colour)
+        return Table(path, *read_table(path), label)
+    if label is not None:
+        raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {label!r}")
     if source == "digits":
         return _digits(size or 16, bool(colour))
-    path = Path(source)
     if path.is_dir():
         return ImageFolder(path, size or 32, colour is not False)
     match path.suffix.lower():
-        case ".csv":
-            refuse_image_settings(source, size, colour)
-            return Vectors(path, *_read_csv(path))
         case ".npy":
             with _naming(path, "an array"):
                 array = np.lib.format.open_memmap(path, mode="r")
@@ -128,6 +138,10 @@ class ImageFolder(Samples):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def identity(self) -> Iterator[bytes]:
+        for path in self.paths:  # the class is in the labels; the folder may have moved
+            yield f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape")
+
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         return _scale(np.stack([self._load(self.paths[index]) for index in indices]))
 
@@ -147,6 +161,13 @@ class _ArraySamples(Samples):
     def __len__(self) -> int:
         return len(self.array)
 
+    def identity(self) -> Iterator[bytes]:
+        whole = self.array.nbytes <= MAX_HASHED  # of more, every so many rows
+        rows = self.array if whole else self.array[:: -(-self.array.nbytes // MAX_HASHED)]
+        yield f"{self.array.dtype.str} {self.array.shape}".encode()
+        for start in range(0, len(rows), 1024):
+            yield np.ascontiguousarray(rows[start : start + 1024]).tobytes()
+
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memory map would carry the whole file to every worker.
         return self.__dict__ | ({"array": self.array.filename} if isinstance(self.array, np.memmap) else {})
@@ -164,7 +185,8 @@ class ImageArray(_ArraySamples):
         super().__init__(pixels)
         self.size, self.colour = size, colour
         self.shape = (3 if colour else 1, size, size)
-        self.decoder = Decoder("images", classes=classes)
+        layout: Literal["HW", "HWC"] = "HW" if pixels.ndim == 3 and not colour else "HWC"
+        self.decoder = Decoder("images", classes=classes, array=ArrayFormat("|u1", layout))
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         pixels = self.array[indices]
@@ -176,12 +198,18 @@ class ImageArray(_ArraySamples):
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The sub-folders and the files of a folder, sorted, without hidden ones."""
+    """The sub-folders and the files of a folder, sorted, without hidden ones and without runs of the trainer."""
     folders: list[Path] = []
     files: list[Path] = []
     for entry in sorted(folder.iterdir()):
-        if not entry.name.startswith("."):
-            (folders if entry.is_dir() else files).append(entry)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            folders += [] if holds_only_runs(entry) else [entry]
+        elif entry.is_file():
+            files.append(entry)
+        else:
+            raise ArgumentValueError("data", f"{entry} is neither a file nor a folder; remove it from the data")
     return folders, files
 
 
@@ -233,12 +261,9 @@ class Vectors(_ArraySamples):
         path: file name for error messages.
         array: numbers of shape (N, D).
         columns: the names of the columns.
-        lines: line number of each row in the file; None for files without lines.
     """
 
-    def __init__(
-        self, path: Path, array: NDArray[Any], columns: Sequence[str], lines: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, path: Path, array: NDArray[Any], columns: Sequence[str]) -> None:
         super().__init__(array)
         self.shape = array.shape[1:]
         total = np.zeros(self.shape)
@@ -246,10 +271,10 @@ class Vectors(_ArraySamples):
         for start, rows in _pieces(array):
             if not np.isfinite(rows).all():
                 row, column = np.argwhere(~np.isfinite(rows))[0]
-                place = f"row {start + row}" if lines is None else f"line {lines[start + row]}"
                 raise ArgumentValueError(
                     "data",
-                    f"{path}: {place}, column {columns[column]!r}: expected a finite number, got {rows[row, column]}",
+                    f"{path}: row {start + row}, column {columns[column]!r}: expected a finite number, "
+                    f"got {rows[row, column]}",
                 )
             total += rows.sum(axis=0)
             low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
@@ -264,30 +289,76 @@ class Vectors(_ArraySamples):
                 raise ArgumentValueError(
                     "data", f"{path}: the standard deviation of column {name!r} is {self.deviation[column]}"
                 )
-        self.decoder = Decoder("vectors", tuple(columns), tuple(self.mean.tolist()), tuple(self.deviation.tolist()))
+        self.decoder = Decoder(
+            "vectors",
+            tuple(columns),
+            tuple(self.mean.tolist()),
+            tuple(self.deviation.tolist()),
+            array=ArrayFormat(array.dtype.str),
+        )
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(((self.array[indices] - self.mean) / self.deviation).astype(np.float32))
 
 
+class Table(_ArraySamples):
+    """Rows of a table of mixed types, encoded as vectors.
+
+    Args:
+        path: the file, for error messages.
+        columns: cells of text.
+        types: the types of the columns of a DataFrame.
+        label: the column of labels, which is then no part of a row; None: there is none.
+    """
+
+    def __init__(self, path: Path | str, columns: Columns, types: dict[str, str], label: str | None = None) -> None:
+        columns = dict(columns)
+        labels, classes = None, ()
+        if label is not None:
+            if label not in columns:
+                raise ArgumentValueError("label", f"expected a column of {path}, {', '.join(columns)}; got {label!r}")
+            names, labels = np.unique(np.array(columns.pop(label)), return_inverse=True)
+            classes = tuple(names.tolist())
+            if not columns:
+                raise ArgumentValueError("label", f"{path} has no other column than {label!r}")
+            if len(classes) > MAX_CATEGORIES:
+                raise ArgumentValueError("label", f"column {label!r} holds {len(classes):,} different labels")
+        try:
+            encoding = TableEncoding.of(columns, types)
+        except ArgumentValueError as error:
+            raise ArgumentValueError("data", f"{path}: {error.message}") from error
+        super().__init__(encoding.encode(columns))
+        self.shape = self.array.shape[1:]
+        self.labels = None if labels is None else labels.astype(np.int64)
+        self.decoder = Decoder(
+            "table", tuple(columns), classes=classes, table=encoding, label=label if label is not None else "label"
+        )
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.array[indices])
+
+
 class FloatImages(_ArraySamples):
-    """Images of shape (N, 1 or 3, S, S) within [-1, 1], not resized or scaled."""
+    """Images of shape (N, 1 or 3, S, S) within [-1, 1], or within [0, 1], not resized."""
 
     def __init__(self, path: Path, array: NDArray[Any]) -> None:
         super().__init__(array)
         self.shape = array.shape[1:]
-        self.decoder = Decoder("images")
+        self.low = 0.0
         for start, images in _pieces(array):
             within = (np.abs(images) <= 1).all(axis=(1, 2, 3))  # False for NaN
             if not within.all():
                 raise ArgumentValueError(
                     "data",
-                    f"{path}: expected images of floats within [-1, 1], "
-                    f"sample {start + int(np.argmin(within))} has values outside; scale them, or pass uint8",
+                    f"{path}: expected images of floats within [-1, 1] or [0, 1], but sample "
+                    f"{start + int(np.argmin(within))} has values outside, or NaN; scale or mend it, or pass uint8",
                 )
+            self.low = -1.0 if images.min() < 0 else self.low
+        self.decoder = Decoder("images", array=ArrayFormat(array.dtype.str, "CHW", self.low, 1.0))
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.array[indices].astype(np.float32))
+        images = torch.from_numpy(self.array[indices].astype(np.float32))
+        return images if self.low < 0 else images.mul_(2).sub_(1)
 
 
 def _pieces(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
@@ -354,62 +425,3 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     if "samples" not in arrays and len(arrays) != 1:
         raise ArgumentValueError("data", f"{path}: expected an array named samples, got {', '.join(arrays) or 'none'}")
     return arrays.get("samples", next(iter(arrays.values()))), labels
-
-
-def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str], Sequence[int]]:
-    """The numbers (N, columns), the names of the columns, and the line number of each row."""
-    values, lines = typed_list("d"), typed_list("q")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            columns = _header(path, next((row for row in reader if row), []))
-            for row in reader:
-                if not row:
-                    continue
-                try:
-                    values.extend(map(float, row))
-                except ValueError:
-                    place = next(place for place, cell in enumerate(row) if not _is_number(cell))
-                    name = repr(columns[place]) if place < len(columns) else place + 1
-                    raise ArgumentValueError(
-                        "data", f"{path}: line {reader.line_num}, column {name}: expected a number, got {row[place]!r}"
-                    ) from None
-                if len(row) != len(columns):
-                    raise ArgumentValueError(
-                        "data",
-                        f"{path}: line {reader.line_num}: expected {len(columns)} cells, separated by commas, "
-                        f"got {len(row)}",
-                    )
-                lines.append(reader.line_num)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ArgumentValueError("data", f"{path}: after line {reader.line_num}: {error}") from error
-    if not lines:
-        raise ArgumentValueError("data", f"{path}: expected rows of numbers below the header, got none")
-    return np.frombuffer(values).reshape(len(lines), len(columns)), columns, lines
-
-
-def _header(path: Path, row: list[str]) -> list[str]:
-    columns = [name.strip() for name in row]
-    if not columns:
-        raise ArgumentValueError(
-            "data", f"{path}: expected a line with the names of the columns, but the file is empty"
-        )
-    if all(map(_is_number, columns)):
-        example = ",".join(f"x{column}" for column in range(len(columns)))
-        raise ArgumentValueError(
-            "data",
-            f"{path}: the first line holds only numbers; add a line with the names of the columns above it, "
-            f"for example {example}",
-        )
-    for place, name in enumerate(columns):
-        if not name or name in columns[:place]:
-            raise ArgumentValueError("data", f"{path}: expected a unique name for column {place + 1}, got {name!r}")
-    return columns
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -4,8 +4,10 @@ A run therefore resumes from an index, and the numbers of worker and training pr
 """
 
 import difflib
+import hashlib
 import itertools
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +23,7 @@ from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
+from wgan_fast.train.run.signals import ignore_signals
 
 #: Names of the built-in data.
 DATASETS = (*TOYS, "digits")
@@ -62,6 +66,10 @@ class Data(ABC):
     def classes(self) -> tuple[str, ...]:
         return self.decoder.classes
 
+    def identity(self) -> dict[str, Any]:
+        """``count`` and ``hash`` of the samples, by which a run knows its data again; both 0 of a distribution."""
+        return {"count": 0, "hash": ""}
+
     @abstractmethod
     def batch(self, number: int, size: int, seed: int, rows: slice = _ALL) -> Batch:
         """A training batch, a function of the arguments alone.
@@ -102,7 +110,7 @@ class ToyData(Data):
 class FiniteData(Data):
     """A finite set of samples, shuffled anew in each epoch.
 
-    A tenth of them, at least 1 and at most 2,500, is held out.
+    A tenth of them, at least 1 and at most 2,500, is held out; of each label in proportion, and never the last one.
 
     Args:
         samples: all of them.
@@ -115,8 +123,25 @@ class FiniteData(Data):
             raise ArgumentValueError("data", "expected at least 2 samples, of which 1 is held out, got 1")
         order = np.random.default_rng(_sequence(seed, _SPLIT, 0)).permutation(len(samples))
         kept_back = min(2500, max(1, len(samples) // 10))
+        if samples.labels is not None:
+            order = _in_proportion(order, samples.labels)
+            counts = np.bincount(samples.labels, minlength=len(samples.decoder.classes))
+            for name in np.array(samples.decoder.classes)[counts == 1].tolist():
+                warnings.warn(
+                    f"data: the label {name!r} has one sample, which is trained on and never held out",
+                    UserWarning,
+                    stacklevel=3,
+                )
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
         self._known: tuple[tuple[int, int], Any] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in self._samples.identity():
+            digest.update(piece)
+        if self._samples.labels is not None:
+            digest.update(self._samples.labels.astype("<i8").tobytes())
+        return {"count": len(self._samples), "hash": digest.hexdigest()}
 
     def batch(self, number: int, size: int, seed: int, rows: slice = _ALL) -> Batch:
         epochs, places = np.divmod(np.arange(number * size, (number + 1) * size)[rows], len(self._training))
@@ -144,7 +169,21 @@ def _sequence(seed: int, stream: int, number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(stream, number))
 
 
-def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None) -> Data:
+def _in_proportion(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order changed so that each label is as frequent among its first elements, any number of them, as in all, and
+    that one element of each label comes last.
+    """
+    place = np.empty(len(order))  # of an element within its label, from 0 to below 1
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        place[members[-1]] = 1.0
+    return order[np.argsort(place, kind="stable")]
+
+
+def make_data(
+    source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None, label: str | None = None
+) -> Data:
     """Opens data.
 
     Args:
@@ -153,15 +192,17 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
             - a folder of images, or a folder with one sub-folder of images per class;
             - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional integers ``labels``:
               (N, D) are vectors; uint8 (N, H, W) or (N, H, W, channels) are images; floats (N, channels, S, S) within
-              [-1, 1] are images, not resized or scaled;
-            - ``.csv``: columns of numbers below a line with their names.
+              [-1, 1] or [0, 1] are images, not resized;
+            - ``.csv``, ``.tsv``, ``.parquet``: a table of mixed types; see :class:`.tables.Column`.
 
-            Vectors are standardised, uint8 images scaled to [-1, 1].
+            Vectors are standardised, images scaled to [-1, 1], tables encoded.
         seed: seed of the held-out split of finite data.
         size: side of the images, a power of two of at least 16; the centre square is resized to it. None means 32 for a
             folder, 16 for ``digits``, and the images' own size for arrays.
         colour: True for 3 channels, False for 1. None means 3 for a folder, 1 for ``digits``, and unchanged for
             arrays.
+
+        label: the column of a table that holds the labels.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -170,6 +211,8 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
     """
     if source in TOYS:
         refuse_image_settings(source, size, colour)
+        if label is not None:
+            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {label!r}")
         return ToyData(make_toy(source))
     path = Path(source)
     if source not in DATASETS and not path.exists():
@@ -178,7 +221,7 @@ def make_data(source: str, *, seed: int = 0, size: int | None = None, colour: bo
         near = difflib.get_close_matches(source, DATASETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ArgumentValueError("data", f"expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
-    return FiniteData(open_samples(source, size, colour), seed)
+    return FiniteData(open_samples(source, size, colour, label), seed)
 
 
 def batches(
@@ -216,6 +259,7 @@ def batches(
         sampler=itertools.count(start),
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # the loader draws a seed, which must not advance the global generator
     )
     return _raising(loader)

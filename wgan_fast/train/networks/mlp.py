@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wgan_fast.train.networks.base import Critic, Generator
 
@@ -17,10 +18,17 @@ class MLPGenerator(Generator):
         width: units of each hidden layer.
         depth: number of hidden layers.
         classes: number of labels; 0 is a generator without labels.
+        blocks: of a table, which coordinates belong together: see :class:`Shares`.
     """
 
     def __init__(
-        self, latent_dimension: int, shape: int | Sequence[int], width: int = 512, depth: int = 3, classes: int = 0
+        self,
+        latent_dimension: int,
+        shape: int | Sequence[int],
+        width: int = 512,
+        depth: int = 3,
+        classes: int = 0,
+        blocks: Sequence[int] = (),
     ) -> None:
         super().__init__(latent_dimension, classes)
         shape = _as_shape(shape)
@@ -28,6 +36,28 @@ class MLPGenerator(Generator):
         self.layers.append(nn.Linear(width, math.prod(shape)))
         if len(shape) > 1:
             self.layers.append(nn.Tanh()).append(nn.Unflatten(1, shape))
+        if any(block > 1 for block in blocks):
+            self.layers.append(Shares(blocks))
+
+
+class Shares(nn.Module):
+    r"""Makes the coordinates of each block the shares of categories, :math:`\mathrm{softmax}(x / \tau)`, near one-hot.
+
+    Args:
+        blocks: the sizes of consecutive blocks; the coordinate of a block of 1 is a number and stays.
+        temperature: :math:`\tau`.
+
+    Source: Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax", 2017, equation 2, without the
+    noise: the latent vector is random, and so one latent vector makes one row.
+    """
+
+    def __init__(self, blocks: Sequence[int], temperature: float = 0.2) -> None:
+        super().__init__()
+        self.blocks, self.temperature = tuple(blocks), temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.blocks, dim=1)
+        return torch.cat([p if p.shape[1] == 1 else (p / self.temperature).softmax(dim=1) for p in parts], dim=1)
 
 
 class MLPCritic(Critic):

@@ -1,6 +1,6 @@
 """Makes the generator and the critic of a run: the networks of ``--model`` or a user's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import nn
@@ -30,6 +30,7 @@ def make_models(
     width: int | None = None,
     depth: int | None = None,
     classes: int = 0,
+    blocks: Sequence[int] = (),
     norm: str = "none",
     generator: Callable[..., nn.Module] | None = None,
     critic: Callable[..., nn.Module] | None = None,
@@ -43,6 +44,7 @@ def make_models(
         width: units of each hidden layer (mlp) or channels; None means 512 for mlp, 64 for dcgan, 128 for resnet.
         depth: hidden layers of mlp; None means 3. The depth of dcgan and resnet follows from the size of the images.
         classes: number of classes; 0 makes networks that take no labels.
+        blocks: of a table, which coordinates belong together, for the generator of mlp; see :class:`.mlp.Shares`.
         norm: normalisation of the named critic, ``batch`` or ``none``. With a gradient penalty it must be ``none``.
         generator: makes the generator in place of the named class, called as
             ``generator(shape=..., latent_dimension=..., classes=...)``; see :func:`load_factory`.
@@ -63,7 +65,8 @@ def make_models(
         )
     sizes = {argument: value for argument, value in (("width", width), ("depth", depth)) if value is not None}
     named_generator, named_critic = MODELS[name]
-    make_generator = generator or partial(named_generator, **sizes)
+    of_tables = {"blocks": blocks} if blocks and name == "mlp" else {}
+    make_generator = generator or partial(named_generator, **sizes, **of_tables)
     make_critic = critic or partial(named_critic, batch_norm=norm == "batch", **sizes)
     models = Models(
         make_generator(shape=shape, latent_dimension=latent_dimension, classes=classes),

@@ -12,7 +12,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path, whose file replaces ``path`` if the block succeeds; until then ``path`` stays unchanged.
 
     Raises:
-        OSError: ``path`` cannot be written.
+        OSError: ``path``, which the error names, cannot be written.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -20,6 +20,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         replace(unfinished, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(unfinished)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write names no file
     finally:
         unfinished.unlink(missing_ok=True)
 

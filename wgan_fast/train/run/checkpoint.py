@@ -1,5 +1,6 @@
 """The last two checkpoints of a run, each written atomically."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -11,9 +12,11 @@ from lightning.fabric import Fabric
 from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
-from wgan_fast.train.run.atomic import flush
+from wgan_fast.train.data.sources import Data
+from wgan_fast.train.run.atomic import flush, whole_file
+from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS, has_checkpoint
 
-NAME, PREVIOUS = "checkpoint.pt", "previous.pt"
+NAME = CHECKPOINT
 #: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
 KEYS = frozenset(
     {"generator", "critic", "trained_generator", "optimizers", "scalers", "step", "batches", "random", "history"}
@@ -26,18 +29,17 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
 
     If the process is killed at any moment, the files are whole. A full disk leaves both unchanged.
     """
-    file, unfinished = folder / NAME, folder / f"{NAME}.unfinished"
-    try:
-        fabric.save(unfinished, state)
-        if fabric.is_global_zero:
+    if fabric.is_global_zero:
+        # Not fabric.save, which writes through $TMPDIR; nor torch.save to a file, which aborts where the disk is full.
+        written = io.BytesIO()
+        torch.save(state, written)
+        file = folder / NAME
+        with whole_file(file) as unfinished:
+            unfinished.write_bytes(written.getbuffer())
             flush(unfinished)  # a full disk raises here, before anything is renamed
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
-            os.replace(unfinished, file)
-            flush(folder)
-    finally:
-        if fabric.is_global_zero:  # other processes must not delete the file while it is written
-            unfinished.unlink(missing_ok=True)
+    fabric.barrier()
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
@@ -61,8 +63,24 @@ def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
     raise ArgumentValueError(argument, f"{file} {problem}{hint}")
 
 
-def check_resumable(state: dict[str, Any], config: TrainConfig, decoder: Decoder, world: int) -> None:
-    """Checks that a run with these settings, data and processes can continue from a checkpoint.
+def load_resumable(config: TrainConfig) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from; None for a run that begins.
+
+    Raises:
+        ValueError: as :func:`load_checkpoint`; ``config.resume`` is True and there is no checkpoint yet.
+    """
+    folder = Path(config.out or "")
+    if not config.resume or (config.resume == "auto" and not has_checkpoint(folder)):
+        return None
+    if not has_checkpoint(folder):
+        raise ArgumentValueError(
+            "resume", f"there is no checkpoint {folder / NAME} yet; --resume auto begins the run anew"
+        )
+    return load_checkpoint(folder)
+
+
+def check_resumable(state: dict[str, Any], config: TrainConfig, data: Data) -> None:
+    """Checks that a run with these settings and data can continue from a checkpoint.
 
     Raises:
         ValueError: it cannot; begins with the setting that must change.
@@ -73,15 +91,24 @@ def check_resumable(state: dict[str, Any], config: TrainConfig, decoder: Decoder
             raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
     if config.steps < state["step"]:
         raise ArgumentValueError("steps", f"the run is at step {state['step']} already; got {config.steps}")
-    check_same_data(state, config, decoder)
-    if len(state["random"]) != world:
-        raise ArgumentValueError("resume", f"the run had {len(state['random'])} processes, now there are {world}")
+    check_same_data(state, config, data)
 
 
-def check_same_data(state: dict[str, Any], config: TrainConfig, decoder: Decoder) -> None:
-    """Checks that the data which ``config.data`` names today are those of the checkpoint."""
-    if not decoder.resembles(Decoder.from_dict(state["codec"])):
+def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> None:
+    """Checks that the data which ``config.data`` names today are those of the checkpoint, wherever they are now: what
+    was held out must not become training data.
+    """
+    before, now = state.get("identity"), data.identity()
+    if before is not None and before["count"] != now["count"]:
+        raise ArgumentValueError(
+            "data", f"{config.data} has {now['count']} samples, the run began with {before['count']}"
+        )
+    if not data.decoder.resembles(Decoder.from_dict(state["codec"])):
         raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
+    if before is not None and before["hash"] != now["hash"]:
+        raise ArgumentValueError(
+            "data", f"{config.data} has other samples, or in another order, than the run began with; begin a new run"
+        )
 
 
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +40,21 @@ class History:
         *,
         written: bool = True,
     ) -> None:
-        self._path, self._estimate = folder / NAME if written else Path(os.devnull), estimate
-        lines = self._path.read_text(errors="replace").splitlines() if step and self._path.exists() else []
+        self._path, self._estimate, self._writes = folder / NAME, estimate, written
+        lines = self._path.read_text(errors="replace").splitlines() if step and self._path.is_file() else []
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._critic: list[Tensor] = list(state["critic"]) if state else []
         self._generator: list[Tensor] = list(state["generator"]) if state else []
         self._gradient_norm: Tensor | None = state.get("gradient_norm") if state else None
+        self._written = False  # whether the file holds these rows
 
     def __enter__(self) -> "History":
-        if self.rows:  # written atomically, so a killed run keeps them
-            with whole_file(self._path) as unfinished:
-                unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        self._file = self._path.open("a" if self.rows else "w")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if not self._written:  # a write failed, or rows of a killed run were dropped
+            with suppress(OSError):
+                self.write()
 
     def add(self, output: CriticOutput, gradient_norm: Tensor | None = None) -> None:
         """Records one critic update; of a penalised one also the mean norm of the gradients."""
@@ -107,14 +106,29 @@ class History:
             self.means()
 
     def end_row(self, step: int, **more: float) -> Row:
-        """Appends the row of generator step ``step`` and returns it."""
+        """Appends the row of generator step ``step`` and returns it; :meth:`write` puts it into the file."""
         row = {"step": step, **self.means(), **more}
         self._critic.clear()
         self._generator.clear()
         self.rows.append(row)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
         return row
+
+    def write(self) -> None:
+        """Adds the last row to the file; at first, and after a failure, writes it anew.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if not self._writes:
+            return
+        complete, self._written = self._written, False
+        if complete:
+            with self._path.open("a") as file:
+                file.write(json.dumps(self.rows[-1]) + "\n")
+        else:  # atomically, so a killed run keeps its rows
+            with whole_file(self._path) as unfinished:
+                unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self._written = True
 
     def state_dict(self) -> dict[str, Any]:
         """The values that later rows depend on."""

@@ -1,8 +1,8 @@
 """What a run measures of its networks, in evaluation mode: distances, pictures, the critic's gradient norm."""
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from wgan_fast.train.run.checkpoint import check_same_data, load_checkpoint
 from wgan_fast.train.run.history import Row
 from wgan_fast.train.view import plots
 from wgan_fast.train.view.metrics import Metrics, check_features, evaluate, feature_distances
+from wgan_fast.train.view.progress import print_line
 
 #: Generated and real samples that the last evaluation compares; the field's number for counting modes.
 SAMPLES = 2500
@@ -36,8 +37,8 @@ class Evaluation:
         critic: the critic, for pictures and gradient norms.
 
     Raises:
-        ValueError: ``config.features`` names no function that makes a network from samples to features, or too few
-            samples are held out for it.
+        ValueError: a held-out sample cannot be read; ``config.features`` names no function that makes a network from
+            samples to features, or too few samples are held out for it.
     """
 
     def __init__(self, config: TrainConfig, data: Data, generator: nn.Module, critic: nn.Module | None = None) -> None:
@@ -45,14 +46,15 @@ class Evaluation:
         self._generator, self._critic = generator, critic
         self._classes = len(data.classes) if config.conditional else 0
         self._features = load_factory(config.features, "features")() if config.features else None
-        if self._features is not None:  # at once, not after hours
-            check_features(self._features, self._real(SAMPLES)[0])
+        real, _ = self._real(SAMPLES)  # at once: a damaged image among them should not be found after hours
+        if self._features is not None:
+            check_features(self._features, real)
 
     @torch.no_grad()
     def evaluate(self, count: int | None = None) -> Metrics:
         """Compares generated with held-out samples, 2,500 by default; see :func:`.metrics.evaluate`."""
         real, other_real = self._real(count or SAMPLES)
-        generated = self.generated(len(real))
+        generated = self.generated(len(real), self._labels(len(real)))
         metrics = evaluate(generated, real, other_real, self._data)
         return metrics | (feature_distances(self._features, generated, real) if self._features is not None else {})
 
@@ -62,11 +64,19 @@ class Evaluation:
         real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
         return real, other_real
 
-    def generated(self, count: int) -> Tensor:
-        """Samples of the generator, with each label in turn."""
+    def _labels(self, count: int) -> Tensor | None:
+        """Labels that are as frequent as among the held-out samples; None without classes."""
+        labels = self._data.held_out(2 * count, self._seed).labels
+        if not self._classes or labels is None:
+            return None
+        return labels[torch.arange(count, device="cpu") % len(labels)]
+
+    def generated(self, count: int, labels: Tensor | None = None) -> Tensor:
+        """Samples of the generator, of these labels; by default with each label in turn."""
         latents = seeded_latents(count, self._config.latent_dimension, self._seed)
         device = next(self._generator.parameters()).device
-        return generate(self._generator, latents, cyclic_labels(count, self._classes), device)
+        labels = cyclic_labels(count, self._classes) if labels is None else labels
+        return generate(self._generator, latents, labels, device)
 
     def draw(self, path: Path, metrics: Metrics | None = None) -> None:
         """Writes a picture of generated samples."""
@@ -76,18 +86,27 @@ class Evaluation:
         with evaluating(critic) if critic is not None else nullcontext():
             plots.plot(path, self.generated(SAMPLES), real, self._data.decoder, critic, metrics)
 
-    def finish(self, folder: Path, rows: Sequence[Row], more: Mapping[str, float]) -> Metrics:
+    def finish(
+        self, folder: Path, rows: Sequence[Row], more: Mapping[str, float], say: Callable[[str], None] = print_line
+    ) -> Metrics:
         """Writes the figures and, last, ``metrics.json``, which says that the run is finished; returns what it holds.
+        What fails is a warning and left out: the run has its last checkpoint already.
 
         Args:
             folder: of the run.
             rows: of its history.
             more: added to the metrics.
+            say: prints a warning.
         """
-        metrics: Metrics = {**self.evaluate(), **more}
-        self.draw(folder / "samples.png", metrics)
-        plots.plot_curve(folder / "curve.png", rows)
-        with whole_file(folder / "metrics.json") as unfinished:
+        found: Metrics = {}
+        with warning_of("evaluation", say):
+            found = self.evaluate()
+        metrics: Metrics = {**found, **more}
+        with warning_of("samples.png", say):
+            self.draw(folder / "samples.png", found or None)
+        with warning_of("curve.png", say):
+            plots.plot_curve(folder / "curve.png", rows)
+        with warning_of("metrics.json", say), whole_file(folder / "metrics.json") as unfinished:
             unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
         return metrics
 
@@ -113,6 +132,16 @@ class Evaluation:
         return {"clip_saturation": (weights.abs() >= self._config.clip).float().mean().item()}
 
 
+@contextmanager
+def warning_of(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Turns an error into a warning."""
+    try:
+        yield
+    except Exception as error:  # a network of features, a full disk, a library for figures: anything
+        reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+        say(f"warning: {what}: {reason}; the training is not affected")
+
+
 def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> dict[str, Any]:
     """Evaluates the averaged generator of a run on its data: ``step`` and the metrics of :func:`.metrics.evaluate`.
 
@@ -125,7 +154,7 @@ def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> di
         ValueError: there is no whole checkpoint, or the data are not those of the run.
     """
     state = load_checkpoint(run, "run")
-    generator, data = TrainedGenerator.from_checkpoint(state), open_data(config)
-    check_same_data(state, config, data.decoder)
+    generator, data = TrainedGenerator.from_checkpoint(state, run, config.trust), open_data(config)
+    check_same_data(state, config, data)
     network = generator.network.to(config.device)
     return {"step": generator.step, **Evaluation(config, data, network).evaluate(count)}

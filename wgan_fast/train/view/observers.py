@@ -9,7 +9,7 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.run.history import History, Row
 from wgan_fast.train.view.alarms import Alarms
-from wgan_fast.train.view.evaluation import Evaluation
+from wgan_fast.train.view.evaluation import Evaluation, warning_of
 from wgan_fast.train.view.progress import ProgressDisplay
 
 #: ``(step, row)``: the steps done, and the row that this one completed, or None.
@@ -41,14 +41,25 @@ def watch(
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     try:
         yield [
-            log(logger),
-            alarms(config, history.rows, display),
-            evaluations(config, evaluation, logger, display),
-            pictures(config, evaluation, folder),
-            lambda step, row: display.update(step, history.rows),
+            harmless("log", log(logger), display),
+            harmless("alarms", alarms(config, history.rows, display), display),
+            harmless("evaluation", evaluations(config, evaluation, logger, display), display),
+            harmless("picture", pictures(config, evaluation, folder), display),
+            harmless("progress", lambda step, row: display.update(step, history.rows), display),
         ]
     finally:
-        logger.finalize("")  # whatever ended the run
+        with warning_of("log", display.say):
+            logger.finalize("")  # whatever ended the run
+
+
+def harmless(name: str, observe: Observer, display: ProgressDisplay) -> Observer:
+    """An observer whose faults are warnings: what looks at a run must not end it."""
+
+    def observed(step: int, row: Row | None) -> None:
+        with warning_of(f"step {step}: {name}", display.say):
+            observe(step, row)
+
+    return observed
 
 
 def log(logger: TensorBoardLogger) -> Observer:

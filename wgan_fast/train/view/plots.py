@@ -1,6 +1,7 @@
 """The figures of a run."""
 
 import gc
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ def plot(
     """Writes a picture of samples: a grid of images, points in the plane, or the histogram of each column."""
     if decoder.kind == "images":
         save_samples(path, generated[:MAX_IMAGES], decoder)
-    elif generated.shape[1] == 2:
+    elif decoder.kind == "vectors" and generated.shape[1] == 2:
         plot_points(path, generated, real, critic, metrics)
     else:
-        plot_columns(path, decoder.restore(generated), decoder.restore(real), decoder.columns)
+        plot_columns(path, decoder.numbers(generated), decoder.numbers(real), decoder.columns)
 
 
 @torch.no_grad()
@@ -99,7 +100,8 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         if i >= shown:
             panel.axis("off")
             continue
-        low, high = np.quantile(real[:, i], (0.001, 0.999)).tolist()
+        present = real[:, i][~np.isnan(real[:, i])]
+        low, high = np.quantile(present if len(present) else np.zeros(1), (0.001, 0.999)).tolist()
         if low == high:  # few held-out samples, or nearly all equal
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, 41)
@@ -109,7 +111,8 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
         ):
             share = np.full(len(values), 40 / (len(values) * (high - low)))  # counts samples outside the frame, too
             panel.hist(values, edges, weights=share, label=label, **style)
-        panel.set(xlabel=columns[i], ylabel="density" if i % across == 0 else None)
+        panel.set(ylabel="density" if i % across == 0 else None)
+        panel.set_xlabel(columns[i], parse_math=False, usetex=False)  # the user's text, whatever it holds
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     _save(figure, path)
 
@@ -150,6 +153,8 @@ def plot_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=130)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a script that it lacks gives empty boxes
+        figure.savefig(path, dpi=130)
     figure.clear()
     gc.collect()  # figures hold megabytes in reference cycles

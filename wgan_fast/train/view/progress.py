@@ -1,5 +1,7 @@
 """Progress of a run on the terminal."""
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +21,16 @@ SHOWN = (
     ("gradient_norm", "gradient norm", ".2f"),
     ("clip_saturation", "at the bound", ".0%"),
 )
+
+
+def print_line(line: str) -> None:
+    """Prints a line. Where nobody can read it any more (a closed pipe or terminal, a full disk), that ends no run."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # What is left in the buffer would fail again when Python exits.
+        with suppress(OSError, ValueError, AttributeError):  # a stream of a notebook may be no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class ProgressDisplay:
@@ -53,7 +65,8 @@ class ProgressDisplay:
 
     def __exit__(self, *error: object) -> None:
         if self._live:
-            self._bar.stop()
+            with suppress(OSError):  # the terminal was closed
+                self._bar.stop()
 
     def speed(self, step: int) -> float:
         """Mean number of real samples per second so far."""
@@ -62,9 +75,10 @@ class ProgressDisplay:
     def say(self, message: str) -> None:
         """Prints a line, above a live bar."""
         if self._live:
-            self._bar.console.print(message, highlight=False, markup=False)
+            with suppress(OSError):
+                self._bar.console.print(message, highlight=False, markup=False)
         elif self._visible:
-            self._print(message)
+            print_line(message)
 
     def update(self, step: int, rows: Sequence[Row]) -> None:
         """Shows the state after generator step ``step``, at most once per interval, and always the last step."""
@@ -73,20 +87,26 @@ class ProgressDisplay:
             return
         self._shown = now
         rate = (step - self._first) / (now - self._start)
-        minutes, seconds = divmod(round((self._steps - step) / rate), 60)
-        speed = f"{self.speed(step):,.0f} samples/s  {minutes}:{seconds:02d} left"
+        speed = f"{self.speed(step):,.0f} samples/s  {duration((self._steps - step) / rate)} left"
         values = _values(rows[-1]) if rows else ""
         if not self._live:
-            self._print(f"step {step}/{self._steps}  {values}  {speed}")
+            print_line(f"step {step}/{self._steps}  {values}  {speed}")
             return
         if self._console.width < 120:
             values = "  ".join(values.split("  ")[:2])
         description = f"{step}/{self._steps}  {values}  {speed}"
-        self._bar.update(self._task, completed=step, description=description, refresh=True)
+        with suppress(OSError):
+            self._bar.update(self._task, completed=step, description=description, refresh=True)
 
-    def _print(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # a closed pipe must not end the training
-            print(line, flush=True)
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, ``4:05``; from an hour on, hours and minutes, ``3 h 20 min``, then days and hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    days, of_day = divmod(hours, 24)
+    return f"{days} d {of_day} h" if days else f"{hours} h {minutes:02d} min"
 
 
 def _values(row: Row) -> str:

@@ -1,0 +1,195 @@
+"""Tables of mixed types: what comes back from their encoding has the schema of what went in."""
+
+import datetime
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training import cli
+from wgan_fast.train.data.decoder import Decoder, save_samples
+from wgan_fast.train.data.sources import make_data
+from wgan_fast.train.data.table_files import columns_of_frame, frame_of_columns, read_table
+from wgan_fast.train.data.tables import MAX_CATEGORIES, TableEncoding, column_of
+
+ROWS = 40
+days = st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)).map(str)
+moments = st.datetimes(datetime.datetime(1950, 1, 1), datetime.datetime(2050, 1, 1)).map(
+    lambda moment: moment.replace(microsecond=0).isoformat(sep=" ")
+)
+CELLS = {
+    "integers": st.integers(-(10**9), 10**9).map(str),
+    "decimals": st.integers(-(10**7), 10**7).map(lambda number: f"{number / 100:.2f}"),
+    "floats": st.floats(-1e300, 1e300, allow_nan=False).map(repr),
+    "booleans": st.sampled_from(["True", "False"]),
+    "digits": st.sampled_from(["0", "1", "2"]),
+    "codes": st.sampled_from(["007", "00123", "12"]),
+    "texts": st.sampled_from(["a, b", 'say "x"', "net_$_gross_$", "Zürich", "東京", "x y"]),
+    "days": days,
+    "moments": moments,
+    "constant": st.just("7"),
+    "comma": st.integers(0, 999).map(lambda number: f"{number // 10},{number % 10}"),
+}
+
+
+@st.composite
+def tables(draw):
+    kinds = draw(st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=4))
+    table = {}
+    for place, kind in enumerate(kinds):
+        cells = st.one_of(CELLS[kind], st.just("")) if draw(st.booleans()) else CELLS[kind]
+        table[f"{kind}{place}"] = draw(st.lists(cells, min_size=ROWS, max_size=ROWS))
+    return table
+
+
+def is_alike(cell, kind):
+    if kind in ("booleans", "digits", "codes", "texts", "constant"):
+        return True  # a category, which is looked up below
+    return re.fullmatch(
+        {
+            "integers": r"-?\d+",
+            "decimals": r"-?\d+\.\d\d",
+            "floats": r"-?\d+(\.\d+)?(e[+-]\d+)?",
+            "days": r"\d{4}-\d\d-\d\d",
+            "moments": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d",
+            "comma": r"\d+,\d",
+        }[kind],
+        cell,
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(tables(), st.integers(0, 100))
+def test_any_vector_becomes_a_row_of_the_same_schema(table, seed):
+    if all(len(set(cells)) == 1 for cells in table.values()):
+        with pytest.raises(ValueError, match="the same cell in every row"):
+            TableEncoding.of(table)
+        return
+    encoding = TableEncoding.of(table)
+    width = sum(encoding.blocks)
+    drawn = np.random.default_rng(seed).normal(scale=3, size=(50, width))
+    assert TableEncoding.from_list(encoding.to_list()) == encoding
+    for name, cells in encoding.decode(drawn).items():
+        kind, source = name.rstrip("0123456789"), table[name]
+        assert all((cell == "" and "" in source) or is_alike(cell, kind) for cell in cells)
+        if encoding.columns[list(table).index(name)].kind == "category":
+            assert set(cells) <= set(source)
+        elif kind in ("integers", "decimals", "floats"):
+            present = [float(cell) for cell in source if cell]
+            assert all(min(present) <= float(cell) <= max(present) for cell in cells if cell)
+
+
+@settings(deadline=None, max_examples=60)
+@given(tables())
+def test_rows_come_back(table):
+    if all(len(set(cells)) == 1 for cells in table.values()):
+        return
+    encoding = TableEncoding.of(table)
+    for column, cells in zip(encoding.columns, encoding.decode(encoding.encode(table)).values(), strict=True):
+        source = table[column.name]
+        assert [cell == "" for cell in cells] == [cell == "" for cell in source]
+        if column.kind == "category":
+            assert cells == source
+            continue
+        found, wanted = column.measure(cells), column.measure(source)
+        spread = np.nanmax(wanted) - np.nanmin(wanted)
+        # float32 coordinates, and a step of the quantiles where values are crowded
+        assert np.nanmax(np.abs(found - wanted)) <= 0.02 * spread + 1e-6 * np.nanmax(np.abs(wanted)) + 1
+
+
+def test_masses_and_tails_are_kept():
+    """Zeros in a heavy-tailed column: the inverse of normal numbers has as many, and the same quantiles."""
+    random = np.random.default_rng(0)
+    values = np.where(random.random(4000) < 0.3, 0.0, random.pareto(1.1, 4000) * 100)
+    cells = [f"{value:.2f}" for value in values]
+    found = [float(cell) for cell in column_of("x", cells).decode(random.normal(size=(4000, 1)))]
+    assert abs(np.mean(np.array(found) == 0) - 0.3) < 0.03
+    wanted = np.quantile(values, [0.5, 0.9, 0.99])
+    np.testing.assert_allclose(np.quantile(found, [0.5, 0.9, 0.99]), wanted, rtol=0.25)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_and_an_index_are_recognised(tmp_path, separator):
+    lines = [["", "price", "city"], ["0", "1.50", "Bern"], ["1", "2.25", "Zug"], ["2", "0.10", "Bern"]]
+    (tmp_path / "x.csv").write_text("\n".join(separator.join(line) for line in lines) + "\n")
+    columns, types = read_table(tmp_path / "x.csv")
+    assert columns == {"price": ["1.50", "2.25", "0.10"], "city": ["Bern", "Zug", "Bern"]} and types == {}
+
+
+def test_headers_of_years_are_names(tmp_path):
+    (tmp_path / "x.csv").write_text("2019,2020\n1.5,2\n2.5,4\n")
+    assert list(read_table(tmp_path / "x.csv")[0]) == ["2019", "2020"]
+
+
+def test_a_file_comes_back_with_its_labels(tmp_path):
+    rows = [(f"{i / 8:.3f}", "yes" if i % 3 else "no", f"00{i % 4}") for i in range(60)]
+    source = tmp_path / "x.csv"
+    source.write_text("price,bought,code\n" + "".join(",".join(row) + "\n" for row in rows))
+    data = make_data(str(source), label="bought")
+    assert data.classes == ("no", "yes") and data.decoder.columns == ("price", "code")
+    batch = data.batch(0, 20, 0)
+    for name, separator in (("out.csv", ","), ("out.tsv", "\t")):
+        save_samples(tmp_path / name, batch.samples, data.decoder, batch.labels)
+        header, *lines = (tmp_path / name).read_text().splitlines()
+        assert header.split(separator) == ["price", "code", "bought"]
+        written = {tuple(line.split(separator)) for line in lines}
+        assert written <= {(price, code, bought) for price, bought, code in rows}
+    assert Decoder.from_dict(data.decoder.to_dict()) == data.decoder
+    with pytest.raises(ValueError, match="path: table go into a file of type .csv, .tsv"):
+        save_samples(tmp_path / "out.npy", batch.samples, data.decoder)
+
+
+def test_a_trained_table_samples_rows_of_its_schema(tmp_path):
+    random = np.random.default_rng(0)
+    lines = [
+        f"{random.integers(18, 90)},{random.choice(['Bern', 'Zug', ''])},{random.normal():.3f},{'ab'[i % 2]}"
+        for i in range(200)
+    ]
+    (tmp_path / "x.csv").write_text("age,city,net_gross,kind\n" + "\n".join(lines) + "\n")
+    settings = "--conditional --label kind --steps 3 --width 8 --depth 1 --n-critic 1 --sample-every 3"
+    result = cli("train", "--data", str(tmp_path / "x.csv"), "--out", str(tmp_path / "run"), *settings.split())
+    assert result.exit_code == 0, result.output
+    result = cli("sample", str(tmp_path / "run"), "--out", str(tmp_path / "o.csv"), "--label", "b", "--count", "20")
+    assert result.exit_code == 0, result.output
+    header, *rows = (tmp_path / "o.csv").read_text().splitlines()
+    assert header == "age,city,net_gross,kind" and len(rows) == 20
+    assert all(re.fullmatch(r"\d\d,(Bern|Zug|),-?\d\.\d{3},b", row) for row in rows)
+
+
+def test_too_many_texts_are_named():
+    with pytest.raises(ValueError, match=r"data: column 'key' holds 900 different texts in 900 rows, such as 'id0'"):
+        column_of("key", [f"id{i}" for i in range(900)])
+    many = [f"id{i}" for i in range(MAX_CATEGORIES + 1)] * 50
+    with pytest.raises(ValueError, match="leave the column out"):
+        column_of("key", many)
+
+
+def test_frames_keep_their_types():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "n": np.arange(40) * 7,
+            "x": np.linspace(0, 1, 40),
+            "b": [True, False] * 20,
+            "when": pandas.date_range("2020-01-01", periods=40),
+            "city": ["Bern", None] * 20,
+        }
+    )
+    columns, types = columns_of_frame(frame)
+    encoding = TableEncoding.of(columns, types)
+    back = frame_of_columns(encoding.decode(encoding.encode(columns)), types)
+    assert back.dtypes.astype(str).to_dict() == types
+    assert back["city"].isna().tolist() == frame["city"].isna().tolist()
+    assert back["n"].tolist() == frame["n"].tolist()
+
+
+def test_blocks_are_shares():
+    from wgan_fast.train.networks.mlp import MLPGenerator
+
+    generator = MLPGenerator(4, 6, width=8, depth=1, blocks=(1, 3, 2))
+    made = generator(torch.randn(5, 4))
+    torch.testing.assert_close(made[:, 1:4].sum(dim=1), torch.ones(5))
+    torch.testing.assert_close(made[:, 4:].sum(dim=1), torch.ones(5))
