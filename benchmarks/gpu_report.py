@@ -25,15 +25,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 import results
-from gpu.journal import CUT_SHORT, FAILED, FILES, PASSED, STEP, Journal, hash_of_sources
+from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources
 from rehearsal import REHEARSAL
-from results import ROOT
+from results import PASSED, ROOT
 
 TAIL = 4000  # characters kept from the end of a failed step's output
 SECONDS = "GPU_REPORT_SECONDS"
@@ -46,6 +46,8 @@ OPTIONAL = {"jax": "JAX as a baseline", "xdist": "GPU tests in parallel"}
 #: Of the extra "train".
 EXTRA = ("lightning", "matplotlib", "ot", "PIL", "rich", "sklearn", "tensorboard", "typer", "yaml")
 NEED_EXTRA = ("train*", "install", "report", "reproduce", "distances", "experiments*")  # tests
+#: How what compute-sanitizer finds begins.
+FINDING = r"^=+ (?:Invalid|Misaligned|Uninitialized|Error: Race|Warning: Race|Barrier error|Program hit|Fatal).*"
 BUILD_SETTINGS = ("TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 
 
@@ -55,6 +57,7 @@ class Step:
     seconds: float  #: its budget
     command: Sequence[str]
     closes_with: str = ""  #: a pattern of the last line of a success
+    fails_with: str = ""  #: a pattern of a line of a failure, also where the time is over before the step ends
     compares: bool = True  #: writes lines of the journal, of which one passed at least
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -76,7 +79,9 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         options = [f"--tool={tool}", "--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]
         command = [program, *options, python, "-m", "gpu.every_kernel"]
-        return Step(tool, 90, command, r"\b0 errors", environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        # Each tensor is a block of memory then, whose bounds are known.
+        environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        return Step(tool, 90, command, closes_with=r"\b0 errors", fails_with=FINDING, environment=environment)
 
     # A rehearsal selects tests and timings that end soon.
     tests = [str(ROOT / "tests" / "test_optim.py"), "-k", "RMSprop"] if rehearsed else [str(ROOT / "tests")]
@@ -91,7 +96,7 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         # Settings of an earlier build compile nothing.
         **({name: os.environ[name] for name in BUILD_SETTINGS if name in os.environ} if rehearsed else {}),
     }
-    return [
+    every = [
         Step("build", 180, [*pip, str(ROOT)], compares=False, environment=settings),
         Step("doctor", 30, [python, "-m", "wgan_fast.doctor"], compares=False),
         check("references", 60),
@@ -104,13 +109,12 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         bench("kernels", 60, "bandwidth"),
         bench("toy", 80, "critic_step and toy"),
         bench("dcgan-64", 90, "critic_step and dcgan-64"),
-        bench(
-            "resnet", 110, "critic_step and resnet and (graph or bfloat16)" if rehearsed else "critic_step and resnet"
-        ),
-        bench("convolutions", 110, "convolution_settings"),
+        bench("resnet", 110, "critic_step and resnet" + " and (graph or bfloat16)" * rehearsed),
+        bench("convolutions", 110, "convolution_settings" + " and dcgan" * rehearsed),
         bench("others", 80, "gradient_penalty and tiny" if rehearsed else OTHERS),
         *map(sanitizer, ("memcheck", "racecheck", "initcheck", "synccheck")),
     ]
+    return [replace(step, seconds=5 * step.seconds) for step in every] if rehearsed else every  # on a busy CPU
 
 
 class Report:
@@ -174,7 +178,9 @@ class Report:
         found = self.journal.of(step.name, "comparison", "measurement")
         closing = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         failures = [line["name"] for line in found if not line["passed"]]
-        if status is None:
+        if step.fails_with and (finding := re.search(step.fails_with, output, re.MULTILINE)):
+            outcome, message = FAILED, finding[0]
+        elif status is None:
             # Where all of the time was over, the step may need no more than what is left.
             outcome, message = CUT_SHORT, f"out of time after {limit:.0f} s of {step.seconds:.0f} s"
         elif status != 0:

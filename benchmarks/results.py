@@ -3,7 +3,7 @@
     python benchmarks/results.py TIMINGS.json ...
 
 converts pytest-benchmark's files. A result file holds the ``environment``, the ``commit``, the ``steps`` of a GPU
-report, and ``benchmarks``: a list of entries, each with
+report with the ``outcome`` of each, and ``benchmarks``: a list of entries, each with
 
 - ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
 - ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library;
@@ -23,12 +23,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch  # takes seconds, and a journal does without
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PASSED = "passed"  # the outcome of a step of a GPU report
 Entry = dict[str, Any]
 #: Key of an entry -> the word for it. For all of them less is better.
 COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
@@ -94,8 +96,10 @@ def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
     return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """What a timing depends on besides the code."""
+    import torch
+
     on_gpu = device.type == "cuda"
     gpu = torch.cuda.get_device_properties(device) if on_gpu else None
     of_gpu = {"compute_capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory} if gpu else {}
@@ -153,6 +157,8 @@ def made(name: str, case: dict[str, Any] | None, rounds: int, extra_info: dict[s
 
 
 def main() -> None:
+    import torch
+
     files = [Path(name) for name in sys.argv[1:]]
     commits = dict.fromkeys(str(json.loads(file.read_text())["commit"]) for file in files)
     print(f"wrote {Results(environment(torch.device('cpu')), ', '.join(commits), gather(files)).write()}")

@@ -1,65 +1,106 @@
-"""Runs every kernel once for each type, alignment and layout, for compute-sanitizer: `python -m gpu.every_kernel`.
+"""Runs every kernel for each type, alignment and length of rows, for compute-sanitizer: `python -m gpu.every_kernel`.
 
-Values are not compared here (gpu/checks.py does). Rows have the lengths and counts at which the operators change
-kernels, and odd sizes end in each tail. Kernels for more than 2^31 vectors are left out: a memory checker would take
-hours.
+Values are not compared here (gpu/checks.py does). tests/cuda_stand_in/test_gpu_report.py fails if a compiled kernel is
+not launched: a new operator takes a function of its own in ON_BATCHES or ON_LISTS. Kernels for more than 2^31 vectors
+are those for unaligned data, so a memory checker need not spend hours on them.
 """
 
 import itertools
 import sys
+from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from gpu.cases import DTYPES, LAYOUTS, SHAPES, laid_out
+from gpu.cases import DTYPES, laid_out
 from gpu.journal import Comparisons
 from rehearsal import REHEARSED
-from wgan_fast import clip_weights_, gradient_penalty, optim
 from wgan_fast._library import extension  # noqa: F401 (registers the operators)
 
 native = torch.ops.wgan_fast
-TENSORS = (1, 40, 200, 1100)  # of a list: the kernels over lists have versions for few and for many
+#: Rows for 1, 8, 32 and 256 threads, and in segments; of vectors of 8, 4, 2 and 1 elements.
+SHAPES = (
+    *((3, length) for length in (4, 2, 3)),
+    *((3, length) for length in (8, 12, 6, 5)),
+    *((1024, length) for length in (72, 68, 66, 65)),
+    *((3, length) for length in (1032, 68, 66, 65)),
+    *((2, length) for length in (8192, 8196, 8194, 8193)),
+)
+BATCHES = [(shape, "contiguous") for shape in SHAPES]
+BATCHES += [(shape, "unaligned") for shape in ((3, 4), (3, 12), (2, 8196))]
+TENSORS = (2, 65)  # of a list: the kernels for few and for many, and more with gaps than one launch holds
+FORMULAS = ((10.0, 1.0, 2.0, False), (10.0, 1.0, 2.0, True), (10.0, 1.0, 6.0, False))
+New = Callable[[], Tensor]
+NewList = Callable[[], list[Tensor]]
 
 
-def on_batches(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
-    x, y = (laid_out(torch.randn(shape).to(dtype).cuda(), layout) for _ in range(2))
-    t = torch.rand(shape[0], dtype=torch.float64 if dtype == torch.float64 else torch.float32).cuda()
-    native.interpolate(x, y, t)
-    for power, one_sided in ((2.0, False), (2.0, True), (6.0, False)):
-        rest = 10.0, 1.0, power, one_sided
-        _, norms = native.gradient_norm_penalty(x, *rest)
-        native.gradient_norm_penalty_backward(t[0], x, norms, *rest)
-    dense = [value if layout == "channels_last" else value.contiguous() for value in (x, y)]
-    if layout == "unaligned":
-        dense = [x, y]
-    for slope, lower, upper in ((0.2, 0.0, torch.inf), (0.0, -0.5, 0.5)):
-        found, mask = native.piecewise_linear(dense[0], slope, lower, upper)
-        native.apply_mask(dense[1], mask, slope, found.stride())
-        native.piecewise_linear_(dense[0].clone(), slope, lower, upper)
-    if layout != "expanded":
-        clip_weights_([x, y], 0.5)
-        rate, scale, found_inf = torch.tensor([0.1, 2.0, 0.0]).cuda().unbind()
-        lists = [laid_out(torch.rand(shape).to(dtype).cuda(), layout) for _ in range(3)]
-        native.rmsprop_(*([each] for each in lists), rate, 0.99, 1e-8, 0.1, False, 0.5, scale, found_inf)
+def on_device(values: Tensor, layout: str) -> Tensor:
+    """The values on the GPU, which got them in a copy of all memory around them from the host: initcheck counts what
+    only a kernel of PyTorch has written as uninitialised, as these kernels are not instrumented.
+    """
+    on_host = laid_out(values, layout)
+    memory = on_host.new_empty(0).set_(on_host.untyped_storage())
+    return memory.cuda().as_strided(on_host.shape, on_host.stride(), on_host.storage_offset())
+
+
+def drawn(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
+    return on_device(torch.rand(shape).to(dtype), layout)
+
+
+def numbers(value: float, dtype: torch.dtype, *shape: int) -> Tensor:
+    """On the GPU, in the precision that kernels for ``dtype`` compute in."""
+    return torch.full(shape, value, dtype=torch.float64 if dtype == torch.float64 else torch.float32).cuda()
+
+
+def interpolate(new: New) -> None:
+    x = new()
+    native.interpolate(x, new(), numbers(0.5, x.dtype, len(x)))
+
+
+def gradient_norm_penalty(new: New) -> None:
+    x = new()
+    for formula in FORMULAS:
+        _, norms = native.gradient_norm_penalty(x, *formula)
+        native.gradient_norm_penalty_backward(numbers(1.0, x.dtype), x, norms, *formula)
+
+
+def piecewise_linear(new: New) -> None:
+    for slope, lower, upper in ((0.2, 0.0, inf), (0.0, -0.5, 0.5)):
+        x = new()
+        _, mask = native.piecewise_linear(x, slope, lower, upper)
+        native.apply_mask(new(), mask, slope, x.stride())
+        native.piecewise_linear_(x, slope, lower, upper)
+
+
+ON_BATCHES = (interpolate, gradient_norm_penalty, piecewise_linear)
+
+
+def clip_weights(new: NewList) -> None:
+    native.clip_weights_(new(), 0.5)
+
+
+def rmsprop(new: NewList) -> None:
+    weights = new()
+    if all(weight.is_contiguous() for weight in weights):  # others are copied first, by PyTorch's kernels
+        rate, scale, found_inf = (numbers(value, weights[0].dtype) for value in (0.1, 2.0, 0.0))
+        native.rmsprop_(weights, new(), new(), rate, 0.99, 1e-8, 0.1, False, 0.5, scale, found_inf)
+
+
+ON_LISTS = (clip_weights, rmsprop)
+
+
+def run_on_batches(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
+    for operator in ON_BATCHES:
+        operator(partial(drawn, shape, dtype, layout))
     torch.cuda.synchronize()
 
 
-def on_lists(count: int, dtype: torch.dtype, layout: str) -> None:
-    """Weights of many sizes, in one launch."""
-    sizes = [(1 + i % 7, 3 + i % 5) for i in range(count)]
-    weights = [nn.Parameter(laid_out(torch.randn(size).to(dtype).cuda(), layout)) for size in sizes]
-    clip_weights_(weights, 0.5)
-    for weight in weights:
-        weight.grad = torch.ones_like(weight)
-    optim.RMSprop(weights, clip=0.1).step()
-    torch.cuda.synchronize()
-
-
-def penalty_and_backward(dtype: torch.dtype) -> None:
-    real, fake = (torch.randn(33, 17).to(dtype).cuda() for _ in range(2))
-    weight = torch.randn(17).to(dtype).cuda().requires_grad_()
-    gradient_penalty(lambda x: (x * weight).square(), real, fake).backward()
+def run_on_lists(count: int, dtype: torch.dtype, layout: str) -> None:
+    """Weights of many sizes."""
+    for operator in ON_LISTS:
+        operator(lambda: [drawn((1 + i % 7, 3 + i % 29), dtype, layout) for i in range(count)])
     torch.cuda.synchronize()
 
 
@@ -68,11 +109,10 @@ def main() -> int:
         import computing  # noqa: F401 (PyTorch's operators compute under the stand-in for CUDA)
     run = Comparisons()
     for dtype in DTYPES:
-        run(f"penalty {dtype}", partial(penalty_and_backward, dtype))
-        for count, layout in itertools.product(TENSORS, ("contiguous", "unaligned", "channels_last")):
-            run(f"lists {count} {dtype} {layout}", partial(on_lists, count, dtype, layout))
-        for shape, layout in itertools.product(SHAPES, LAYOUTS):
-            run(f"batch {shape} {dtype} {layout}", partial(on_batches, shape, dtype, layout))
+        for count, layout in itertools.product(TENSORS, ("contiguous", "unaligned", "gaps")):
+            run(f"lists {count} {dtype} {layout}", partial(run_on_lists, count, dtype, layout))
+        for shape, layout in BATCHES:
+            run(f"batch {shape} {dtype} {layout}", partial(run_on_batches, shape, dtype, layout))
     return int(run.failed > 0)
 
 

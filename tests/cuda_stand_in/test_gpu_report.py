@@ -3,11 +3,13 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 from stand_in import logged, needed
-from test_sass import kernels, why_not
+
+from wgan_fast._library import extension
 
 pytestmark = needed
 ROOT = Path(__file__).parents[2]
@@ -104,19 +107,40 @@ def test_precision_finds_a_wrong_penalty(checks: ModuleType, lines: Any, monkeyp
 
 def test_nccl_finds_a_wrong_reduction(checks: ModuleType, lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reduce = checks.dist.all_reduce
-    monkeypatch.setattr(checks.dist, "all_reduce", lambda x, *a, **k: (reduce(x, *a, **k), x.mul_(1.5))[0])
+    monkeypatch.setattr(checks.dist, "all_reduce", lambda x, *a, **k: (reduce(x, *a, **k), x.add_(1))[0])
     assert len(lines(checks.nccl)) == 2
     assert not checks.dist.is_initialized()
 
 
-@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def kernels_of_the_extension() -> dict[str, str]:
+    """Address in the file -> such as interpolate_kernel<4, float>."""
+    symbols = subprocess.run(["nm", "-C", extension.__file__], capture_output=True, text=True, check=True).stdout
+    # A lambda or a clone of a kernel has a longer name; a template's begins with the type that it returns.
+    pattern = r"^0*([0-9a-f]+) \w (?:void )?(?:wgan_fast::)?\(anonymous namespace\)::(\w+_kernel(?:<[^()]*>)?)\(.*\)$"
+    return dict(re.findall(pattern, symbols, re.MULTILINE))
+
+
 def test_every_kernel_is_reached(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that nvcc compiled are launched, but those that take more than 2^31 vectors."""
+    """All that were compiled are launched, for each type, alignment and length of rows."""
     with logged() as entries:
         assert module("gpu.every_kernel").main() == 0
-    launched = {entry.name for entry in entries if entry.kind == "kernel"}
-    missed = [kernel.name for kernel in kernels() if not any(kernel.name in name for name in launched)]
-    assert not missed
+    launched = {entry.name.removeprefix("wgan_fast+") for entry in entries}
+    known = kernels_of_the_extension()
+    assert len(known) > 60
+    assert sorted(name for address, name in known.items() if address not in launched) == []
+
+
+FAILING = """
+import pytest
+
+def test_right(): pass
+def test_wrong(): assert 1 == 2, "of the test"
+def test_skipped(): pytest.skip("another time")
+
+def bench_with_a_wrong_baseline(compare):
+    def wrong(): raise ValueError("of the baseline")
+    compare(lambda: None, right=lambda: None, wrong=wrong)
+"""
 
 
 class TestSteps:
@@ -146,6 +170,31 @@ class TestSteps:
         status, found = outcome(self.LINE + "run('a', lambda: {}); run('b', lambda: 1 / 0)")
         assert status == 1 and found["failures"] == {"b": "ZeroDivisionError: division by zero"}
 
+    def test_tests_and_baselines_fail(self, outcome: Any, tmp_path: Path) -> None:
+        """Each by itself; what passed is kept."""
+        file = tmp_path / "test_failing.py"
+        file.write_text(FAILING)
+        (tmp_path / "conftest.py").symlink_to(BENCHMARKS / "conftest.py")
+        arguments = ["-q", "-p", "gpu.pytest_journal", "-o", "python_functions=test_* bench_*", "-k", "not cpu"]
+        status, found = outcome(f"import pytest; raise SystemExit(pytest.main({[*arguments, str(file)]!r}))")
+        baseline, wrong = (found["failures"][name] for name in sorted(found["failures"]))
+        assert status == 1 and found["done"] == 4 and "of the test" in wrong
+        assert "wrong: ValueError: of the baseline" in baseline
+
+    @pytest.mark.parametrize("failing", ["build", "others"])
+    def test_every_step_fails(self, module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str) -> None:
+        """None stops the others, but for a build: the others would import another package, or none."""
+        report = module("gpu_report")
+        every = report.steps(tmp_path, True)
+        fails, builds = [sys.executable, "-c", "raise SystemExit(1)"], [sys.executable, "-c", "pass"]
+        commands = {step.name: builds if failing == "others" and step.name == "build" else fails for step in every}
+        planted = [replace(step, command=commands[step.name], environment={}) for step in every]
+        monkeypatch.setattr(report, "steps", lambda *_: planted)
+        assert report.main(["--rehearse", "--folder", str(tmp_path)]) == 1
+        steps = json.loads((tmp_path / "stand-in.json").read_text())["steps"]
+        failed = [name for name, step in steps.items() if step["outcome"] == "failed"]
+        assert failed == (["build"] if failing == "build" else [step.name for step in every[1:]])
+
     def test_crashes(self, outcome: Any) -> None:
         status, found = outcome("print('before'); import os; os.abort()")
         assert status == 1 and "exit status -6" in found["message"] and "before" in found["output"]
@@ -157,6 +206,13 @@ class TestSteps:
     def test_does_not_close(self, outcome: Any) -> None:
         status, found = outcome("print('10 errors')", compares=False, closes_with=r"\b0 errors")
         assert status == 1 and found["outcome"] == "failed"
+
+    def test_finds_an_error_before_its_time_is_over(self, outcome: Any, module: Any) -> None:
+        """A later call goes on behind it."""
+        finding = "========= Invalid __global__ write of size 4 bytes"
+        code = self.LINE + f"run('a', lambda: print({finding!r}, flush=True)); import time; time.sleep(60)"
+        status, found = outcome(code, seconds=6, fails_with=module("gpu_report").FINDING)
+        assert status == 1 and found["message"] == finding
 
     def test_is_not_reached(self, outcome: Any) -> None:
         assert outcome("pass", total=0.1) == (3, {})
@@ -174,7 +230,7 @@ class TestSteps:
 def rehearsal(folder: Path, out: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(BENCHMARKS / "gpu_report.py"), "--rehearse", "--folder", str(folder)]
     path = f"{Path(__file__).parent / 'bin'}:{os.environ['PATH']}"  # a stand-in for compute-sanitizer
-    settings = {**os.environ, "PATH": path, "OUT": str(out), **environment}
+    settings = {**os.environ, "PATH": path, "OUT": str(out), "GPU_REPORT_SECONDS": "3000", **environment}
     return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
