@@ -171,6 +171,8 @@ def device_time() -> float:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if "benchmark" in getattr(item, "fixturenames", ()):
+            item.user_properties.append(("timed", True))  # pytest_runtest_teardown adds the entry
         if item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.benchmark(timer=device_time))
         elif "benchmark" in getattr(item, "fixturenames", ()):

@@ -12,6 +12,7 @@ from gpu.journal import STEP, Journal
 journal = Journal.of_environment()
 step = os.environ.get(STEP, "by hand")
 LENGTH = 2000  # characters of a message
+told: set[str] = set()  # those that have a line
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,19 +30,24 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the controller hears of it, too
+    if "PYTEST_XDIST_WORKER" in os.environ or report.nodeid in told:  # the controller hears of it, too
         return
-    entry = dict(report.user_properties).get("entry")
-    if entry and report.when == "call" and report.outcome == "passed":
-        return  # the teardown says whether all baselines ran
-    if report.when == "call" or report.outcome != "passed" or entry:
-        found: dict[str, Any] = {"passed": report.outcome != "failed", "seconds": round(report.duration, 3)}
-        if report.outcome == "skipped":
-            found["skipped"] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        elif report.outcome == "failed":
-            found["message"] = report.longreprtext[-LENGTH:]
-        kind = "measurement" if entry else "comparison"
-        journal.append(kind=kind, step=step, name=report.nodeid, **found, **({"entry": entry} if entry else {}))
+    properties = dict(report.user_properties)
+    # The teardown of a benchmark makes its entry, and says whether all baselines ran.
+    last = "teardown" if "timed" in properties else "call"
+    if report.outcome == "passed" and report.when != last:
+        return
+    told.add(report.nodeid)
+    found: dict[str, Any] = {"passed": report.outcome != "failed", "seconds": round(report.duration, 3)}
+    if report.outcome == "skipped":
+        found["skipped"] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    elif report.outcome == "failed":
+        crash = getattr(report.longrepr, "reprcrash", None)
+        last_line = crash.message.splitlines()[:1] if crash else []
+        found["message"] = "\n".join([report.longreprtext[-LENGTH:], *last_line])
+    if entry := properties.get("entry"):
+        found["entry"] = entry
+    journal.append(kind="measurement" if entry else "comparison", step=step, name=report.nodeid, **found)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
