@@ -218,8 +218,9 @@ def test_masks_are_accessed_in_whole_sectors() -> None:
 
 
 def test_slope_by_row() -> None:
-    """A block computes the slopes of its rows, with their divisions, before a barrier; behind it each of a thread's four
-    vectors takes its slope from shared memory."""
+    """A block computes the slopes of its rows before a barrier; behind it each of a thread's four vectors takes one
+    from shared memory.
+    """
     for kernel in matching(r"backward_kernel<WholeRows<\d>, .*"):
         stores = [i for i, name in enumerate(kernel.code) if re.fullmatch(STORE, name)]
         barrier = next((i for i, name in enumerate(kernel.code) if name.startswith("BAR")), None)
