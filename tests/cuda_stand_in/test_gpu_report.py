@@ -151,7 +151,7 @@ class TestSteps:
         report = module("gpu_report")
         monkeypatch.setattr(report, "GRACE", 1.0)
 
-        def run(code: str, seconds: float = 20, total: float = 60, **settings: Any) -> tuple[int, dict[str, Any]]:
+        def run(code: str, seconds: float = 100, total: float = 200, **settings: Any) -> tuple[int, dict[str, Any]]:
             step = report.Step("one", seconds, [sys.executable, "-c", code], **settings)
             monkeypatch.setattr(report, "steps", lambda *_: [step])
             monkeypatch.setenv(report.SECONDS, str(total))
