@@ -51,10 +51,10 @@ class Results:
         entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
         return cls(found["environment"], found["commit"], entries, found.get("steps", {}))
 
-    def write(self, folder: Path = RESULTS) -> Path:
-        """Writes the file named after the device, and returns its path."""
+    def write(self, folder: Path | None = None) -> Path:
+        """Writes the file named after the device into ``folder``, RESULTS if None, and returns its path."""
         name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
-        file = folder / f"{name}.json"
+        file = (folder or RESULTS) / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         content = {"environment": self.environment, "commit": self.commit}
         if self.steps:

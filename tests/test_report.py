@@ -175,7 +175,7 @@ def test_what_is_written_is_read(report: ModuleType, tmp_path: Path, monkeypatch
     monkeypatch.setattr("results.RESULTS", tmp_path / "results")
     found = report.Results(ENVIRONMENT, "0123", FOUND, {"build": {"outcome": "passed"}})
     file = found.write()
-    assert file.name == "abacus-2-rods.json"
+    assert file == tmp_path / "results" / "abacus-2-rods.json"
     assert report.Results.read(file) == found
 
 
