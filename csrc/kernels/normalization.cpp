@@ -297,15 +297,14 @@ INLINE void differentiate_twice(const T* grad_grad, const T* grad, const T* x,
   }
 }
 
-// Calls use(runs) with the runs of a row; without weights it is one run.
+// Calls use(runs) with the runs of a row; without weights it is one run. Each call is compiled for itself, so there are
+// two.
 template <class T, class Use>
 INLINE void dispatch_runs(const Rows& rows, bool weights, Use&& use) {
-  if (!weights) {
-    use(Runs<T, false>{1, rows.length()});
-  } else if (rows.inner == 1) {
+  if (weights && rows.inner == 1) {
     use(Runs<T, true>{1, rows.channels});
   } else {
-    use(Runs<T, false>{rows.channels, rows.inner});
+    use(Runs<T, false>{weights ? rows.channels : 1, weights ? rows.inner : rows.length()});
   }
 }
 

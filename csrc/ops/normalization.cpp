@@ -44,15 +44,16 @@ Three dispatch_double_backward(const Tensor& grad_grad, const Tensor& grad, cons
   return op.call(grad_grad, grad, x, statistics, weight, shape, eps, centered, weight_wanted);
 }
 
-// Rows of one part of the sums over rows. The parts do not depend on the number of threads.
-constexpr int64_t MOST_PARTS = 16;
+// Sums over rows are those of parts, added up, which do not depend on the number of threads. A part costs three passes
+// over as many numbers as there are parameters, so it has several rows.
+constexpr int64_t MOST_PARTS = 16, LEAST_ROWS = 8;
 
 struct Layout {
   Rows rows;
   int64_t count;  // of rows
 
   int64_t parameters() const { return rows.groups * rows.channels; }
-  int64_t rows_per_part() const { return std::max<int64_t>(1, (count + MOST_PARTS - 1) / MOST_PARTS); }
+  int64_t rows_per_part() const { return std::max<int64_t>(LEAST_ROWS, (count + MOST_PARTS - 1) / MOST_PARTS); }
   int64_t parts() const { return (count + rows_per_part() - 1) / rows_per_part(); }
   int64_t grain() const { return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, rows.length())); }
 };
