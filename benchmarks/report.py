@@ -15,7 +15,7 @@ from pathlib import Path
 import figures
 import scaling
 from caveats import contradictions, slower, slower_in_short
-from results import ROOT, Entry, Results, ratio, value
+from results import PASSED, ROOT, Entry, Results, ratio, value
 from tables import compared, comparisons, geometric_mean, quartiles, significant, table, times
 
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
@@ -64,8 +64,13 @@ SUITES = {
         "Warm: ten steps in a row. Cold: one step, after a step of the others.",
     ),
     "bandwidth": (
-        "Kernels on 64 MiB",
+        "Kernels on large arrays",
         "`copy` moves the same number of bytes into existing memory, `clone` into new memory.",
+    ),
+    "convolution_settings": (
+        "The captured step with each setting of convolutions",
+        "The choice of cuDNN's algorithms (`torch.backends.cudnn.benchmark`), memory format, and precision. `textbook` "
+        "is eager, with the same settings.",
     ),
     "import": ("Import", "`import wgan_fast`, which includes `import torch`, in a new process."),
     "install": ("Installation", "`pip install` from the sources, once."),
@@ -92,6 +97,7 @@ def critic_update(results: Results) -> str:
         "fused textbook": ("eager", "fused"),
         "joint": ("eager", "joint"),
         "JAX": ("jax", "jax"),
+        "JAX in TF32": ("jax-tf32", "jax"),
         "bfloat16: joint": ("bfloat16", "joint_bfloat16"),
         "bfloat16: textbook in float32": ("bfloat16", "textbook"),
         "compile: textbook": ("compile", "textbook"),
@@ -153,8 +159,9 @@ def environment(results: Results) -> str:
         precision,
         f"commit {' and '.join(commits)}",
     ]
-    failed = [name for name, step in results.steps.items() if not step["passed"]]
-    text = ", ".join(words) + "." + (f" Steps that failed: {', '.join(failed)}." if failed else "")
+    outcomes = {name: step.get("outcome", PASSED) for name, step in results.steps.items()}
+    others = [f"{name} ({outcome})" for name, outcome in outcomes.items() if outcome != PASSED]
+    text = ", ".join(words) + "." + (f" Steps that did not pass: {', '.join(others)}." if others else "")
     doubts = contradictions(results)
     return f"{text}\n\n{doubts}" if doubts else text
 

@@ -164,6 +164,12 @@ def test_a_gpu_has_its_own_heading(report: ModuleType, root: Path) -> None:
     assert row(gpu, "toy")["graph: functional"] == "2.00" and "may take TF32" in gpu
 
 
+def test_what_a_gpu_report_did_not_finish_is_told(report: ModuleType, root: Path) -> None:
+    steps = {"toy": {"outcome": "passed"}, "nccl": {"outcome": "failed"}, "tests": {"outcome": "cut short"}}
+    results = report.Results(ENVIRONMENT, "0123", FOUND, steps)
+    assert "did not pass: nccl (failed), tests (cut short)." in report.environment(results)
+
+
 def test_without_results(report: ModuleType, root: Path) -> None:
     (root / "benchmarks" / "results" / "a.json").unlink()
     assert "Nothing has been measured yet." in texts(report, root)["README.md"]
@@ -171,9 +177,9 @@ def test_without_results(report: ModuleType, root: Path) -> None:
 
 def test_what_is_written_is_read(report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("results.RESULTS", tmp_path / "results")
-    found = report.Results(ENVIRONMENT, "0123", FOUND, {"build": {"passed": True}})
+    found = report.Results(ENVIRONMENT, "0123", FOUND, {"build": {"outcome": "passed"}})
     file = found.write()
-    assert file.name == "abacus-2-rods.json"
+    assert file == tmp_path / "results" / "abacus-2-rods.json"
     assert report.Results.read(file) == found
 
 
