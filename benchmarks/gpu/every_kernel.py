@@ -89,7 +89,7 @@ def smooth_activation(new: New) -> None:
 
 
 def normalization(new: New) -> None:
-    """Over a sample; over two samples, for lengths that no sample has; over two groups, each of a channel of its own."""
+    """Over a sample; over two, for lengths that no sample has; over two groups, each a channel of its own."""
     x, grad, eps = new(), new(), 1e-5
     length = x[0].numel()
     shapes = [(1, length, 1)] + [(1, 2 * length, 1), (2, 1, length)] * (len(x) % 2 == 0)
