@@ -47,6 +47,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ELU": nn.ELU(0.7),
     "nn.ELU, in place": nn.ELU(inplace=True),
     "F.elu": F.elu,
+    "F.elu, falling": lambda x: F.elu(x, -0.5),
     "F.elu_": lambda x: F.elu_(x, 0.5),
     "torch._C._nn.elu": lambda x: torch._C._nn.elu(x, 0.5, 1.5, 0.7),
     "torch._C._nn.elu_": torch._C._nn.elu_,
@@ -134,6 +135,25 @@ class TestActivations:
         critic = nn.Sequential(nn.Linear(4, 5), Applied(), nn.Linear(5, 5), Applied(), nn.Linear(5, 2)).double()
         compare(critic, (4,))
 
+    @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if "_" not in name.replace("torch._C._nn", "")])
+    @pytest.mark.parametrize("changed", ["input", "output"])
+    def test_changed_in_place_afterwards(self, name: str, changed: str) -> None:
+        """As in a residual sum, ``y += x``: possible where PyTorch's function has not saved that tensor."""
+        leaf, outcomes = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), []
+        for function in (ACTIVATIONS[name], in_critic_layers(ACTIVATIONS[name])):
+            x = leaf * 1
+            y = function(x)
+            (y if changed == "output" else x).mul_(2)
+            try:
+                (gradient,) = torch.autograd.grad(y.sum(), leaf)
+            except RuntimeError as error:
+                assert "modified by an inplace operation" in str(error)
+                gradient = None
+            outcomes.append(gradient)
+        if outcomes[0] is not None:
+            assert outcomes[1] is not None
+            torch.testing.assert_close(*outcomes)
+
     @pytest.mark.parametrize(
         "x",
         [
@@ -165,8 +185,9 @@ class TestActivations:
                 F.gelu(leaf, approximate="erf")
             y = torch.empty(3)
             assert torch.tanh(leaf.detach(), out=y) is y
-            torch.testing.assert_close(F.elu(leaf, -0.5), -0.5 * torch.expm1(leaf))
-            assert F.celu(leaf, -2.0).shape == (3,)
+            torch.testing.assert_close(F.elu_(leaf.detach().clone(), -0.5), -0.5 * torch.expm1(leaf))
+            with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+                F.celu(leaf, 0.0)
         assert leaf.tolist() == [-1.0] * 3
 
 

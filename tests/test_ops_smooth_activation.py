@@ -23,8 +23,10 @@ ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "elu": ("elu", [1.0, 1.0, 1.0]),
     "selu": ("elu", [1.6732632423543772, 1.0507009873554805, 1.0]),
     "celu": ("elu", [0.5, 1.0, 2.0]),
+    "falling elu": ("elu", [-0.5, 1.0, 1.0]),
+    "elu of output": ("elu_of_output", [0.7, 1.5, 0.9]),
 }
-SAVE_THE_OUTPUT = ("tanh", "sigmoid", "elu")
+SAVE_THE_OUTPUT = ("tanh", "sigmoid", "elu_of_output")
 Activation = tuple[str, list[float]]
 
 activations = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
@@ -89,7 +91,7 @@ class TestReference:
             slope = {
                 "tanh": lambda y: 1 - y * y,
                 "sigmoid": lambda y: y * (1 - y),
-                "elu": lambda y: torch.where(
+                "elu_of_output": lambda y: torch.where(
                     y > 0, activation[1][1] + 0 * y, activation[1][2] * (y + activation[1][0] * activation[1][1])
                 ),
             }[activation[0]]
@@ -287,7 +289,7 @@ class TestErrors:
             ("relu", [], "kind: no smooth activation has the name relu"),
             ("silu", [1.0], "parameters: silu has 0, got 1"),
             ("softplus", [], "parameters: softplus has 2, got 0"),
-            ("elu", [-1.0, 1.0, 1.0], "parameters: expected alpha and scale of one sign"),
+            ("elu_of_output", [-1.0, 1.0, 1.0], "parameters: expected alpha and scale of one sign"),
         ],
     )
     def test_kinds(self, device: torch.device, kind: str, parameters: list[float], message: str) -> None:

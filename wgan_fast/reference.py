@@ -76,6 +76,10 @@ def _unpack(mask: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor
     return flat.as_strided(shape, stride)
 
 
+def _elu(x: Tensor, alpha: float, scale: float, rate: float) -> Tensor:
+    return torch.where(x > 0, scale * x, alpha * scale * torch.expm1(rate * x))
+
+
 #: Smooth activations, as functions of x and of their parameters.
 SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
@@ -84,7 +88,8 @@ SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "softplus": lambda x, beta, threshold: F.softplus(x, beta, threshold),
-    "elu": lambda x, alpha, scale, rate: torch.where(x > 0, scale * x, alpha * scale * torch.expm1(rate * x)),
+    "elu": _elu,
+    "elu_of_output": _elu,
     "mish": F.mish,
     "logsigmoid": F.logsigmoid,
     "softsign": F.softsign,
@@ -93,7 +98,7 @@ SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 
 def smooth_activation(x: Tensor, kind: str, parameters: Sequence[float]) -> Tensor:
     """The activation of this name. ``parameters``: beta and threshold of softplus; alpha, scale and rate of elu, of
-    which SELU and CELU are cases.
+    which SELU and CELU are cases. ``elu_of_output`` saves its output instead of its input.
     """
     return SMOOTH_ACTIVATIONS[kind](x.to(accumulate_dtype(x.dtype)), *parameters).to(x.dtype)
 

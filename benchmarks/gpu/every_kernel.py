@@ -35,6 +35,7 @@ FORMULAS = ((10.0, 1.0, 2.0, False), (10.0, 1.0, 2.0, True), (10.0, 1.0, 6.0, Fa
 SMOOTH = dict.fromkeys(("silu", "gelu", "gelu_tanh", "tanh", "sigmoid", "mish", "logsigmoid", "softsign"), ()) | {
     "softplus": (1.0, 20.0),
     "elu": (1.0, 1.0, 1.0),
+    "elu_of_output": (1.0, 1.0, 1.0),
 }
 New = Callable[[], Tensor]
 NewList = Callable[[], list[Tensor]]

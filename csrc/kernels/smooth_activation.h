@@ -1,5 +1,5 @@
 // Smooth activations y = f(x), and products of a gradient with their derivatives. Derivatives are functions of one
-// saved tensor z, which is the output y where f' is a function of y, else the input x:
+// saved tensor z, which is the one that PyTorch's function saves, the input x or the output y:
 //   slope<k>(z) = k-th derivative of s with respect to z, where s(z) = f'(x)
 #pragma once
 
@@ -8,7 +8,19 @@
 
 namespace wgan_fast {
 
-enum class SmoothKind : int8_t { silu, gelu, gelu_tanh, tanh, sigmoid, softplus, elu, mish, logsigmoid, softsign };
+enum class SmoothKind : int8_t {
+  silu,
+  gelu,
+  gelu_tanh,
+  tanh,
+  sigmoid,
+  softplus,
+  elu,
+  elu_of_output,
+  mish,
+  logsigmoid,
+  softsign
+};
 
 // On CUDA the numbers have the arithmetic's type: float64 is slow on most GPUs.
 template <class A>
@@ -25,7 +37,7 @@ using SmoothActivation = SmoothParameters<double>;
 
 // Whether z is the output.
 inline bool saves_output(SmoothKind kind) {
-  return kind == SmoothKind::tanh || kind == SmoothKind::sigmoid || kind == SmoothKind::elu;
+  return kind == SmoothKind::tanh || kind == SmoothKind::sigmoid || kind == SmoothKind::elu_of_output;
 }
 
 constexpr int SMOOTH_ORDERS = 3;  // slope<0>, slope<1>, slope<2>
@@ -142,7 +154,7 @@ struct Softplus {  // log(1 + e^(beta x)) / beta; x where beta x is above the th
 };
 
 template <class A>
-struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and CELU. Of the output y.
+struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and CELU.
   A height, scale, rate;
   template <class P>
   HOST_DEVICE explicit Elu(const SmoothParameters<P>& f)
@@ -152,9 +164,21 @@ struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and
     return x > A(0) ? above : below;
   }
   template <int K>
+  HOST_DEVICE A slope(A x) const {
+    const A below = (height * rate) * exponential(rate * x);
+    if constexpr (K == 0) return x > A(0) ? scale : below;
+    if constexpr (K == 1) return x > A(0) ? A(0) : rate * below;
+    if constexpr (K == 2) return x > A(0) ? A(0) : (rate * rate) * below;
+  }
+};
+
+template <class A>
+struct EluOfOutput : Elu<A> {  // the same with slopes of the output y, for work in place
+  using Elu<A>::Elu;
+  template <int K>
   HOST_DEVICE A slope(A y) const {
-    if constexpr (K == 0) return y > A(0) ? scale : rate * (y + height);
-    if constexpr (K == 1) return y > A(0) ? A(0) : rate;
+    if constexpr (K == 0) return y > A(0) ? this->scale : this->rate * (y + this->height);
+    if constexpr (K == 1) return y > A(0) ? A(0) : this->rate;
     if constexpr (K == 2) return A(0);
   }
 };
@@ -233,6 +257,8 @@ __attribute__((always_inline)) HOST_DEVICE inline void dispatch_kind(const Smoot
       return use(Softplus<A>(f));
     case SmoothKind::elu:
       return use(Elu<A>(f));
+    case SmoothKind::elu_of_output:
+      return use(EluOfOutput<A>(f));
     case SmoothKind::mish:
       return use(Mish<A>(f));
     case SmoothKind::logsigmoid:

@@ -59,6 +59,7 @@ constexpr Named KINDS[] = {
     {"sigmoid", SmoothKind::sigmoid, 0},
     {"softplus", SmoothKind::softplus, 2},
     {"elu", SmoothKind::elu, 3},
+    {"elu_of_output", SmoothKind::elu_of_output, 3},
     {"mish", SmoothKind::mish, 0},
     {"logsigmoid", SmoothKind::logsigmoid, 0},
     {"softsign", SmoothKind::softsign, 0},
@@ -70,10 +71,11 @@ SmoothActivation activation(c10::string_view kind, Parameters parameters) {
     TORCH_CHECK_VALUE(parameters.size() == known.parameters, "parameters: ", kind, " has ", known.parameters, ", got ",
                       parameters.size());
     const auto at = [&](size_t i) { return i < parameters.size() ? parameters[i] : 0.0; };
+    const bool is_elu = known.kind == SmoothKind::elu || known.kind == SmoothKind::elu_of_output;
     // Only then is the derivative a function of the output.
-    TORCH_CHECK_VALUE(known.kind != SmoothKind::elu || at(0) * at(1) >= 0,
+    TORCH_CHECK_VALUE(known.kind != SmoothKind::elu_of_output || at(0) * at(1) >= 0,
                       "parameters: expected alpha and scale of one sign, got ", parameters);
-    const double first = known.kind == SmoothKind::elu ? at(0) * at(1) : at(0);
+    const double first = is_elu ? at(0) * at(1) : at(0);
     return {known.kind, first, at(1), at(2)};
   }
   TORCH_CHECK_VALUE(false, "kind: no smooth activation has the name ", kind);
@@ -224,6 +226,8 @@ Tensor by_pytorch(const Tensor& x, SmoothKind kind, const std::vector<double>& p
       return at::gelu(x, "tanh");
     case SmoothKind::softplus:
       return at::softplus(x, parameters[0], parameters[1]);
+    case SmoothKind::elu:
+      return at::elu(x, parameters[0], parameters[1], parameters[2]);
     case SmoothKind::mish:
       return at::mish(x);
     case SmoothKind::logsigmoid:

@@ -35,7 +35,9 @@ PROGRAMS = {
 Formula = tuple[float, float, float]  # negative_slope, lower, upper
 Activation = tuple[str, list[float]]  # kind, parameters
 #: In the order of SmoothKind
-SMOOTH = ["silu", "gelu", "gelu_tanh", "tanh", "sigmoid", "softplus", "elu", "mish", "logsigmoid", "softsign"]
+SMOOTH = ["silu", "gelu", "gelu_tanh", "tanh", "sigmoid", "softplus", "elu", "elu_of_output"]
+SMOOTH += ["mish", "logsigmoid", "softsign"]
+ELUS = ("elu", "elu_of_output")
 native = torch.ops.wgan_fast
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
 
@@ -159,7 +161,7 @@ def check_smooth_activation(
         slopes = [native.smooth_activation_backward(grad, x, *activation, order) for order in range(3)]
         expected += [y, *slopes, *native.smooth_activation_double_backward(grad_grad, grad, x, *activation), y]
     numbers = [*parameters, 0.0, 0.0, 0.0][:3]
-    if kind == "elu":
+    if kind in ELUS:
         numbers[0] *= numbers[1]
     data = run(
         program, "smooth_activation", NAMES[dtype], *offsets, SMOOTH.index(kind), *numbers, *counts, tensors=tensors
@@ -406,8 +408,8 @@ def test_piecewise_linear_in_a_small_grid(small_grid_program: Path, dtype: torch
     check_piecewise_linear(small_grid_program, dtype, [count], (0, 0, 0), FORMULAS[0])
 
 
-ACTIVATIONS: list[Activation] = [(kind, []) for kind in SMOOTH if kind not in ("softplus", "elu")]
-ACTIVATIONS += [("softplus", [2.0, 3.0]), ("elu", [0.7, 1.5, 0.9])]
+ACTIVATIONS: list[Activation] = [(kind, []) for kind in SMOOTH if kind not in ("softplus", *ELUS)]
+ACTIVATIONS += [("softplus", [2.0, 3.0]), *((kind, [0.7, 1.5, 0.9]) for kind in ELUS)]
 # Around a vector of each type, a warp's, a tile, and several tiles.
 SMOOTH_COUNTS = [*range(1, 18), 255, 256, 257, 2_048, 4_095, 4_100]
 

@@ -81,9 +81,16 @@ void count_norm_penalty(const std::string& type) {
 }
 
 constexpr std::pair<const char*, SmoothKind> SMOOTH[] = {
-    {"silu", SmoothKind::silu},         {"gelu", SmoothKind::gelu},       {"gelu_tanh", SmoothKind::gelu_tanh},
-    {"tanh", SmoothKind::tanh},         {"sigmoid", SmoothKind::sigmoid}, {"softplus", SmoothKind::softplus},
-    {"elu", SmoothKind::elu},           {"mish", SmoothKind::mish},       {"logsigmoid", SmoothKind::logsigmoid},
+    {"silu", SmoothKind::silu},
+    {"gelu", SmoothKind::gelu},
+    {"gelu_tanh", SmoothKind::gelu_tanh},
+    {"tanh", SmoothKind::tanh},
+    {"sigmoid", SmoothKind::sigmoid},
+    {"softplus", SmoothKind::softplus},
+    {"elu", SmoothKind::elu},
+    {"elu_of_output", SmoothKind::elu_of_output},
+    {"mish", SmoothKind::mish},
+    {"logsigmoid", SmoothKind::logsigmoid},
     {"softsign", SmoothKind::softsign},
 };
 

@@ -112,9 +112,11 @@ def _elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor | N
 def _scaled_elu(
     input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, inplace: bool = False
 ) -> Tensor | None:
+    if not inplace:
+        return _C.smooth_activation(input, "elu", (alpha, scale, input_scale), False)
     if alpha <= 0 or scale <= 0 or input_scale <= 0:  # the derivative must be a function of the output
         return None
-    return _C.smooth_activation(input, "elu", (alpha, scale, input_scale), inplace)
+    return _C.smooth_activation(input, "elu_of_output", (alpha, scale, input_scale), True)
 
 
 def _elu_(input: Tensor, alpha: float = 1.0) -> Tensor | None:
@@ -134,7 +136,7 @@ def _selu_(input: Tensor) -> Tensor | None:
 
 
 def _celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor | None:
-    return _scaled_elu(input, alpha, 1.0, 1.0 / alpha, inplace) if alpha > 0 else None
+    return _scaled_elu(input, alpha, 1.0, 1.0 / alpha, inplace) if alpha != 0 else None
 
 
 def _celu_(input: Tensor, alpha: float = 1.0) -> Tensor | None:
