@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from costs import Counter
 from random_critics import RandomCritic
 from wgan_fast import (
     dragan_penalty,
@@ -135,6 +137,17 @@ class TestActivations:
         critic = nn.Sequential(nn.Linear(4, 5), Applied(), nn.Linear(5, 5), Applied(), nn.Linear(5, 2)).double()
         compare(critic, (4,))
 
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_second_derivative_at_zero(self, name: str) -> None:
+        """Where the slope of an ELU has a kink, or a jump."""
+        v = torch.randn(2, dtype=torch.float64, requires_grad=True)
+        seconds = []
+        for function in (ACTIVATIONS[name], in_critic_layers(ACTIVATIONS[name])):
+            x = torch.tensor([0.0, -0.0], dtype=torch.float64, requires_grad=True)
+            (gradient,) = torch.autograd.grad(function(x * 1), x, v, create_graph=True)
+            seconds.append(torch.autograd.grad(gradient.sum(), (x, v)))
+        torch.testing.assert_close(*seconds)
+
     @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if "_" not in name.replace("torch._C._nn", "")])
     @pytest.mark.parametrize("changed", ["input", "output"])
     def test_changed_in_place_afterwards(self, name: str, changed: str) -> None:
@@ -144,11 +157,9 @@ class TestActivations:
             x = leaf * 1
             y = function(x)
             (y if changed == "output" else x).mul_(2)
-            try:
+            gradient = None
+            with suppress(RuntimeError):  # modified by an inplace operation
                 (gradient,) = torch.autograd.grad(y.sum(), leaf)
-            except RuntimeError as error:
-                assert "modified by an inplace operation" in str(error)
-                gradient = None
             outcomes.append(gradient)
         if outcomes[0] is not None:
             assert outcomes[1] is not None
@@ -250,12 +261,29 @@ class TestNormalisation:
             nn.InstanceNorm1d(3)(torch.randn(2, 3, 1))
 
     def test_evaluated_batch_norm_is_affine(self) -> None:
-        """So a critic with it is piecewise linear, and its inputs are released."""
-        critic = nn.Sequential(nn.Linear(4, 6), randomize(nn.BatchNorm1d(6).eval()), nn.LeakyReLU(0.2), nn.Linear(6, 1))
-        x = torch.randn(5, 4, requires_grad=True)
-        scores, _ = input_gradient(critic, x.detach())
-        assert "AffineScores" in str(scores.grad_fn) or "CppFunction" in type(scores.grad_fn).__name__
-        compare(critic.double(), (4,))
+        """So a critic with it is piecewise linear, and scores and gradient together cost what they do without it."""
+        x, flops = torch.randn(5, 6), []
+        for norm in (nn.Identity(), nn.BatchNorm1d(6).eval(), nn.InstanceNorm1d(3, track_running_stats=True).eval()):
+            shape = nn.Unflatten(1, (3, 2)) if isinstance(norm, nn.InstanceNorm1d) else nn.Identity()
+            critic = nn.Sequential(
+                nn.Linear(6, 6), shape, randomize(norm), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(6, 1)
+            )
+            with Counter() as counter:
+                scores, gradient = input_gradient(critic, x)
+                (scores.mean() + gradient.square().sum()).backward()
+            flops.append(counter.flops)
+        assert flops[0] == flops[1] == flops[2] > 0
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("layer", [F.batch_norm, partial(F.instance_norm, use_input_stats=False)])
+    def test_evaluated_in_16_bits_around_a_large_mean(self, layer: Callable[..., Tensor], dtype: torch.dtype) -> None:
+        mean, variance = torch.tensor([50.0, -70.0]).to(dtype), torch.tensor([3.0, 0.2]).to(dtype)
+        x = (mean[:, None] + torch.randn(8, 2, 5)).to(dtype)
+        expected = layer(x.double(), mean.double(), variance.double())
+        with CriticLayers():
+            output = layer(x, mean, variance)
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-4)
 
 
 def test_on_every_device(device: torch.device) -> None:
@@ -386,6 +414,17 @@ class ResidualBlock(nn.Module):
         return F.avg_pool2d(hidden + x, 2)
 
 
+class AddedTo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.elu(self.layer(x))
+        hidden += x
+        return hidden
+
+
 class Conditional(nn.Module):
     """The statistics do not depend on the label, scale and shift do."""
 
@@ -397,6 +436,21 @@ class Conditional(nn.Module):
         codes = torch.tanh(torch.arange(3, dtype=x.dtype))
         scale, shift = self.embedding(F.silu(codes)).chunk(2, -1)
         return self.head(F.silu(F.layer_norm(self.body(x), (8,)) * (1 + scale) + shift))
+
+
+class Assembled(nn.Module):
+    """Parts of a tensor are written in place, some by the points alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.zeros(len(x), 12, dtype=x.dtype, device=x.device)
+        parts[:, :6] = self.body(x)
+        parts[:, 6:] = 0.5 * x
+        parts[:, 3:9] += x
+        return self.head(F.silu(parts))
 
 
 class TransformerBlock(nn.Module):
@@ -431,6 +485,16 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "instance norm": (lambda: convolutional(nn.InstanceNorm2d, nn.LeakyReLU), IMAGE),
     "affine instance norm": (lambda: convolutional(partial(nn.InstanceNorm2d, affine=True), nn.LeakyReLU), IMAGE),
     "group norm": (lambda: convolutional(partial(nn.GroupNorm, 2), nn.ReLU), IMAGE),
+    "evaluated batch norm": (
+        lambda: convolutional(lambda width: randomize(nn.BatchNorm2d(width)).eval(), nn.LeakyReLU),
+        IMAGE,
+    ),
+    "evaluated instance norm": (
+        lambda: convolutional(
+            lambda width: randomize(nn.InstanceNorm2d(width, track_running_stats=True)).eval(), nn.ReLU
+        ),
+        IMAGE,
+    ),
     "one group": (lambda: convolutional(partial(nn.GroupNorm, 1), nn.LeakyReLU), IMAGE),
     "group norm and SiLU": (lambda: convolutional(partial(nn.GroupNorm, 2), nn.SiLU), IMAGE),
     "convolutions and SiLU": (lambda: convolutional(no_norm, nn.SiLU), IMAGE),
@@ -447,6 +511,8 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Softplus": (lambda: mlp(no_norm, nn.Softplus), VECTOR),
     "residual": (lambda: nn.Sequential(ResidualBlock(2, 8), ResidualBlock(2, 4), nn.Flatten(), nn.Linear(8, 1)), IMAGE),
     "conditional": (Conditional, VECTOR),
+    "assembled": (Assembled, VECTOR),
+    "ELU in a residual sum": (lambda: nn.Sequential(AddedTo(), nn.Linear(6, 1)), VECTOR),
     "transformer": (lambda: nn.Sequential(TransformerBlock()), (3, 6)),
 }
 

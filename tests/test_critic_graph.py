@@ -347,6 +347,31 @@ class TestUnusualGraphs:
 
         torch.testing.assert_close(meta(gradient_penalty), meta(reference.gradient_penalty), rtol=1e-9, atol=1e-10)
 
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            nn.Conv2d(3, 2, 3, 2, 1),  # does not reach the last row and column
+            nn.Conv2d(4, 2, 3, 2, groups=2),
+        ],
+        ids=str,
+    )
+    def test_derivatives_of_the_penalty_s_gradient(self, layer: nn.Module) -> None:
+        """Of the second and third order with respect to the weights."""
+        layer = copy.deepcopy(layer).double()
+        critic, weights = nn.Sequential(layer, nn.SiLU(), nn.Flatten()), list(layer.parameters())
+        samples, t = torch.randn(2, 4, layer.in_channels, 4, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+
+        def derivatives(penalty: Callable[..., Tensor]) -> list[Tensor]:
+            value, found = penalty(critic, *samples, t=t), []
+            for _ in range(3):
+                found += torch.autograd.grad(value, weights, create_graph=True)
+                value = sum(gradient.square().sum() for gradient in found)
+            return found
+
+        torch.testing.assert_close(
+            derivatives(gradient_penalty), derivatives(reference.gradient_penalty), rtol=1e-9, atol=1e-9
+        )
+
     @pytest.mark.parametrize("name", PIECEWISE_LINEAR)
     def test_higher_derivatives(self, name: str) -> None:
         """The third and the fourth derivative through PyTorch's piecewise-linear operators."""

@@ -1,5 +1,6 @@
 """Smooth activations and their derivatives against the reference and against PyTorch's own."""
 
+import math
 from math import inf, nan
 
 import pytest
@@ -88,11 +89,13 @@ class TestReference:
         assert y.stride() == x.stride() and y.dtype == dtype
         saved = saved_by(x, activation)
         if activation[0] in SAVE_THE_OUTPUT:
+            elu_slope_at_0 = math.prod(activation[1])
             slope = {
                 "tanh": lambda y: 1 - y * y,
                 "sigmoid": lambda y: y * (1 - y),
-                "elu_of_output": lambda y: torch.where(
-                    y > 0, activation[1][1] + 0 * y, activation[1][2] * (y + activation[1][0] * activation[1][1])
+                "elu_of_output": lambda y: (
+                    torch.where(y < 0, activation[1][2] * y, (y > 0) * (activation[1][1] - elu_slope_at_0))
+                    + elu_slope_at_0
                 ),
             }[activation[0]]
             z = saved.double().requires_grad_()

@@ -76,10 +76,6 @@ def _unpack(mask: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor
     return flat.as_strided(shape, stride)
 
 
-def _elu(x: Tensor, alpha: float, scale: float, rate: float) -> Tensor:
-    return torch.where(x > 0, scale * x, alpha * scale * torch.expm1(rate * x))
-
-
 #: Smooth activations, as functions of x and of their parameters.
 SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
@@ -88,8 +84,8 @@ SMOOTH_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "softplus": lambda x, beta, threshold: F.softplus(x, beta, threshold),
-    "elu": _elu,
-    "elu_of_output": _elu,
+    "elu": torch._C._nn.elu,
+    "elu_of_output": torch._C._nn.elu,
     "mish": F.mish,
     "logsigmoid": F.logsigmoid,
     "softsign": F.softsign,

@@ -96,6 +96,14 @@ Tensor stand_in(const Edge& edge) {
   return result;
 }
 
+// A view changed in place holds the function that changed it, and requires that both have the same edges.
+void cut(Node& node, size_t input) {
+  node.next_edges()[input] = Edge();
+  if (auto* change = dynamic_cast<torch::autograd::CopySlices*>(&node)) {
+    if (change->fn) change->fn->next_edges()[input] = Edge();
+  }
+}
+
 }  // namespace
 
 bool accumulation_has_hooks(const Tensor& leaf) {
@@ -280,10 +288,10 @@ std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vec
   const auto cut_dead = [&](Node* node) {
     if (hooked_ || forward_.count(node)) return;
     auto& edges = node->next_edges();
-    if (sends_zeros(*node)) edges[1] = Edge();
+    if (sends_zeros(*node)) cut(*node, 1);
     if (is_real_sign(*node) && on_path_.count(edges[0].function.get())) {
       collect_leaves(edges[0].function.get(), below);
-      edges[0] = Edge();
+      cut(*node, 0);
     }
   };
   // Cuts edges that reach only the points. Forward edges: all or none, so that a later d(scores)/d(points) is right or
@@ -291,11 +299,11 @@ std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vec
   const auto cut_edges_to_points = [&](Node* node) {
     auto& edges = node->next_edges();
     bool reaches = edges.empty() && !point_nodes_.count(node);
-    for (Edge& edge : edges) {
-      if (alive.count(edge.function.get())) {
+    for (size_t i = 0; i < edges.size(); ++i) {
+      if (alive.count(edges[i].function.get())) {
         reaches = true;
       } else if (curved() || !forward_.count(node)) {
-        edge = Edge();
+        cut(*node, i);
       }
     }
     if (reaches) alive.insert(node);

@@ -8,6 +8,8 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "kernels/normalization.h"
 #include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
@@ -103,6 +105,10 @@ struct Geometry {
 
   size_t dims() const { return stride.size(); }
 
+  bool pads_output() const {
+    return std::any_of(output_padding.begin(), output_padding.end(), [](int64_t size) { return size != 0; });
+  }
+
   // The geometry of the transposed convolution, which maps outputs of `output_sizes` to inputs of `input_sizes`.
   Geometry transpose(at::IntArrayRef input_sizes, at::IntArrayRef output_sizes, at::IntArrayRef kernel) const {
     Geometry result = *this;
@@ -180,6 +186,14 @@ class Convolution : public torch::autograd::Function<Convolution> {
     if ((needs_weight || needs_bias) && only_zeros(context, grad)) {
       if (needs_weight) result[1] = at::zeros_like(weight);
       if (needs_bias) result[2] = at::zeros_like(context->saved_data["bias"].toTensor());
+    } else if (g.pads_output()) {  // PyTorch's own has no second derivative that is differentiable again
+      const std::vector<int64_t> no_padding(g.dims(), 0);
+      if (needs_weight) {
+        result[1] = std::get<1>(at::convolution_backward(saved_input(context), grad, weight, std::nullopt, g.stride,
+                                                         g.padding, g.dilation, /*transposed=*/false, no_padding,
+                                                         g.groups, {false, true, false}));
+      }
+      if (needs_bias) result[2] = grad.transpose(0, 1).flatten(1).sum(1);
     } else if (needs_weight || needs_bias) {
       const std::vector<int64_t> bias_sizes{grad.size(1)};
       std::tie(std::ignore, result[1], result[2]) =

@@ -167,8 +167,8 @@ struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and
   HOST_DEVICE A slope(A x) const {
     const A below = (height * rate) * exponential(rate * x);
     if constexpr (K == 0) return x > A(0) ? scale : below;
-    if constexpr (K == 1) return x > A(0) ? A(0) : rate * below;
-    if constexpr (K == 2) return x > A(0) ? A(0) : (rate * rate) * below;
+    if constexpr (K == 1) return x >= A(0) ? A(0) : rate * below;  // 0 at 0, as in PyTorch
+    if constexpr (K == 2) return x >= A(0) ? A(0) : (rate * rate) * below;
   }
 };
 
@@ -178,7 +178,7 @@ struct EluOfOutput : Elu<A> {  // the same with slopes of the output y, for work
   template <int K>
   HOST_DEVICE A slope(A y) const {
     if constexpr (K == 0) return y > A(0) ? this->scale : this->rate * (y + this->height);
-    if constexpr (K == 1) return y > A(0) ? A(0) : this->rate;
+    if constexpr (K == 1) return y >= A(0) ? A(0) : this->rate;
     if constexpr (K == 2) return A(0);
   }
 };

@@ -58,8 +58,11 @@ softplus                               16.678    10.184     7.375         -
 softplus_backward                      18.617     9.928     6.375         -
 softplus_double_backward               33.432    18.248    12.125         -
 elu                                    16.670    10.176     7.375         -
-elu_backward                           13.299     4.609     1.125         -
-elu_double_backward                    23.117     7.934     1.875         -
+elu_backward                           17.240     8.551     5.000         -
+elu_double_backward                    31.305    16.121    10.000         -
+elu_of_output                          16.670    10.176     7.375         -
+elu_of_output_backward                 13.299     4.609     1.125         -
+elu_of_output_double_backward          23.117     7.934     1.875         -
 mish                                   14.502     8.008     5.250         -
 mish_backward                          19.090    10.400     6.875         -
 mish_double_backward                   36.045    20.861    14.750         -

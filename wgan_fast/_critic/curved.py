@@ -159,12 +159,12 @@ def _batch_norm(
         return None
     if input.dim() < 2 or any(one is not None and one.dtype != input.dtype for one in (running_mean, weight, bias)):
         return None
-    scale = (running_var + eps).rsqrt()
+    scale = (running_var.to(accumulate_dtype(input.dtype)) + eps).rsqrt()  # in 16 bits a large mean would lose digits
     if weight is not None:
         scale = weight * scale
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     per_channel = (-1, *[1] * (input.dim() - 2))
-    return input * scale.view(per_channel) + shift.view(per_channel)
+    return (input * scale.view(per_channel) + shift.view(per_channel)).to(input.dtype)
 
 
 def _layer_norm(

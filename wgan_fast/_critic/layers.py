@@ -1,7 +1,7 @@
 """Layers for a critic inside a penalty: twice differentiable, and without dead work in double backward."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from operator import index
 from threading import Lock
 from typing import Any
@@ -51,7 +51,8 @@ class CriticLayers(TorchFunctionMode):
         # Subclasses of Tensor override functions themselves, and the compiler needs PyTorch's functions.
         if layer is not None and _PLAIN.issuperset(types) and not _is_for_the_compiler(func):
             try:
-                output = layer(*args, **kwargs)
+                with self if func in _COMPOSED else nullcontext():  # so that the graph is told of what they add
+                    output = layer(*args, **kwargs)
             except TypeError:  # PyTorch's function accepts these arguments, or raises its own error
                 output = None
             if output is not None and self._graph is not None and func in _BOUNDED:
@@ -298,6 +299,8 @@ if _C is not None:
     _replace(_hardsigmoid, F.hardsigmoid, _nn.hardsigmoid)
     _LAYERS.update(curved.LAYERS)
 
+#: Layers that consist of PyTorch's operators in eval mode.
+_COMPOSED = {F.batch_norm, F.instance_norm}
 #: Activations with bounds, where they are constant.
 _BOUNDED = {F.hardtanh, _nn.hardtanh, _nn.hardtanh_, F.relu6, _nn.relu6, _nn.relu6_}
 _ADDING: dict[Layer, Callable[..., None]] = {}
