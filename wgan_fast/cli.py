@@ -134,7 +134,11 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[
-        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
+        Path,
+        typer.Option(
+            help="The file: .png or .jpg (a grid of images), .npy, .npz; .csv, .tsv or .parquet for tables. A name "
+            "without a suffix is a folder of single images."
+        ),
     ] = Path("samples.npy"),
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
@@ -144,15 +148,18 @@ def sample(
     interpolate: Annotated[
         int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
     ] = None,
+    image_type: Annotated[str, typer.Option(help="Of single images: png or jpg.")] = "png",
     overwrite: _Overwrite = False,
     trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
-        from wgan_fast.train.data.sample_files import save_samples
+        from wgan_fast.train.data.sample_files import save_images, save_samples
 
-    _check_new(out, overwrite)
+    folder = out.is_dir() or not out.suffix
+    if not (out.is_dir() and not any(out.iterdir())):
+        _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run, trust=trust)
         with _telling_of_memory("a smaller --count may help"):
@@ -160,10 +167,14 @@ def sample(
                 samples, labels = generator.draw(count, seed=seed, label=label)
             else:
                 samples, labels = generator.draw_between(count, interpolate, seed=seed, label=label)
-        labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
-        save_samples(out, samples, generator.decoder, labels, columns=interpolate)
+        if folder:
+            _ = [*save_images(out, samples, generator.decoder, labels, f".{image_type}")]
+        else:
+            held = out.suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")
+            save_samples(out, samples, generator.decoder, labels if held else None, columns=interpolate)
     except ValueError as error:
-        _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
+        names = {"path": "--out", "rows": "--count", "steps": "--interpolate", "suffix": "--image-type"}
+        _stop(_message(sample, error, names, run), code=2)
     except OSError as error:
         _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")

@@ -13,6 +13,7 @@ import yaml
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_flag, check_integer, check_number
 from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
+from wgan_fast.train.augmentation import OPERATIONS, check_operations
 from wgan_fast.train.data.images import image_size
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
@@ -21,6 +22,9 @@ from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint
 
 OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
+#: Metrics that the best checkpoint may be chosen by; those of features come from a network.
+METRICS_OF_FEATURES = ("fid", "kid", "precision", "recall")
+METRICS = ("earth_movers_distance", "sliced_wasserstein", *METRICS_OF_FEATURES)
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 
 
@@ -89,6 +93,8 @@ class TrainConfig:
         None, f"Optimizer of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True
     )
     learning_rate: float = _setting(None, "Learning rate of both networks.", number=_POSITIVE)
+    generator_rate: float | None = _setting(None, "Learning rate of the generator, if it is another.", number=_POSITIVE)
+    critic_rate: float | None = _setting(None, "Learning rate of the critic, if it is another.", number=_POSITIVE)
     decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
     beta1: float = _setting(None, "Adam's decay of the gradients' mean.", number=_SHARE)
     beta2: float = _setting(None, "Adam's decay of the gradients' squares.", number=_SHARE)
@@ -104,11 +110,23 @@ class TrainConfig:
     )
     depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.", minimum=1, fixed=True)
     average_decay: float = _setting(0.999, "Decay of the exponential moving average of the generator.", number=_SHARE)
+    augment: str | None = _setting(
+        None, f"For few images: changes that the critic sees in real and generated ones, {','.join(OPERATIONS)}."
+    )
+    start_from: str | None = _setting(None, "A run folder or a checkpoint whose weights the run begins with.")
     log_every: int = _setting(25, "Steps per row of metrics.jsonl.", minimum=1)
     sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.", minimum=1)
     evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.", minimum=1)
     checkpoint_every: int = _setting(500, "Steps per checkpoint.", minimum=1)
-    features: str | None = _setting(None, "A network to features (B, F), for FID and KID: my.module:make_features.")
+    features: str | None = _setting(
+        None,
+        "A network to features, for FID, KID, precision and recall: inception (of torch-fidelity), "
+        "torchvision:resnet50 or my.module:make_features.",
+    )
+    best: str | None = _setting(
+        None, f"Keep the checkpoint that is best by this metric as best.pt: {', '.join(METRICS)}.", choices=METRICS
+    )
+    logger: str = _setting("tensorboard", "tensorboard, csv, or a logger of Lightning Fabric: my.module:MyLogger.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
     threads: int = _setting(1, "CPU threads per operation.", minimum=1)
     workers: int = _setting(0, "Processes that prefetch data.", minimum=0)
@@ -158,7 +176,13 @@ class TrainConfig:
         image_size(self.size)
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
-        for name in ("generator", "critic", "features"):
+        if self.augment is not None:
+            check_operations(self.augment)
+        if self.best in METRICS_OF_FEATURES and self.features is None:
+            raise ArgumentValueError("best", f"{self.best} needs features, a network")
+        if self.start_from is not None and (not isinstance(self.start_from, str) or not self.start_from):
+            raise ArgumentTypeError("start_from", f"expected a path as text, got {self.start_from!r}")
+        for name in ("generator", "critic", "features", "logger"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):

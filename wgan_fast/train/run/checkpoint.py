@@ -14,7 +14,7 @@ from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.run.atomic import flush, whole_file
-from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS, has_checkpoint
+from wgan_fast.train.run.contents import BEST, CHECKPOINT, PREVIOUS, has_checkpoint
 
 NAME = CHECKPOINT
 #: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
@@ -40,6 +40,14 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
     fabric.barrier()
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Writes ``best.pt``, which :meth:`.generator.TrainedGenerator.load` reads; the one before is lost."""
+    written = io.BytesIO()
+    torch.save(state, written)
+    with whole_file(folder / BEST) as unfinished:
+        unfinished.write_bytes(written.getbuffer())
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
