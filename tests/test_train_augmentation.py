@@ -87,7 +87,7 @@ def test_the_critic_sees_augmented_images_alone(few_samples: None, tmp_path: Pat
 
 
 def test_an_augmented_run_goes_on_as_if_it_had_not_stopped(few_samples: None, tmp_path: Path) -> None:
-    settings = {"data": "digits", "model": "mlp", "augment": "flip,translation,cutout,colour"}
+    settings = {"data": "digits", "model": "mlp", "augment": "flip,translation,cutout,colour", "decay": False}
     run(tmp_path / "whole", **settings)
     run(tmp_path / "parts", **settings | {"steps": 2})
     run(tmp_path / "parts", resume=True, **settings)

@@ -82,7 +82,7 @@ class TrainConfig:
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
     label: str | None = _setting(None, "The column of a table that holds the labels; implies conditional.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
-    faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
+    faithful: bool = _setting(False, "Use the published settings for built-in data and tables, too; they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
     batch_size: int = _setting(None, "Real samples per update, over all processes.", minimum=1, fixed=True)
     n_critic: int = _setting(None, "Critic updates per step.", minimum=1)

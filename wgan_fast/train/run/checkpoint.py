@@ -94,7 +94,8 @@ def check_resumable(state: dict[str, Any], config: TrainConfig, data: Data) -> N
         ValueError: it cannot; begins with the setting that must change.
     """
     for name in FIXED:  # with another seed it would train on held-out samples
-        before, now = state["config"][name], getattr(config, name)
+        now = getattr(config, name)
+        before = state["config"].get(name, now)  # a setting may be newer than the run
         if now != before:
             raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
     if config.steps < state["step"]:
