@@ -200,7 +200,7 @@ _QUICK_TABLES: Settings = {
 
 
 def preset(algorithm: str, data: str, model: str | None, *, toy: bool, faithful: bool) -> Settings:
-    """The settings of an algorithm on some data, by name: published ones, or quick ones for built-in data and tables."""
+    """The settings of an algorithm on some data, by name: published, or quick for built-in data and tables."""
     of = ALGORITHMS[algorithm]
     settings = _OF_ALL | of.paper
     if toy:
