@@ -51,16 +51,17 @@ def customers() -> pandas.DataFrame:
     return pandas.DataFrame({"age": age, "city": city, "plan": plan, "spent": spent, "since": since})
 
 
-def ours(frame: pandas.DataFrame, seconds: float, seed: int) -> pandas.DataFrame:
+def ours(frame: pandas.DataFrame, seconds: float, seed: int):
     def train(steps: int) -> object:
         return fit(
             frame, steps=steps, seed=seed, out=tempfile.mkdtemp() + "/run", evaluate_every=10**9, sample_every=10**9
         )
 
-    return _within(seconds, train, first=100).sample(len(frame), seed=seed)
+    model, spent = _within(seconds, train, first=100)
+    return model.sample(len(frame), seed=seed), spent
 
 
-def ctgan(frame: pandas.DataFrame, seconds: float, seed: int) -> pandas.DataFrame:
+def ctgan(frame: pandas.DataFrame, seconds: float, seed: int):
     from ctgan import CTGAN
 
     dates = frame.select_dtypes("datetime").columns
@@ -74,8 +75,9 @@ def ctgan(frame: pandas.DataFrame, seconds: float, seed: int) -> pandas.DataFram
         model.fit(given, discrete)
         return model
 
-    sample = _within(seconds, train, first=10).sample(len(frame))
-    return sample.assign(**{name: pandas.to_datetime(sample[name]).astype(frame[name].dtype) for name in dates})
+    model, spent = _within(seconds, train, first=10)
+    sample = model.sample(len(frame))
+    return sample.assign(**{name: pandas.to_datetime(sample[name]).astype(frame[name].dtype) for name in dates}), spent
 
 
 def _within(seconds: float, train: Callable[[int], object], first: int):
@@ -89,11 +91,11 @@ def _within(seconds: float, train: Callable[[int], object], first: int):
     count = max(first, int((seconds - times[0]) / each) + first)
     start = time.process_time()
     made = train(count)
-    print(f"    {count} rounds, {time.process_time() - start:.0f} s", flush=True)
-    return made
+    return made, time.process_time() - start
 
 
-def quality(real: pandas.DataFrame, synthetic: pandas.DataFrame) -> dict[str, float]:
+def quality(real: pandas.DataFrame, synthetic: pandas.DataFrame, spent: float) -> dict[str, float]:
+    """SDMetrics' scores, beside the processor time of the training."""
     from sdmetrics.reports.single_table import QualityReport
 
     kinds = {"number": "numerical", "datetime": "datetime"}
@@ -104,7 +106,7 @@ def quality(real: pandas.DataFrame, synthetic: pandas.DataFrame) -> dict[str, fl
     report = QualityReport()
     report.generate(real, synthetic, {"columns": columns}, verbose=False)
     scores = dict(report.get_properties().to_numpy().tolist())
-    return {name: round(value, 4) for name, value in scores.items()}
+    return {name: round(value, 4) for name, value in scores.items()} | {"Seconds": round(spent, 1)}
 
 
 def main(seconds: float = 60.0, seeds: int = 2) -> None:
@@ -114,7 +116,7 @@ def main(seconds: float = 60.0, seeds: int = 2) -> None:
     for table in (diabetes, cancer, customers):
         frame = table()
         scores = {
-            maker.__name__: [quality(frame, maker(frame, seconds, seed)) for seed in range(seeds)]
+            maker.__name__: [quality(frame, *maker(frame, seconds, seed)) for seed in range(seeds)]
             for maker in (ours, ctgan)
         }
         print(table.__name__, json.dumps(scores), flush=True)
@@ -124,7 +126,4 @@ def main(seconds: float = 60.0, seeds: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        *(float(sys.argv[1]),) if len(sys.argv) == 2 else (),
-        *((float(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else ()),
-    )
+    main(*map(float, sys.argv[1:2]), *map(int, sys.argv[2:3]))
