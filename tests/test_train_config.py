@@ -45,8 +45,8 @@ from wgan_fast.train.config import make_config
         ({"beta1": 1.0}, "beta1: expected a number from 0 to below 1, got 1.0"),
         ({"beta2": -0.1}, "beta2: expected a number from 0 to below 1, got -0.1"),
         ({"average_decay": 1.5}, "average_decay: expected a number from 0 to below 1, got 1.5"),
-        ({"device": "abacus"}, "device: expected cpu, cuda or cuda:N, got 'abacus'"),
-        ({"device": "meta"}, "device: expected cpu, cuda or cuda:N, got 'meta'"),
+        ({"device": "abacus"}, "device: expected auto, cpu, cuda or cuda:N, got 'abacus'"),
+        ({"device": "meta"}, "device: expected auto, cpu, cuda or cuda:N, got 'meta'"),
         ({"device": "cuda:99"}, "device: PyTorch finds .* CUDA devices here, got 'cuda:99'"),
     ],
 )

@@ -179,7 +179,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
     trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
@@ -189,7 +189,7 @@ def evaluate(
 
     try:
         # Not those of the machine that trained.
-        here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
+        here = {"device": device, "precision": "32", "backend": "auto", "threads": None}
         found = read_settings(run / "config.yaml", "run")
         check_trust({"features": None if features else found.get("features")}, run, trust)
         settings = found | here | {"trust": trust} | ({"features": features} if features else {})

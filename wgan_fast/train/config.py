@@ -108,10 +108,14 @@ class TrainConfig:
     checkpoint_every: int = _setting(500, "Steps per checkpoint.", minimum=1)
     features: str | None = _setting(None, "A network to features (B, F), for FID and KID: my.module:make_features.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
-    threads: int = _setting(1, "CPU threads per operation.", minimum=1)
+    threads: int | None = _setting(None, "CPU threads per operation. The default is as many as pay.", minimum=1)
     workers: int = _setting(0, "Processes that prefetch data.", minimum=0)
-    device: str = _setting("cpu", "cpu, cuda or cuda:N.")
-    precision: str = _setting("32", f"Precision of the networks: {', '.join(PRECISIONS)}.", choices=PRECISIONS)
+    device: str = _setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    precision: str = _setting(
+        "32",
+        f"Precision of the networks: {', '.join(PRECISIONS)}. On a GPU 32 has convolutions in TF32, as PyTorch has.",
+        choices=PRECISIONS,
+    )
     backend: str = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
@@ -140,7 +144,7 @@ class TrainConfig:
     def _check(self) -> None:
         for setting in fields(self):
             _check_setting(setting.name, getattr(self, setting.name))
-        if self.threads > (os.cpu_count() or 1):
+        if self.threads is not None and self.threads > (os.cpu_count() or 1):
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
@@ -151,29 +155,17 @@ class TrainConfig:
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise ArgumentTypeError("out", f"expected a path, got {self.out!r}")
-        self._check_device()
+        device = find_device(self.device)
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
-        if self.precision == "16" and not self.device.startswith("cuda"):
-            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; use bf16 or 32")
+        if self.precision == "16" and device.type != "cuda":
+            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {device}; use bf16 or 32")
         if self.resume not in (False, True, "auto"):
             raise ArgumentTypeError("resume", f"expected True, False or 'auto', got {self.resume!r}")
         if self.resume and self.out is None:
             raise ArgumentValueError("resume", "set out to the run's folder")
         if self.resume and self.overwrite:
             raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
-
-    def _check_device(self) -> None:
-        try:
-            device = torch.device(self.device)
-        except RuntimeError as error:
-            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}") from error
-        if device.type not in ("cpu", "cuda"):
-            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ArgumentValueError(
-                "device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {self.device!r}"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that affect the result, without the ``place`` settings."""
@@ -182,6 +174,27 @@ class TrainConfig:
     def to_yaml(self) -> str:
         """:meth:`to_dict` as YAML, which :func:`read_settings` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; of ``auto`` a GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ArgumentValueError("device", f"expected auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ArgumentValueError("device", f"expected auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentValueError(
+            "device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {name!r}"
+        )
+    return device
 
 
 def _check_setting(name: str, value: Any) -> None:

@@ -13,7 +13,7 @@ from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.build import derive_seeds, describe_networks, make_networks, open_data
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Batch, batches
-from wgan_fast.train.launch import cpu_threads, launch
+from wgan_fast.train.launch import choose_threads, cpu_threads, launch, placement
 from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row
@@ -63,6 +63,7 @@ class Trainer:
         self.networks = describe_networks(config, self.data)
         models = make_networks(self.networks, self.seeds.weights, self.fabric)
         self.generator, self.critic = models
+        self.threads = choose_threads(config, self.critic, self.data.shape, self.fabric)
         self.steps = Steps(config, models, self.fabric)
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
@@ -94,7 +95,7 @@ class Trainer:
             run_folder(config, self.fabric) as self.folder,
             History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
             torch.enable_grad(),
-            cpu_threads(config.threads),
+            cpu_threads(self.threads[0]),
             own_random_states(self.seeds.training, self.fabric.device),
             self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
@@ -103,6 +104,7 @@ class Trainer:
             if self.restored is not None:
                 states = self.restored["random"]  # with another number of processes, what one process would have drawn
                 set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
+            display.say(placement(config, self.fabric, self.threads))
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
