@@ -1,6 +1,7 @@
 """Every setting of a run, declared once and checked before the run starts."""
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,6 +23,10 @@ OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 
+
+#: The default of ``budget`` for data of the user's own.
+BUDGET = "2h"
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 # The arguments of check_number, for settings of type float.
 _POSITIVE = {"above": 0.0, "wanted": "a number above 0"}
@@ -78,6 +83,11 @@ class TrainConfig:
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
+    budget: str | None = _setting(
+        None,
+        "The time for a run, such as 90m, 2h or 1d: it takes as many steps as it has room for, at most --steps. "
+        f"The default for data of one's own without --steps is {BUDGET}.",
+    )
     batch_size: int = _setting(None, "Real samples per update, over all processes.", minimum=1, fixed=True)
     n_critic: int = _setting(None, "Critic updates per step.", minimum=1)
     n_critic_boost: int = _setting(
@@ -135,6 +145,8 @@ class TrainConfig:
         for name in ("data", "device"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ArgumentTypeError(name, f"expected a name, got {getattr(self, name)!r}")
+        if self.steps is None and self.budget is None and self.data not in DATASETS and not self.faithful:
+            object.__setattr__(self, "budget", BUDGET)
         toy = self.data in TOYS
         for name, value in preset(self.algorithm, self.data, self.model, toy=toy, faithful=self.faithful).items():
             if getattr(self, name) is None:
@@ -155,6 +167,13 @@ class TrainConfig:
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise ArgumentTypeError("out", f"expected a path, got {self.out!r}")
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.resume is True:
+                raise ArgumentValueError(
+                    "budget",
+                    f"a run that goes on keeps its number of steps; use --steps, got {self.budget!r}",
+                )
         device = find_device(self.device)
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
@@ -176,6 +195,14 @@ class TrainConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+def seconds_of(budget: str) -> float:
+    """The seconds of a time such as ``90m``, ``2h`` or ``1.5d``."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|min|h|d)", budget) if isinstance(budget, str) else None
+    if match is None or not float(match[1]):
+        raise ArgumentValueError("budget", f"expected a time such as 90m, 2h or 1d, got {budget!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 def find_device(name: str) -> torch.device:
     """The device of a name; of ``auto`` a GPU where there is one, else the CPU.
 
@@ -191,9 +218,7 @@ def find_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ArgumentValueError("device", f"expected auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ArgumentValueError(
-            "device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {name!r}"
-        )
+        raise ArgumentValueError("device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {name!r}")
     return device
 
 

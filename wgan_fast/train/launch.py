@@ -34,8 +34,8 @@ def launch(config: TrainConfig) -> Fabric:
     world, local = _processes()
     if device.type == "cuda" and local > torch.cuda.device_count():
         raise LaunchError(
-            f"torchrun started {local} processes here, and PyTorch finds {torch.cuda.device_count()} GPUs: start as many "
-            "as there are, or name --device cpu"
+            f"torchrun started {local} processes here, and PyTorch finds {torch.cuda.device_count()} GPUs: start as "
+            "many as there are, or name --device cpu"
         )
     if config.batch_size % world:
         raise ArgumentValueError("batch_size", f"expected a multiple of the {world} processes, got {config.batch_size}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.algorithms import ALGORITHMS
+from wgan_fast.train.budget import steps_within
 from wgan_fast.train.build import derive_seeds, describe_networks, make_networks, open_data
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.sources import Batch, batches
@@ -51,7 +53,6 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         if not isinstance(config, TrainConfig):
             raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
-        self.config = config
         self.folder: Path | None = None
         self.restored = load_resumable(config)
         self.seeds = derive_seeds(config.seed)
@@ -63,7 +64,11 @@ class Trainer:
         self.networks = describe_networks(config, self.data)
         models = make_networks(self.networks, self.seeds.weights, self.fabric)
         self.generator, self.critic = models
-        self.threads = choose_threads(config, self.critic, self.data.shape, self.fabric)
+        threads = choose_threads(config, self.critic, self.data.shape, self.fabric)
+        self.threads, self.notes = threads[0], [placement(config, self.fabric, threads)]
+        if config.budget is not None:
+            config = self._fit_budget(config)
+        self.config = config
         self.steps = Steps(config, models, self.fabric)
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
@@ -95,7 +100,7 @@ class Trainer:
             run_folder(config, self.fabric) as self.folder,
             History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
             torch.enable_grad(),
-            cpu_threads(self.threads[0]),
+            cpu_threads(self.threads),
             own_random_states(self.seeds.training, self.fabric.device),
             self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
@@ -104,7 +109,8 @@ class Trainer:
             if self.restored is not None:
                 states = self.restored["random"]  # with another number of processes, what one process would have drawn
                 set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
-            display.say(placement(config, self.fabric, self.threads))
+            for note in self.notes:
+                display.say(note)
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
@@ -196,6 +202,14 @@ class Trainer:
         self.steps.average.n_averaged.fill_(state["step"])
         self.step, self.batches_taken = state["step"], state["batches"]
         self.saved_step = self.step
+
+    def _fit_budget(self, config: TrainConfig) -> TrainConfig:
+        """The settings with a number of steps in place of the time budget; a run that goes on keeps its number."""
+        if self.restored is not None:
+            return replace(config, budget=None)
+        steps = steps_within(config, self.data, self.networks, self.seeds, self.fabric, self.threads)
+        self.notes.append(f"{steps:,} of {config.steps:,} steps, for a budget of {config.budget} (--budget, --steps)")
+        return replace(config, steps=steps, budget=None)
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()
