@@ -1,5 +1,6 @@
 """The data and the networks of a run, made from its settings."""
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,12 +55,25 @@ def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
     }
 
 
+def check_memory(description: dict[str, Any]) -> None:
+    """Raises MemoryError before networks are made that the memory cannot hold: the system would kill the process."""
+    if description["generator"] or description["critic"] or not hasattr(os, "sysconf"):
+        return
+    with torch.device("meta"):  # has shapes and no memory
+        models = build_networks(description)
+    needed = 4 * sum(weights.nbytes for network in models for weights in network.parameters())
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise MemoryError
+
+
 def make_networks(description: dict[str, Any], seed: int, fabric: Fabric) -> Models:
     """The generator and the critic with their first weights, on the device of the run.
 
     Raises:
         ValueError: a network does not accept or return what the description says.
+        MemoryError: the library's own networks, their gradients and Adam's averages exceed this machine's memory.
     """
+    check_memory(description)
     with own_random_states(seed, torch.device("cpu")):
         models = build_networks(description)
     models = Models(*(place(fabric, network) for network in models))

@@ -17,7 +17,7 @@ from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
-from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint
+from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint, load_flat_yaml
 
 OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
@@ -160,6 +160,8 @@ class TrainConfig:
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
+        if (self.depth or 0) > 1000:
+            raise ArgumentValueError("depth", f"expected at most 1000 layers, got {self.depth}")
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
         for name in ("generator", "critic", "features"):
@@ -250,13 +252,13 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
         ValueError: the file is missing, is not YAML, or names an unknown setting. The message begins with ``argument``.
     """
     try:
-        found = yaml.safe_load(file.read_text())
+        found = load_flat_yaml(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentValueError(
             argument, f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ArgumentValueError(argument, f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # arbitrary text may raise any error
+        raise ArgumentValueError(argument, f"{file} is not YAML of settings: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ArgumentValueError(argument, f"expected settings, `name: value` in each line, in {file}")
     known = {setting.name: setting.type for setting in fields(TrainConfig) if setting.name not in PLACES}
@@ -265,6 +267,9 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
         raise ArgumentValueError(
             argument, f"{file} has unknown settings: {', '.join(unknown)}; expected some of {', '.join(known)}"
         )
+    nested = [name for name, value in found.items() if not isinstance(value, str | int | float | NoneType)]
+    if nested:
+        raise ArgumentValueError(argument, f"{file}: expected a name or a number for {', '.join(nested)}")
     return {name: _retyped(value, known[name]) for name, value in found.items()}
 
 

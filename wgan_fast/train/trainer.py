@@ -107,8 +107,7 @@ class Trainer:
             watch(config, self.folder, self.evaluation, self.history, display, active=self.rank == 0) as observers,
         ):
             if self.restored is not None:
-                states = self.restored["random"]  # with another number of processes, what one process would have drawn
-                set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
+                set_random_states(self._random_states(self.restored), self.fabric.device)
             for note in self.notes:
                 display.say(note)
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
@@ -196,12 +195,19 @@ class Trainer:
             self.critic.load_state_dict(state["critic"])
             self.generator.load_state_dict(state["trained_generator"])
             self.steps.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.steps.average.n_averaged.fill_(state["step"])
+            with own_random_states(0, self.fabric.device):  # on trial
+                set_random_states(self._random_states(state), self.fabric.device)
+        except Exception as error:  # a file may hold anything
             reason = str(error).splitlines()[-1].strip()  # a network of the user's may have changed
             raise ArgumentValueError("resume", f"the networks are not the checkpoint's: {reason}") from error
-        self.steps.average.n_averaged.fill_(state["step"])
         self.step, self.batches_taken = state["step"], state["batches"]
         self.saved_step = self.step
+
+    def _random_states(self, state: dict[str, Any]) -> dict[str, Any]:
+        """This process's; with another number of processes, those of the first, which draw for the whole batch."""
+        states: list[dict[str, Any]] = state["random"]
+        return states[self.rank if len(states) == self.world else 0]
 
     def _fit_budget(self, config: TrainConfig) -> TrainConfig:
         """The settings with a number of steps in place of the time budget; a run that goes on keeps its number."""
