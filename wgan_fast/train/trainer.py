@@ -18,7 +18,7 @@ from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import choose_threads, cpu_threads, launch, placement
 from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
-from wgan_fast.train.run.history import History, Row
+from wgan_fast.train.run.history import History, Row, check_state
 from wgan_fast.train.run.randomness import all_random_states, own_random_states, set_random_states
 from wgan_fast.train.run.signals import SaveRequest, Stopped
 from wgan_fast.train.steps import Steps
@@ -196,6 +196,7 @@ class Trainer:
             self.generator.load_state_dict(state["trained_generator"])
             self.steps.load_state_dict(state)
             self.steps.average.n_averaged.fill_(state["step"])
+            check_state(state["history"])
             with own_random_states(0, self.fabric.device):  # on trial
                 set_random_states(self._random_states(state), self.fabric.device)
         except Exception as error:  # a file may hold anything
