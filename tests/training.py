@@ -61,6 +61,8 @@ LATENT = 6
 CASES = [
     ("mlp", (2,)),
     ("mlp", (1, 5, 7)),
+    ("dcgan", (1, 28, 28)),
+    ("resnet", (3, 31, 48)),
     *((name, (channels, side, side)) for name in ("dcgan", "resnet") for channels, side in ((3, 16), (1, 32), (3, 64))),
 ]
 cases = pytest.mark.parametrize(("name", "shape"), CASES)

@@ -103,7 +103,7 @@ def train(config: Path | None = None, **options: Any) -> None:
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path or setting.name == "resume" else kind  # Path("") would be the current folder
+    kind = str if kind is Path or setting.name in ("resume", "size") else kind  # Path("") would be the current folder
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -150,16 +150,16 @@ def sample(
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
-        from wgan_fast.train.data.decoder import save_samples
+        from wgan_fast.train.data.sample_files import save_samples
 
     _check_new(out, overwrite)
     try:
         generator = TrainedGenerator.load(run, trust=trust)
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
-                samples, labels = generator.sample(count, seed=seed, label=label)
+                samples, labels = generator.draw(count, seed=seed, label=label)
             else:
-                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=label)
+                samples, labels = generator.draw_between(count, interpolate, seed=seed, label=label)
         labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
         save_samples(out, samples, generator.decoder, labels, columns=interpolate)
     except ValueError as error:

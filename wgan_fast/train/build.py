@@ -9,7 +9,8 @@ from lightning.fabric import Fabric
 
 from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import TrainConfig
-from wgan_fast.train.data.sources import Data, make_data
+from wgan_fast.train.data.samples import Samples
+from wgan_fast.train.data.sources import Data, FiniteData, make_data
 from wgan_fast.train.generator import build_networks
 from wgan_fast.train.launch import place
 from wgan_fast.train.networks.base import Models
@@ -30,14 +31,15 @@ def derive_seeds(seed: int) -> Seeds:
     return Seeds(*np.random.SeedSequence(seed).generate_state(3).tolist())
 
 
-def open_data(config: TrainConfig) -> Data:
-    """The data that ``config.data`` names.
+def open_data(config: TrainConfig, samples: Samples | None = None) -> Data:
+    """The data that ``config.data`` names, or ``samples`` that a program holds.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
         ValueError: the data are not usable, or ``config.conditional`` asks for labels that they lack.
     """
-    data = make_data(config.data, seed=config.seed, size=config.size, colour=config.colour, label=config.label)
+    how = {name: getattr(config, name) for name in ("seed", "size", "colour", "alpha", "label")}
+    data = make_data(config.data, **how) if samples is None else FiniteData(samples, config.seed)
     if config.conditional and not data.classes:
         raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
     return data

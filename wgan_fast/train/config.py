@@ -14,6 +14,7 @@ import yaml
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_flag, check_integer, check_number
 from wgan_fast.step import BACKENDS
 from wgan_fast.train.algorithms import ALGORITHMS, preset
+from wgan_fast.train.data.images import image_size
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
@@ -67,8 +68,9 @@ class TrainConfig:
         "25gaussians",
         f"{', '.join(DATASETS)}; a folder of images, a .npy or .npz file, a table (.csv, .tsv, .parquet).",
     )
-    size: int | None = _setting(None, "Side of the images: a power of two of at least 16.", minimum=1, fixed=True)
+    size: int | str | None = _setting(None, "Side of the images, or HEIGHTxWIDTH.", fixed=True)
     colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
+    alpha: bool = _setting(False, "Keep transparency, else blended with white.", fixed=True)
     model: str | None = _setting(
         None,
         f"The networks: {', '.join(MODELS)}. The default is dcgan for images, else mlp.",
@@ -79,7 +81,7 @@ class TrainConfig:
         None, "A custom generator: my.module:make_generator, a function that returns it.", fixed=True
     )
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
-    label: str | None = _setting(None, "The column of a table that holds the labels.", fixed=True)
+    label: str | None = _setting(None, "The column of a table that holds the labels; implies conditional.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
@@ -142,11 +144,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("algorithm", "model"):  # the preset depends on these
             _check_setting(name, getattr(self, name))
+        if not isinstance(self.data, str):
+            raise ArgumentTypeError(
+                "data",
+                f"expected a name or a path as text, got {type(self.data).__name__}; wgan_fast.train.fit takes data",
+            )
         for name in ("data", "device"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ArgumentTypeError(name, f"expected a name, got {getattr(self, name)!r}")
         if self.steps is None and self.budget is None and self.data not in DATASETS and not self.faithful:
             object.__setattr__(self, "budget", BUDGET)
+        if isinstance(self.size, str) and self.size.isdecimal():
+            object.__setattr__(self, "size", int(self.size))
+        if self.label is not None:
+            object.__setattr__(self, "conditional", True)
         toy = self.data in TOYS
         for name, value in preset(self.algorithm, self.data, self.model, toy=toy, faithful=self.faithful).items():
             if getattr(self, name) is None:
@@ -162,6 +173,7 @@ class TrainConfig:
             )
         if (self.depth or 0) > 1000:
             raise ArgumentValueError("depth", f"expected at most 1000 layers, got {self.depth}")
+        image_size(self.size)
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
         for name in ("generator", "critic", "features"):

@@ -14,6 +14,7 @@ from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.budget import steps_within
 from wgan_fast.train.build import derive_seeds, describe_networks, make_networks, open_data
 from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import choose_threads, cpu_threads, launch, placement
 from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
@@ -33,6 +34,7 @@ class Trainer:
 
     Args:
         config: the settings. With ``resume`` they are those of the run that continues.
+        samples: the data, where ``config.data`` only describes them; see :func:`wgan_fast.train.fit`.
 
     Attributes:
         generator: the generator that is trained.
@@ -50,13 +52,13 @@ class Trainer:
         ValueError: the data or a network is not usable; nothing has been written.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, samples: Samples | None = None) -> None:
         if not isinstance(config, TrainConfig):
             raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
         self.folder: Path | None = None
         self.restored = load_resumable(config)
         self.seeds = derive_seeds(config.seed)
-        self.data = open_data(config)
+        self.data = open_data(config, samples)
         self.identity = self.data.identity()
         self.fabric = launch(config)
         self.save_request = SaveRequest(self.fabric)
