@@ -95,12 +95,12 @@ WHERE = [
     ("generator",), ("critic",), ("trained_generator",), ("optimizers",), ("scalers",), ("step",), ("batches",),
     ("random",), ("history",), ("networks",), ("codec",), ("config",), ("identity",), ("networks", "name"),
     ("networks", "shape"), ("networks", "latent_dimension"), ("networks", "width"), ("networks", "depth"),
-    ("networks", "classes"), ("networks", "blocks"), ("networks", "norm"), ("codec", "kind"), ("codec", "columns"), ("codec", "mean"),
-    ("codec", "deviation"), ("codec", "classes"), ("codec", "table"), ("codec", "array"), ("identity", "count"),
-    ("identity", "hash"), ("random", 0), ("random", 0, "python"), ("random", 0, "numpy"), ("random", 0, "torch"),
-    ("history", "critic"), ("history", "generator"), ("history", "gradient_norm"), ("optimizers", 0),
-    ("optimizers", 0, "state"), ("optimizers", 0, "param_groups"), ("config", "steps"), ("config", "seed"),
-    ("generator", "layers.0.weight"),
+    ("networks", "classes"), ("networks", "blocks"), ("networks", "norm"), ("codec", "kind"), ("codec", "columns"),
+    ("codec", "mean"), ("codec", "deviation"), ("codec", "classes"), ("codec", "table"), ("codec", "array"),
+    ("identity", "count"), ("identity", "hash"), ("random", 0), ("random", 0, "python"), ("random", 0, "numpy"),
+    ("random", 0, "torch"), ("history", "critic"), ("history", "generator"), ("history", "gradient_norm"),
+    ("optimizers", 0), ("optimizers", 0, "state"), ("optimizers", 0, "param_groups"), ("config", "steps"),
+    ("config", "seed"), ("generator", "layers.0.weight"),
 ]  # fmt: skip
 
 

@@ -82,8 +82,14 @@ def holds_only_runs(folder: Path) -> bool:
     """Whether ``folder`` is a run, or holds runs alone, as ``runs/`` does."""
     if is_run(folder):
         return True
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return bool(entries) and all(entry.is_dir() and is_run(entry) for entry in entries)
+    found = False
+    with os.scandir(folder) as entries:  # which may be a million pictures
+        for entry in entries:
+            if not entry.name.startswith("."):
+                if not (entry.is_dir() and is_run(Path(entry.path))):
+                    return False
+                found = True
+    return found
 
 
 def foreign(folder: Path) -> Path | None:
