@@ -18,7 +18,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 from training import cli, everything, options, rows, small_config
 from wgan_fast.train import TrainConfig
 from wgan_fast.train.config import find_device
-from wgan_fast.train.launch import LaunchError, choose_threads, cpu_threads, launch, placement
+from wgan_fast.train.launch import LaunchError, choose_threads, choose_workers, cpu_threads, launch, placement
 from wgan_fast.train.networks.named import make_models
 
 
@@ -101,6 +101,20 @@ def test_as_many_threads_as_pay(
     assert chosen == (threads, why)
     told = f"on cpu (PyTorch finds no GPU), {threads} thread{'s' * (threads > 1)} ({why})"
     assert placement(config, fabric, chosen) == told
+
+
+def test_files_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu, on_cpu = (SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "cpu"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    config = TrainConfig()
+    assert [choose_workers(config, True, fabric) for fabric in (on_gpu, on_cpu)] == [8, 1]
+    assert choose_workers(config, False, on_gpu) == 0
+    assert choose_workers(TrainConfig(workers=0), True, on_gpu) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert choose_workers(config, True, on_gpu) == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert choose_workers(config, True, on_gpu) == 0
 
 
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,12 @@ class TrainConfig:
     features: str | None = _setting(None, "A network to features (B, F), for FID and KID: my.module:make_features.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
     threads: int | None = _setting(None, "CPU threads per operation. The default is as many as pay.", minimum=1)
-    workers: int = _setting(0, "Processes that prefetch data.", minimum=0)
+    workers: int | None = _setting(
+        None,
+        "Processes that prefetch data. The default is none for what lies in memory; for a folder of images one, on a "
+        "GPU up to 8.",
+        minimum=0,
+    )
     device: str = _setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N.")
     precision: str = _setting(
         "32",

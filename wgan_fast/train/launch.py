@@ -99,6 +99,14 @@ def choose_threads(config: TrainConfig, critic: nn.Module, shape: tuple[int, ...
     return torch.get_num_threads(), "all that PyTorch uses here"  # it knows of OMP_NUM_THREADS, and of torchrun's share
 
 
+def choose_workers(config: TrainConfig, decoded: bool, fabric: Fabric) -> int:
+    """Processes that prefetch data: ``config.workers``, else as many as the files to decode keep busy."""
+    if config.workers is not None:
+        return config.workers
+    spare = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) - 1
+    return max(0, min(8 if fabric.device.type == "cuda" else 1, spare)) if decoded else 0
+
+
 def placement(config: TrainConfig, fabric: Fabric, threads: tuple[int, str]) -> str:
     """What a run computes on, and why, in a line."""
     count, why = threads

@@ -16,7 +16,7 @@ from wgan_fast.train.build import derive_seeds, describe_networks, make_networks
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import Batch, batches
-from wgan_fast.train.launch import choose_threads, cpu_threads, launch, placement
+from wgan_fast.train.launch import choose_threads, choose_workers, cpu_threads, launch, placement
 from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row, check_state
@@ -232,7 +232,6 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         config, on_gpu = self.config, self.fabric.device.type == "cuda"
         start, seed = self.batches_taken, self.seeds.training
+        workers = choose_workers(config, self.data.decoded, self.fabric)
         share: dict[str, Any] = {"rank": self.rank, "world": self.world}
-        return batches(
-            self.data, config.batch_size, seed, start=start, workers=config.workers, pin_memory=on_gpu, **share
-        )
+        return batches(self.data, config.batch_size, seed, start=start, workers=workers, pin_memory=on_gpu, **share)

@@ -82,6 +82,8 @@ class ImageFolder(Samples):
         alpha: keep transparency as a further channel. Else it is blended with white.
     """
 
+    decoded = True
+
     def __init__(self, folder: Path, size: tuple[int, int] | None, colour: bool | None, alpha: bool) -> None:
         classes, files = _visible(folder)
         if classes and files:

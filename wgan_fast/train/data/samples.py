@@ -27,11 +27,13 @@ class Samples(ABC):
         shape: shape of one sample.
         decoder: converts samples to the user's units.
         labels: int64 (N,), indices into ``decoder.classes``; None without labels.
+        decoded: whether reading takes time, because each sample is a file to decode.
     """
 
     shape: tuple[int, ...]
     decoder: Decoder
     labels: NDArray[np.int64] | None = None
+    decoded = False
 
     @abstractmethod
     def __len__(self) -> int: ...
