@@ -3,12 +3,13 @@
 import inspect
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import torch
 import typer
@@ -18,6 +19,8 @@ from typer.models import OptionInfo
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+
+_T = TypeVar("_T")
 
 
 class _Group(TyperGroup):
@@ -75,7 +78,8 @@ def train(config: Path | None = None, **options: Any) -> None:
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
-            trainer = Trainer(make_config(config, given))
+            settings = _asking_for_trust(lambda trust: make_config(config, given | trust))
+            trainer = Trainer(settings)
     except (TypeError, ValueError, OSError, LaunchError) as error:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
@@ -154,7 +158,7 @@ def sample(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
                 samples, labels = generator.draw(count, seed=seed, label=label)
@@ -191,11 +195,16 @@ def evaluate(
         # Not those of the machine that trained.
         here = {"device": device, "precision": "32", "backend": "auto", "threads": None}
         found = read_settings(run / "config.yaml", "run")
-        check_trust({"features": None if features else found.get("features")}, run, trust)
         settings = found | here | {"trust": trust} | ({"features": features} if features else {})
         settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
-            metrics = evaluate_run(run, TrainConfig(**settings), count)
+            untyped = {"features": None if features else found.get("features")}
+
+            def evaluated(more: dict[str, bool]) -> dict[str, Any]:
+                check_trust(untyped, run, more.get("trust", trust))
+                return evaluate_run(run, TrainConfig(**settings | more), count)
+
+            metrics = _asking_for_trust(evaluated)
     except (TypeError, ValueError, OSError) as error:
         of_run = {} if data else {"data": f"run: the data of {run}"}
         gone = isinstance(error, ArgumentFileNotFoundError) and not data
@@ -217,7 +226,7 @@ def export(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)
@@ -294,6 +303,22 @@ def _message(
     elif any(isinstance(word, OptionInfo) for word in parameter.annotation.__metadata__):
         name = f"--{name.replace('_', '-')}"
     return f"{name}: {error.message}"
+
+
+def _asking_for_trust(read: Callable[[dict[str, bool]], _T]) -> _T:
+    """What ``read({})`` returns. If that needs ``trust`` and somebody sits at the terminal, they are asked."""
+    try:
+        return read({})
+    except ArgumentValueError as error:
+        if error.argument != "trust" or not _is_interactive():
+            raise
+        if not typer.confirm(f"{error.message.partition(';')[0]}. Run it?", err=True):
+            raise
+    return read({"trust": True})
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @contextmanager

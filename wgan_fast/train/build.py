@@ -1,6 +1,5 @@
 """The data and the networks of a run, made from its settings."""
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from wgan_fast.train.generator import build_networks
 from wgan_fast.train.launch import place
 from wgan_fast.train.networks.base import Models
 from wgan_fast.train.networks.named import check_models
+from wgan_fast.train.run.memory import physical_memory
 from wgan_fast.train.run.randomness import own_random_states
 
 
@@ -59,12 +59,12 @@ def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
 
 def check_memory(description: dict[str, Any]) -> None:
     """Raises MemoryError before networks are made that the memory cannot hold: the system would kill the process."""
-    if description["generator"] or description["critic"] or not hasattr(os, "sysconf"):
+    if description["generator"] or description["critic"]:
         return
     with torch.device("meta"):  # has shapes and no memory
         models = build_networks(description)
     needed = 4 * sum(weights.nbytes for network in models for weights in network.parameters())
-    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if needed > physical_memory():
         raise MemoryError
 
 

@@ -176,6 +176,8 @@ class TrainConfig:
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
+        if (self.workers or 0) > 16 * (os.cpu_count() or 1):
+            raise ArgumentValueError("workers", f"expected at most 16 for each processor, got {self.workers}")
         if (self.depth or 0) > 1000:
             raise ArgumentValueError("depth", f"expected at most 1000 layers, got {self.depth}")
         image_size(self.size)

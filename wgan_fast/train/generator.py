@@ -53,8 +53,14 @@ def _restore(spec: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     named = spec["generator"] is None
     if named and (spec["depth"] or 0) > len(weights):
         raise ValueError(f"{spec['depth']} layers, of {len(weights)} weights")
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if named else "cpu"):
-        network = build_networks(spec | ({"critic": None} if named else {})).generator
+    with torch.random.fork_rng(devices=[]):
+        if named:
+            with torch.device("meta"):
+                network = build_networks(spec | {"critic": None}).generator
+        else:
+            make = load_factory(spec["generator"], "generator")
+            arguments = {name: spec[name] for name in ("latent_dimension", "classes")}
+            network = make(shape=tuple(spec["shape"]), **arguments)
     kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     if named and any(weights[name].dtype != kind for name, kind in kinds.items() if name in weights):
         raise ValueError("weights of another type")
@@ -135,7 +141,7 @@ class TrainedGenerator:
                 writes it.
         """
         spec = state["networks"]
-        check_trust(spec, source, trust)
+        check_trust({"generator": spec.get("generator")}, source, trust)
         with naming_damage(source):
             network = _restore(spec, state["generator"])
             decoder = Decoder.from_dict(state["codec"])
