@@ -21,7 +21,8 @@ from PIL import Image
 
 from training import cli, options, run
 
-SECONDS = 20
+#: Of the processor, and by the clock.
+SECONDS, WAITED = 20, 300
 GIB = 2**30
 #: Address space beside what the libraries take, and resident memory beside what a valid file takes.
 ADDRESSES, RESIDENT = 4 * GIB, GIB
@@ -260,6 +261,7 @@ def main(folder: Path, count: int, seed: int) -> None:
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, -1))
     signal.signal(signal.SIGALRM, hang)
+    signal.signal(signal.SIGPROF, hang)
     resident = None
     for number in range(count):
         name, content = case()
@@ -268,13 +270,15 @@ def main(folder: Path, count: int, seed: int) -> None:
         (place / name).write_bytes(content)
         for command in commands(name, place / name, place):
             told = f"{command[0]} {place.name}/{name}"
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.alarm(WAITED)
             try:
                 result = cli(*command)
             except Hangs:
                 print(f"{told}: hangs", flush=True)
                 continue
             finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.alarm(0)
             error = result.exception
             if isinstance(error, Hangs):

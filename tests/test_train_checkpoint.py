@@ -187,6 +187,20 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
     assert cli("train", "--resume", "--out", tmp_path).exit_code == 0
 
 
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """PyTorch reads the weights without looking at their checksums."""
+    run(tmp_path / "run", **SETTINGS)
+    file = tmp_path / "run" / checkpoint.NAME
+    weights = torch.load(file)["critic"]["layers.0.weight"].numpy().tobytes()
+    content = bytearray(file.read_bytes())
+    content[content.index(weights) + 2] ^= 1
+    file.write_bytes(content)
+    torch.load(file)
+    for command in (["sample", file, "--out", tmp_path / "x.npy"], ["train", "--resume", "--out", tmp_path / "run"]):
+        result = cli(*command)
+        assert result.exit_code == 2 and f"{file} is damaged; " in result.stderr, result.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

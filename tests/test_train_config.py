@@ -116,3 +116,21 @@ def test_a_file_without_settings_is_named(options: list[str], message: str, few_
     assert result.stderr.count("\n") == 1
     assert re.match(f"error: {message}", result.stderr), result.stderr
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: &a x\nmodel: *a\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nalgorithm: *b\n",
+        "algorithm: [wgan]\n",
+        "[" * 9_000,
+        "# " + "x" * 10_000,
+    ],
+    ids=["aliases", "nested aliases", "a list", "brackets", "long"],
+)
+def test_settings_are_flat_and_short(text: str, tmp_path: Path) -> None:
+    """A few lines with aliases can stand for more than any memory holds."""
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="^config: .*config.yaml( is not YAML of settings: |: expected a name or)"):
+        make_config(tmp_path / "config.yaml", {})

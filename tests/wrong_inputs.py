@@ -11,7 +11,7 @@ from PIL import Image
 from training import SMALL, options, run, write_image
 from wgan_fast.train import TrainConfig
 
-NUMBERS = ["nan", "inf", "-1", "x", "", "1e999", "0x10", "１.５.2"]
+NUMBERS = ["nan", "inf", "-1", "x", "", "1e999", "0x10"]
 INTEGERS = ["-1", "1.5", "x", "", "nan", "1e3", "9" * 5000]
 
 
