@@ -1,5 +1,7 @@
 """Samples of files and of scikit-learn's digits: images, arrays and tables, good and bad."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
