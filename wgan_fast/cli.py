@@ -369,7 +369,9 @@ def _stop_writing(out: Path, error: OSError) -> NoReturn:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    # A name may hold line ends, and sequences that a terminal obeys.
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    typer.echo(f"error: {shown}", err=True)
     raise typer.Exit(code)
 
 
