@@ -45,7 +45,7 @@ def test_wrong_inputs(count: int | None, tmp_path: Path, few_samples: None, monk
         if result.exit_code not in (1, 2) or isinstance(result.exception, Exception):
             faults.append(f"{words}: {result.exit_code}, {result.exception!r}")
         elif (
-            not result.stderr.startswith(("error: ", "Usage: "))
+            not result.stderr.startswith(("error: ", "Usage: ", "Error: "))
             or len(result.stderr) > 2000
             or (result.stderr.startswith("error: ") and result.stderr.count("\n") > 1)
         ):

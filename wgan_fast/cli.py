@@ -140,13 +140,14 @@ def sample(
     out: Annotated[
         Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
     ] = Path("samples.npy"),
-    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
+    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1, max=2**40)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
         str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
     ] = None,
     interpolate: Annotated[
-        int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
+        int | None,
+        typer.Option(help="Samples from one latent vector to another, as many in each row.", min=2, max=9999),
     ] = None,
     overwrite: _Overwrite = False,
     trust: _Trust = False,
@@ -177,7 +178,7 @@ def sample(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     count: Annotated[
-        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
+        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2, max=2**40)
     ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
     data: Annotated[

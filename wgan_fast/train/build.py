@@ -1,5 +1,6 @@
 """The data and the networks of a run, made from its settings."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,12 +58,19 @@ def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
     }
 
 
-def check_memory(description: dict[str, Any]) -> None:
-    """Raises MemoryError before networks are made that the memory cannot hold: the system would kill the process."""
+def check_memory(config: TrainConfig, description: dict[str, Any]) -> None:
+    """Raises MemoryError where the memory cannot hold a batch, or the library's networks, their gradients and Adam's
+    averages: the system would kill the process.
+    """
+    if 8 * config.batch_size * max(config.latent_dimension, math.prod(description["shape"])) > physical_memory():
+        raise MemoryError
     if description["generator"] or description["critic"]:
         return
-    with torch.device("meta"):  # has shapes and no memory
-        models = build_networks(description)
+    try:
+        with torch.device("meta"):  # has shapes and no memory
+            models = build_networks(description)
+    except (RuntimeError, TypeError) as error:  # the size of a tensor overflows
+        raise MemoryError from error
     needed = 4 * sum(weights.nbytes for network in models for weights in network.parameters())
     if needed > physical_memory():
         raise MemoryError
@@ -73,9 +81,7 @@ def make_networks(description: dict[str, Any], seed: int, fabric: Fabric) -> Mod
 
     Raises:
         ValueError: a network does not accept or return what the description says.
-        MemoryError: the library's own networks, their gradients and Adam's averages exceed this machine's memory.
     """
-    check_memory(description)
     with own_random_states(seed, torch.device("cpu")):
         models = build_networks(description)
     models = Models(*(place(fabric, network) for network in models))

@@ -29,6 +29,8 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours,
 BUDGET = "2h"
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
+MAX_INTEGER = 2**63 - 1
+
 # The arguments of check_number, for settings of type float.
 _POSITIVE = {"above": 0.0, "wanted": "a number above 0"}
 _NOT_NEGATIVE = {"minimum": 0.0, "wanted": "a number of at least 0"}
@@ -252,6 +254,8 @@ def _check_setting(name: str, value: Any) -> None:
         return
     if minimum is not None:
         check_integer(name, value, minimum)
+        if value > MAX_INTEGER:
+            raise ArgumentValueError(name, f"expected at most {MAX_INTEGER:,}, got one of {len(str(value))} digits")
     if number is not None:
         check_number(name, value, **number)
     if choices is not None and (not isinstance(value, str) or value not in choices):

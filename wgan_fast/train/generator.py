@@ -144,8 +144,11 @@ class TrainedGenerator:
         check_trust({"generator": spec.get("generator")}, source, trust)
         with naming_damage(source):
             network = _restore(spec, state["generator"])
-            decoder = Decoder.from_dict(state["codec"])
-            return cls(network, spec["latent_dimension"], spec["classes"], decoder, state["step"], Path(source))
+            decoder, size, classes = Decoder.from_dict(state["codec"]), spec["latent_dimension"], spec["classes"]
+            decoder.restore(
+                generate(network, torch.zeros(2, size, device="cpu"), cyclic_labels(2, classes))
+            )  # on trial
+            return cls(network, size, classes, decoder, state["step"], Path(source))
 
     def sample(self, count: int, *, seed: int = 0, label: Any = None) -> Any:
         """Samples in the user's units and type.

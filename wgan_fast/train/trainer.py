@@ -12,7 +12,7 @@ from torch import Tensor
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.algorithms import ALGORITHMS
 from wgan_fast.train.budget import steps_within
-from wgan_fast.train.build import derive_seeds, describe_networks, make_networks, open_data
+from wgan_fast.train.build import check_memory, derive_seeds, describe_networks, make_networks, open_data
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import Batch, batches
@@ -49,6 +49,7 @@ class Trainer:
 
     Raises:
         FileNotFoundError: there are no such data.
+        MemoryError: the machine cannot hold a batch or the networks.
         ValueError: the data or a network is not usable; nothing has been written.
     """
 
@@ -64,6 +65,7 @@ class Trainer:
         self.save_request = SaveRequest(self.fabric)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.networks = describe_networks(config, self.data)
+        check_memory(config, self.networks)
         models = make_networks(self.networks, self.seeds.weights, self.fabric)
         self.generator, self.critic = models
         threads = choose_threads(config, self.critic, self.data.shape, self.fabric)
