@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -104,13 +105,17 @@ def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> N
     try:
         decoder = Decoder.from_dict(state["codec"])
         count, digest = (before["count"], before["hash"]) if before is not None else (now["count"], now["hash"])
+        other_count, other_kind, other_rows = (
+            bool(differ)
+            for differ in (count != now["count"], not data.decoder.resembles(decoder), digest != now["hash"])
+        )
     except Exception as error:  # a file may hold anything
         raise ArgumentValueError("resume", f"the checkpoint does not describe its data: {error!r:.200}") from error
-    if count != now["count"]:
+    if other_count:
         raise ArgumentValueError("data", f"{config.data} has {now['count']} samples, the run began with {count}")
-    if not data.decoder.resembles(decoder):
+    if other_kind:
         raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
-    if digest != now["hash"]:
+    if other_rows:
         raise ArgumentValueError(
             "data", f"{config.data} has other samples, or in another order, than the run began with; begin a new run"
         )
@@ -135,6 +140,8 @@ def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
     strange = [name for name, kind in KEYS.items() if not isinstance(state[name], kind)]
     if strange:
         return None, f"is not a checkpoint of wgan_fast train: its {strange[0]} is a {type(state[strange[0]]).__name__}"
+    if not all(isinstance(value, str | int | float | NoneType) for value in state["config"].values()):
+        return None, "is damaged: its settings are no names and numbers"
     if not all(0 <= state[name] < 2**48 for name in ("step", "batches")):
         return None, "is damaged: it counts its steps wrongly"
     return state, ""
