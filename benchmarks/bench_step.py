@@ -11,10 +11,12 @@ import torch
 
 import rivals
 from conftest import Comparison
-from costs import CRITICS, FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
+from costs import FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
+from rehearsal import REHEARSED
 from wgan_fast import CriticStep
+from workloads import workload
 
-VARIANTS = ("eager", "jax", "bfloat16", "compile", "graph")
+VARIANTS = ("graph", "bfloat16", "eager", "jax", "jax-tf32", "compile")  # a report that is killed has lost the last
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow
 
 
@@ -30,22 +32,27 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method. is deprecated:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize(("name", "variant"), list(cases()))
-def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
+def bench_critic_step(compare: Comparison, request: pytest.FixtureRequest, name: str, variant: str) -> None:
     """bfloat16 is autocast, eager on the CPU and a CUDA graph on a GPU, against textbooks in float32 and in bfloat16.
     The textbook, and ours on the CPU, get PyTorch's default Adam; our step then switches to the fused one. Baselines:
     "fused" is the textbook with the fused Adam, "joint" also scores real and fake samples in one batch, and "captured"
     is "fused" in a CUDA graph.
     """
     on_gpu = compare.device.type == "cuda"
-    if name not in (FOR_GPU if on_gpu else FOR_CPU) or (variant == "graph" and not on_gpu):
+    if name not in (FOR_GPU if on_gpu else FOR_CPU) or (variant in ("graph", "jax-tf32") and not on_gpu):
         pytest.skip("for the other device")
     if variant == "bfloat16" and not on_gpu and not has_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16, and emulates it many times slower than float32")
-    make, shape = CRITICS[name]
+    if variant == "compile" and REHEARSED:
+        pytest.skip("the compiler needs a GPU")
+    if variant.startswith("jax"):  # with the same precision on both sides
+        request.getfixturevalue("restored_precision")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = variant == "jax-tf32"
+    make, shape = workload(name)
     critic = make().to(compare.device)
     real, fake = torch.randn(2, *shape, device=compare.device)
     best = "graph" if on_gpu else "eager"
-    backend = {"bfloat16": best, "jax": best}.get(variant, variant)
+    backend = {"bfloat16": best, "jax": best, "jax-tf32": best}.get(variant, variant)
     adam = rivals.adam(critic, fused=True, capturable=True) if on_gpu else rivals.adam(critic)
     step = CriticStep(critic, adam, backend=backend)
     autocast = torch.autocast(compare.device.type, torch.bfloat16) if variant == "bfloat16" else nullcontext()
@@ -68,8 +75,8 @@ def bench_critic_step(compare: Comparison, name: str, variant: str) -> None:
                 in_bfloat16()
 
         baselines["joint_bfloat16"] = autocast_joint
-    if variant == "jax":  # alone with ours: its threads and PyTorch's compete for the cores
-        in_jax = rivals.jax_step(critic, real, fake)
+    if variant.startswith("jax"):  # alone with ours: its threads and PyTorch's compete for the cores
+        in_jax = rivals.jax_step(critic, real, fake, "tensorfloat32" if variant == "jax-tf32" else "highest")
         if in_jax is None:
             pytest.skip("JAX is missing, or does not know a layer")
         baselines = {"jax": in_jax}

@@ -63,6 +63,8 @@ HOLDS: dict[str, Callable[[Entry, str], bool]] = {
     OVERHEAD: lambda entry, baseline: not apart(entry, baseline),
     NOISE: lambda entry, baseline: not apart(entry, baseline),
     PACKS: lambda entry, baseline: (ratio(entry, baseline) or 0) >= 0.75,
+    CALL: lambda entry, _: "mebibytes" not in entry["case"],  # later ones are replayed from a graph
+    REPLAY: lambda entry, baseline: 1e-4 < value(entry, "ours") - value(entry, baseline) < 4e-4,
     IMPORTS: lambda entry, baseline: (ratio(entry, baseline) or 0) >= 0.8,
 }
 UNEXPLAINED = "not explained yet"

@@ -4,18 +4,23 @@ of ``results.py``.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from results import commit
+import wgan_fast.bench
+from rehearsal import REHEARSED, unless_rehearsed
+from results import commit, made
+from rivals import captured
 from wgan_fast.bench import chill, clock, interleaved, quartiles, rounds_within
 
-SECONDS = 3.0  # for one comparison, after its warm-up
-WARM_UP = 3
-MEBIBYTES_COPIED = 64
+SECONDS = unless_rehearsed(3.0, 0.01)  # for one comparison, after its warm-up
+WARM_UP = unless_rehearsed(3, 1)
+MEBIBYTES_COPIED = {"cpu": 64, "cuda": unless_rehearsed(1024, 1)}  # on a GPU far more than its L2 cache holds
+if REHEARSED:
+    wgan_fast.bench.L2_BYTES = 2**10
 COMMIT = pytest.StashKey[str | None]()
 
 
@@ -26,6 +31,7 @@ class Comparison:
         self.benchmark = benchmark
         self.device = device
         self._copy_bandwidth = copy_bandwidth
+        self.failures: list[str] = []
 
     def __call__(
         self,
@@ -33,14 +39,29 @@ class Comparison:
         *,
         calls: int = 1,
         bytes_moved: int | None = None,
+        in_graph: bool = False,
+        seconds: float = SECONDS,
         **baselines: Callable[[], object],
     ) -> None:
-        """A round is ``calls`` consecutive calls of each function; with several calls the caches are warm.
+        """A round is ``calls`` consecutive calls of each function; with several calls the caches are warm. With
+        ``in_graph`` they are one replay of a CUDA graph, so that the host's time is not measured.
         ``bytes_moved`` are the bytes that ours must read and write.
+
+        A baseline that raises an error is left out, and named under ``failed``; the benchmark fails after ours and the
+        others were timed.
         """
         now = clock(self.device)
-        ours, *others = (_repeated(function, calls) for function in (ours, *baselines.values()))
-        baselines = dict(zip(baselines, others, strict=True))
+        repeated = _captured if in_graph else _repeated
+        ours = repeated(ours, calls)
+        failed: dict[str, str] = {}
+        for name, baseline in list(baselines.items()):
+            try:
+                baselines[name] = repeated(baseline, calls)
+                baselines[name]()
+            except Exception as error:  # noqa: PERF203 (one that fails must not stop the others)
+                del baselines[name]
+                failed[name] = f"{type(error).__name__}: {error}"
+        others = list(baselines.values())
         times: dict[str, list[float]] = {name: [] for name in baselines}
 
         def time_baselines() -> None:
@@ -54,7 +75,7 @@ class Comparison:
         for _ in range(WARM_UP):
             for function in (ours, *others):
                 function()
-        rounds = rounds_within({"ours": ours, **baselines}, self.device, SECONDS)
+        rounds = 2 if REHEARSED else rounds_within({"ours": ours, **baselines}, self.device, seconds)
         self.benchmark.pedantic(ours, setup=time_baselines, rounds=rounds)
         times = {"ours": self.benchmark.stats.stats.data, **times}
         info = self.benchmark.extra_info
@@ -64,6 +85,9 @@ class Comparison:
             rate = bytes_moved / median
             info["bytes"], info["GB/s"] = bytes_moved, rate / 1e9
             info["percent_of_copy"] = 100 * rate / self._copy_bandwidth(self.device)
+        if failed:
+            info["failed"] = failed
+            self.failures += [f"{name}: {message}" for name, message in failed.items()]
 
     def count(self, what: str, **counts: float) -> None:
         """Stores counts, provider -> number."""
@@ -78,6 +102,10 @@ def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object
     return function if calls == 1 else repeated
 
 
+def _captured(function: Callable[[], object], calls: int) -> Callable[[], object]:
+    return captured(_repeated(function, calls), warm_up=1)
+
+
 @pytest.fixture(scope="session")
 def copy_bandwidth() -> Callable[[torch.device], float]:
     """Bytes per second that a copy reads and writes; measured once per device."""
@@ -85,7 +113,7 @@ def copy_bandwidth() -> Callable[[torch.device], float]:
 
     def measure(device: torch.device) -> float:
         if device not in found:
-            source = torch.rand(MEBIBYTES_COPIED * 2**18, device=device)
+            source = torch.rand(MEBIBYTES_COPIED[device.type] * 2**18, device=device)
             target = torch.empty_like(source)
             times = interleaved({"copy": lambda: target.copy_(source)}, device, 1.0)["copy"]
             found[device] = 2 * source.nbytes / statistics.median(times)
@@ -104,9 +132,29 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture
 def compare(
     device: torch.device, benchmark: Any, copy_bandwidth: Callable[[torch.device], float]
-) -> Comparison:  # device is the first fixture, because it may skip
+) -> Iterator[Comparison]:  # device is the first fixture, because it may skip
     torch.manual_seed(0)
-    return Comparison(benchmark, device, copy_bandwidth)
+    comparison = Comparison(benchmark, device, copy_bandwidth)
+    yield comparison
+    assert not comparison.failures, comparison.failures
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """The entry of a finished benchmark, for a report that keeps each at once (gpu/pytest_journal.py)."""
+    benchmark = getattr(item, "funcargs", {}).get("benchmark")
+    if benchmark is not None and benchmark.stats is not None:
+        rounds, case = benchmark.stats.stats.rounds, benchmark.params
+        item.user_properties.append(("entry", made(item.name, case, rounds, benchmark.extra_info)))
+
+
+@pytest.fixture
+def restored_precision() -> Iterator[None]:
+    """For benchmarks that choose TF32 or cuDNN's autotuner."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
+    yield
+    cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = before
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,6 +171,8 @@ def device_time() -> float:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if "benchmark" in getattr(item, "fixturenames", ()):
+            item.user_properties.append(("timed", True))  # pytest_runtest_teardown adds the entry
         if item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.benchmark(timer=device_time))
         elif "benchmark" in getattr(item, "fixturenames", ()):

@@ -1,187 +1,304 @@
-"""Checks a commit on a machine with a GPU: build, GPU tests, timings, memory checks. `make gpu-report`.
+"""Checks a commit on a machine with a GPU: build, correctness, timings, memory checks. `make gpu-report`.
 
-Needs a Python with torch, and no network; installs into a temporary folder. After every step the outcome is written to
-benchmarks/results/<device>.json, and to the folder $OUT if that is set. A failed step is recorded and does not stop the
-others; the exit status is then 1. Everything ends after GPU_REPORT_SECONDS (540). Steps can be chosen by name:
-`make gpu-report STEPS="doctor kernels"`.
+Needs a Python with torch, and no network; the package is installed into a folder of its own. Everything ends
+GPU_REPORT_SECONDS (540) after the start; each step has a budget within that. The journal (gpu/journal.py) gets a line
+for each comparison and measurement as soon as it is known, in build/gpu-report/ and in the folder $OUT if that is set;
+after each step the result file benchmarks/results/<device>.json is made from it. So a killed report has lost one line.
+
+Call it again to go on with what an earlier call did not reach: it reads the journals of both folders. Other sources
+begin anew. A failed step is recorded with its message and does not stop the others; `make gpu-report STEPS="doctor
+kernels"` does only these, and does them anew. Exit status: 0, every step passed; 1, a step failed; 3, none failed and
+some were not reached.
+
+`--rehearse` is for machines without a GPU: tiny sizes, and results in build/gpu-report/rehearsal/.
 """
 
+import argparse
+import contextlib
+import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import results
-from results import ROOT
+from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources
+from rehearsal import REHEARSAL
+from results import PASSED, ROOT
 
 TAIL = 4000  # characters kept from the end of a failed step's output
-SECONDS = float(os.environ.get("GPU_REPORT_SECONDS", "540"))  # from the start; later steps are cut short
-GRACE = 10  # seconds that a step gets to end after its time limit
-SANITIZER = ["--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]  # only our kernels
+SECONDS = "GPU_REPORT_SECONDS"
+GRACE = 10.0  # seconds that a step gets to end after Ctrl-C
+LEAST = 5.0  # seconds without which a step is not begun
+NOT_REACHED = "not reached"
+OTHERS = "not critic_step and not bandwidth and not convolution_settings and not slow"
+#: Python modules that only add baselines.
+OPTIONAL = {"jax": "JAX as a baseline", "xdist": "GPU tests in parallel"}
+#: Of the extra "train".
+EXTRA = ("lightning", "matplotlib", "ot", "PIL", "rich", "sklearn", "tensorboard", "typer", "yaml")
+NEED_EXTRA = ("train*", "install", "report", "reproduce", "distances", "experiments*")  # tests
+#: How what compute-sanitizer finds begins.
+FINDING = r"^=+ (?:Invalid|Misaligned|Uninitialized|Error: Race|Warning: Race|Barrier error|Program hit|Fatal).*"
+BUILD_SETTINGS = ("TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 
-#: Step -> its benchmarks. Each step writes a file of its own, so a killed step loses only its own timings.
-TIMINGS = {
-    "kernels": "bandwidth",
-    "toy": "critic_step and toy and not compile",
-    "dcgan-64": "critic_step and dcgan-64 and not compile",
-    "resnet": "critic_step and resnet and (graph or bfloat16)",
-    "others": "not critic_step and not bandwidth",
-}
-#: In this order. The memory checks come last: if time runs out, timings are worth more.
-STEPS = ("doctor", "tests", *TIMINGS, "memcheck", "racecheck", "initcheck", "synccheck")
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    seconds: float  #: its budget
+    command: Sequence[str]
+    closes_with: str = ""  #: a pattern of the last line of a success
+    fails_with: str = ""  #: a pattern of a line of a failure, also where the time is over before the step ends
+    compares: bool = True  #: writes lines of the journal, of which one passed at least
+    environment: dict[str, str] = field(default_factory=dict)
 
 
-def operators() -> None:
-    """Runs every kernel for each dtype, with sizes for every tail and alignment, under the memory checkers."""
-    from wgan_fast import clip_weights_, gradient_penalty, interpolate
+def steps(site: Path, rehearsed: bool) -> list[Step]:
+    """All of them, in the order of what is worth most: a killed report has lost the last ones."""
+    python = sys.executable
+    pytest = [python, "-m", "pytest", "-p", "gpu.pytest_journal", "-p", "no:cacheprovider", "-m", "cuda and not long"]
+    pytest += ["-p", "computing"] if rehearsed else []
 
-    def batch(shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> torch.Tensor:
-        memory = torch.randn(offset + torch.Size(shape).numel(), device="cuda").to(dtype)
-        return memory[offset:].view(shape)
+    def check(name: str, seconds: float) -> Step:
+        return Step(name, seconds, [python, "-m", "gpu.checks", name])
 
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        for shape in ((1, 1), (3, 7), (65, 1023), (5, 3, 17, 19), (2, 300_001), (4000, 5)):
-            for offset in (0, 1):
-                real, fake = batch(shape, dtype, offset), batch(shape, dtype, offset)
-                interpolate(real, fake)
-                weight = batch(shape[1:], dtype, offset).requires_grad_()
-                gradient_penalty(lambda x, weight=weight: (x * weight).square(), real, fake).backward()
-                y, mask = torch.ops.wgan_fast.piecewise_linear(real, 0.2, 0.0, 1.0)
-                torch.ops.wgan_fast.apply_mask(fake, mask, 0.2, y.stride())
-                torch.ops.wgan_fast.piecewise_linear_(fake, 0.0, -0.5, 0.5)
-                clip_weights_([real, fake, real.transpose(0, 1), weight])
-                # Weights, gradients and averages. The second parameter's gradient has strides of its own.
-                lists = [[batch(shape, dtype, offset), tensor] for tensor in (real, fake, real.square())]
-                lists[1][1] = fake.transpose(0, 1).contiguous().transpose(0, 1)
-                rate, scale, found_inf = torch.tensor([0.1, 2.0, 0.0], device="cuda").unbind()
-                torch.ops.wgan_fast.rmsprop_(*lists, rate, 0.99, 1e-8, 0.1, False, 0.01, scale, found_inf)
-    torch.cuda.synchronize()
+    def bench(name: str, seconds: float, selection: str) -> Step:
+        command = [*pytest, str(ROOT / "benchmarks"), "-k", selection]
+        return Step(name, seconds, command, environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+
+    def sanitizer(tool: str) -> Step:
+        program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+        options = [f"--tool={tool}", "--error-exitcode=9", "--launch-timeout=60", "--kernel-name", "kns=wgan_fast"]
+        command = [program, *options, python, "-m", "gpu.every_kernel"]
+        # Each tensor is a block of memory then, whose bounds are known.
+        environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        return Step(tool, 90, command, closes_with=r"\b0 errors", fails_with=FINDING, environment=environment)
+
+    # A rehearsal selects tests and timings that end soon.
+    tests = [str(ROOT / "tests" / "test_optim.py"), "-k", "RMSprop"] if rehearsed else [str(ROOT / "tests")]
+    tests += [f"--ignore-glob=*/test_{name}.py" for name in NEED_EXTRA] if missing(EXTRA) else []
+    workers = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+    device = torch.cuda.get_device_properties(0)
+    pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--upgrade", "--target", str(site)]
+    settings = {
+        "WGAN_FAST_CUDA": "1",
+        "TORCH_CUDA_ARCH_LIST": f"{device.major}.{device.minor}",
+        "MAX_JOBS": str(os.cpu_count()),
+        # Settings of an earlier build compile nothing.
+        **({name: os.environ[name] for name in BUILD_SETTINGS if name in os.environ} if rehearsed else {}),
+    }
+    every = [
+        Step("build", 180, [*pip, str(ROOT)], compares=False, environment=settings),
+        Step("doctor", 30, [python, "-m", "wgan_fast.doctor"], compares=False),
+        check("references", 60),
+        check("graphs", 60),
+        check("refused-captures", 30),
+        check("memory", 30),
+        check("precision", 40),
+        check("nccl", 40),
+        Step("tests", 150, [*pytest, "-p", "no:benchmark", "--continue-on-collection-errors", *workers, *tests]),
+        bench("kernels", 60, "bandwidth"),
+        bench("toy", 80, "critic_step and toy"),
+        bench("dcgan-64", 90, "critic_step and dcgan-64"),
+        bench("resnet", 110, "critic_step and resnet" + " and (graph or bfloat16)" * rehearsed),
+        bench("convolutions", 110, "convolution_settings" + " and dcgan" * rehearsed),
+        bench("others", 80, "gradient_penalty and tiny" if rehearsed else OTHERS),
+        *map(sanitizer, ("memcheck", "racecheck", "initcheck", "synccheck")),
+    ]
+    return [replace(step, seconds=5 * step.seconds) for step in every] if rehearsed else every  # on a busy CPU
 
 
 class Report:
-    """The result file, written after every step, so that a lost machine loses no finished step."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.commit = results.commit()  # before a result file modifies the checkout
-        self.steps: dict[str, Any] = {}
-        self.ends = time.monotonic() + SECONDS
+    def __init__(self, folder: Path, rehearsed: bool) -> None:
+        self.ends = time.monotonic() + float(os.environ.get(SECONDS, "540"))
+        self.folder, self.rehearsed = folder, rehearsed
+        self.site = folder / "site"
+        folder.mkdir(parents=True, exist_ok=True)
+        # What lies under $OUT comes back from a machine that is lent.
+        self.out = [folder, *([Path(os.environ["OUT"])] if os.environ.get("OUT") else [])]
+        self.log = self.out[-1] / "gpu-report.log"
+        self.journal = Journal(place / "gpu-report.jsonl" for place in self.out)
+        self.sources = hash_of_sources()
+        start = {
+            "kind": "start",
+            "at": round(time.time(), 3),
+            "sources": self.sources,
+            "commit": results.commit(),  # before a result file modifies the checkout
+            "environment": results.environment(torch.device("cuda")),
+            "missing": [OPTIONAL[module] for module in missing(OPTIONAL)]
+            + [f"{', '.join(missing(EXTRA))}, with the tests that need them"] * bool(missing(EXTRA)),
+        }
+        self.goes_on = self.journal.begin(start)
+        paths = [str(self.site), *(str(ROOT / folder) for folder in ("tests", "benchmarks"))]
+        # A stand-in for CUDA has a build of the package of its own.
+        given = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # ninja may be there
-            "PYTHONPATH": f"{folder / 'site'}:{os.environ.get('PYTHONPATH', '')}",
+            "PYTHONPATH": os.pathsep.join([*given, *paths] if rehearsed else [*paths, *given]),
+            FILES: os.pathsep.join(str(file) for file in self.journal.files),
+            **({REHEARSAL: "1"} if rehearsed else {}),
         }
 
-    def step(
-        self, name: str, command: list[str], closes_with: str = "", limit: float = SECONDS, **environment: str
-    ) -> bool:
-        """Runs a command outside of the checkout, so that the package just built is imported.
+    def outcome(self, step: str) -> str:
+        lines = self.journal.of(step, "step")
+        return lines[-1]["outcome"] if lines else NOT_REACHED
 
-        A step passes if its exit status is 0 and its last line contains ``closes_with``: pytest also exits with 0 if it
-        skips every test.
-        """
-        print(f"== {name}", flush=True)
+    def remains(self, step: str) -> bool:
+        """Whether an earlier call left something of it to do. The package that one built may be on another machine."""
+        stamp = self.folder / "built"
+        if step == "build":
+            return not (stamp.exists() and stamp.read_text() == self.sources)
+        return self.outcome(step) in (NOT_REACHED, CUT_SHORT)
+
+    def run(self, step: Step) -> str:
+        """Runs a step and writes what came of it."""
+        limit = min(step.seconds, self.ends - time.monotonic() - GRACE)
+        if limit < min(LEAST, step.seconds):
+            print(f"== {step.name} {NOT_REACHED}", flush=True)
+            return NOT_REACHED
+        print(f"== {step.name}, up to {limit:.0f} s", flush=True)
         start = time.monotonic()
-        limit = min(limit, self.ends - start - GRACE)
+        environment = {**self.environment, **step.environment, STEP: step.name}
         try:
-            if limit <= 0:
-                raise TimeoutError(f"not run: the {SECONDS:.0f} seconds are over")
-            passed, output = run(command, limit, self.folder, {**self.environment, **environment})
+            status, output = self.child(step.command, limit, environment)
         except OSError as error:
-            passed, output = False, str(error)
+            status, output = 1, str(error)
         seconds = time.monotonic() - start
+        self.journal.reload()
+        found = self.journal.of(step.name, "comparison", "measurement")
         closing = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-        passed = passed and closes_with in closing
-        self.steps[name] = {"passed": passed, "seconds": round(seconds, 1), "closing_line": closing}
-        if not passed:
-            self.steps[name]["output"] = output[-TAIL:]
-            print(output[-TAIL:])
-        print(f"== {name} {'passed' if passed else 'FAILED'} in {seconds:.0f} s: {closing}", flush=True)
+        failures = [line["name"] for line in found if not line["passed"]]
+        if step.fails_with and (finding := re.search(step.fails_with, output, re.MULTILINE)):
+            outcome, message = FAILED, finding[0]
+        elif status is None:
+            # Where all of the time was over, the step may need no more than what is left.
+            outcome, message = CUT_SHORT, f"out of time after {limit:.0f} s of {step.seconds:.0f} s"
+        elif status != 0:
+            outcome, message = FAILED, f"exit status {status}"
+        elif failures:
+            outcome, message = FAILED, f"failed: {', '.join(failures)}"
+        elif step.compares and not any(line["passed"] and "skipped" not in line for line in found):
+            outcome, message = FAILED, "nothing was compared or measured"
+        elif not re.search(step.closes_with, closing):
+            outcome, message = FAILED, f"the last line has no {step.closes_with!r}"
+        else:
+            outcome, message = PASSED, ""
+        tail = {"message": message, "output": output[-TAIL:]} if message else {}
+        self.journal.append(
+            kind="step", step=step.name, outcome=outcome, seconds=round(seconds, 1), closing_line=closing, **tail
+        )
+        if step.name == "build" and outcome == PASSED:
+            (self.folder / "built").write_text(self.sources)
+        if message:
+            print(f"{output[-TAIL:]}\n{message}")
+        print(f"== {step.name} {outcome} in {seconds:.0f} s: {closing}", flush=True)
         self.write()
-        return passed
+        return outcome
+
+    def child(self, command: Sequence[str], limit: float, environment: dict[str, str]) -> tuple[int | None, str]:
+        """The exit status, or None if the time was over, and the output. The child runs outside of the checkout, so
+        that the package just built is imported.
+        """
+        with self.log.open("a+b") as log:
+            log.write(f"\n$ {' '.join(command)}\n".encode())
+            log.flush()
+            begins = log.tell()
+            # A session of its own, so that its children end with it; it ends with this process, however that ends.
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+            status: int | None = None
+            try:
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            log.seek(begins)
+            return status, log.read().decode(errors="replace")
 
     def write(self) -> None:
-        timings = results.gather(sorted(self.folder.glob("timings-*.json")))
-        found = results.Results(results.environment(torch.device("cuda")), self.commit, timings, self.steps)
-        file = found.write()
-        if out := os.environ.get("OUT"):
-            shutil.copy(file, out)
-        print(f"wrote {file}", flush=True)
+        found = self.journal.results()
+        folders = self.out if self.rehearsed else [results.RESULTS, *self.out[1:]]
+        print("wrote", *(found.write(folder) for folder in folders), flush=True)
 
 
-def run(command: list[str], limit: float, folder: Path, environment: dict[str, str]) -> tuple[bool, str]:
-    """Whether the command succeeded within the limit, and its output. At the limit it first gets Ctrl-C, so that pytest
-    writes its timings.
-    """
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=limit)
-            return process.returncode == 0, output
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            try:
-                output, _ = process.communicate(timeout=GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                output, _ = process.communicate()
-            return False, f"{output}\nout of time after {limit:.0f} s"
+def missing(modules: Iterable[str]) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
-def run_step(report: Report, step: str) -> None:
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda"]
-    if step == "doctor":
-        report.step(step, [sys.executable, "-m", "wgan_fast.doctor"])
-    elif step == "tests":
-        in_parallel = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
-        report.step(step, [*pytest, "-p", "no:benchmark", *in_parallel, str(ROOT / "tests")], " passed")
-    elif step in TIMINGS:
-        timings = report.folder / f"timings-{step}.json"
-        bench = [*pytest, str(ROOT / "benchmarks"), "-k", TIMINGS[step], f"--benchmark-json={timings}"]
-        report.step(step, bench, " passed", XLA_PYTHON_CLIENT_PREALLOCATE="false")
-    else:
-        sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-        exercise = [sanitizer, f"--tool={step}", *SANITIZER, sys.executable, __file__, "operators"]
-        report.step(step, exercise, "0 errors", PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+def end_with_parent() -> None:
+    """The kernel kills this process when its parent dies."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def main(chosen: list[str]) -> int:
-    if unknown := set(chosen) - set(STEPS):
-        print(f"gpu-report: expected steps of {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
-        return 2
+def summary(report: Report, names: Sequence[str]) -> int:
+    report.journal.reload()
+    outcomes = {name: report.outcome(name) for name in names}
+    for line in report.journal.lines:
+        if line.get("passed") is False:
+            print(f"FAILED {line['step']}: {line['name']}: {line['message'].strip().splitlines()[-1]}")
+        elif "skipped" in line and line["kind"] == "comparison" and line["step"] != "tests":
+            print(f"skipped {line['step']}: {line['name']}: {line['skipped']}")
+    for what in report.journal.lines[0]["missing"]:
+        print(f"missing, and not a failure: {what}")
+    for outcome in (PASSED, FAILED, CUT_SHORT, NOT_REACHED):
+        if of_it := [name for name in names if outcomes[name] == outcome]:
+            print(f"{outcome}: {', '.join(of_it)}")
+    if FAILED in outcomes.values():
+        return 1
+    return 0 if set(outcomes.values()) == {PASSED} else 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("gpu-report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="only these, anew")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, results in the build folder")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "gpu-report", help="of journal and package")
+    options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("gpu-report: no GPU is visible to this Python's torch; nothing was run")
         return 1
-    device = torch.cuda.get_device_properties(0)
-    with tempfile.TemporaryDirectory() as name:
-        report = Report(Path(name))
-        pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", f"{name}/site"]
-        built = report.step(
-            "build",
-            [*pip, str(ROOT)],
-            WGAN_FAST_CUDA="1",
-            TORCH_CUDA_ARCH_LIST=f"{device.major}.{device.minor}",
-            MAX_JOBS=str(os.cpu_count()),
-        )
-        for step in (chosen or STEPS) if built else ():
-            run_step(report, step)
-    return int(not all(step["passed"] for step in report.steps.values()))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended, too
+    folder = options.folder.resolve()
+    every = steps(folder / "site", options.rehearse)
+    names = [step.name for step in every]
+    if unknown := set(options.steps) - set(names):
+        print(f"gpu-report: expected steps of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+        return 2
+    report = Report(folder, options.rehearse)
+    print("going on with an earlier report" if report.goes_on else "a new report", flush=True)
+    report.write()
+    chosen = [name for name in names if name in options.steps] or names
+    for name in options.steps:
+        report.journal.forget(name)
+    for step in every:
+        wanted = step.name in ["build", *chosen] and report.remains(step.name)
+        if wanted and report.run(step) != PASSED and step.name == "build":
+            break  # the others would import another package, or none
+    return summary(report, chosen)
 
 
 if __name__ == "__main__":
-    sys.exit(operators() if sys.argv[1:] == ["operators"] else main(sys.argv[1:]))
+    sys.exit(main())

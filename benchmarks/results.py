@@ -3,10 +3,11 @@
     python benchmarks/results.py TIMINGS.json ...
 
 converts pytest-benchmark's files. A result file holds the ``environment``, the ``commit``, the ``steps`` of a GPU
-report, and ``benchmarks``: a list of entries, each with
+report with the ``outcome`` of each, and ``benchmarks``: a list of entries, each with
 
 - ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
-- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library;
+- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library, and ``forward`` one
+  forward of the critic;
 - optional counts, provider -> number: ``peak_bytes``, ``forwards`` (operations, in forwards of the critic),
   ``all_reduce_bytes``;
 - optional bandwidth of ours: ``bytes``, ``GB/s``, ``percent_of_copy``.
@@ -23,13 +24,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch  # takes seconds, and a journal does without
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PASSED = "passed"  # the outcome of a step of a GPU report
 Entry = dict[str, Any]
+UNIT = "forward"  # the provider of one forward of the critic: a unit of time, not a baseline
 #: Key of an entry -> the word for it. For all of them less is better.
 COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
 
@@ -49,10 +53,10 @@ class Results:
         entries = [entry for entry in found["benchmarks"] if "seconds" in entry]
         return cls(found["environment"], found["commit"], entries, found.get("steps", {}))
 
-    def write(self) -> Path:
-        """Writes the file named after the device, and returns its path."""
+    def write(self, folder: Path | None = None) -> Path:
+        """Writes the file named after the device into ``folder``, RESULTS if None, and returns its path."""
         name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
-        file = RESULTS / f"{name}.json"
+        file = (folder or RESULTS) / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         content = {"environment": self.environment, "commit": self.commit}
         if self.steps:
@@ -91,11 +95,14 @@ def apart(entry: Entry, baseline: str) -> bool:
 
 
 def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
-    return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
+    providers = dict.fromkeys(name for entry in entries for name in entry.get(what, {}))
+    return [name for name in providers if name not in ("ours", UNIT)]
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """What a timing depends on besides the code."""
+    import torch
+
     on_gpu = device.type == "cuda"
     gpu = torch.cuda.get_device_properties(device) if on_gpu else None
     of_gpu = {"compute_capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory} if gpu else {}
@@ -141,18 +148,20 @@ def gather(timings: Iterable[Path]) -> list[Entry]:
         entry for file in timings if file.stat().st_size for entry in json.loads(file.read_text())["benchmarks"]
     ]
     found = {
-        entry["name"]: {
-            "suite": entry["name"].partition("[")[0].removeprefix("bench_"),
-            "case": entry["params"] or {},
-            "rounds": entry["stats"]["rounds"],
-            **entry["extra_info"],
-        }
+        entry["name"]: made(entry["name"], entry["params"], entry["stats"]["rounds"], entry["extra_info"])
         for entry in benchmarks
     }
     return list(found.values())
 
 
+def made(name: str, case: dict[str, Any] | None, rounds: int, extra_info: dict[str, Any]) -> Entry:
+    """The entry of the benchmark that pytest calls ``name``."""
+    return {"suite": name.partition("[")[0].removeprefix("bench_"), "case": case or {}, "rounds": rounds, **extra_info}
+
+
 def main() -> None:
+    import torch
+
     files = [Path(name) for name in sys.argv[1:]]
     commits = dict.fromkeys(str(json.loads(file.read_text())["commit"]) for file in files)
     print(f"wrote {Results(environment(torch.device('cpu')), ', '.join(commits), gather(files)).write()}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rehearsal import REHEARSED
 from wgan_fast import reference
 from wgan_fast.bench import zero_centred_gradients
 
@@ -63,12 +64,12 @@ def with_adam(critic: nn.Module, gradients: Callable[..., Any], *batch: Tensor) 
     return update
 
 
-def captured(update: Update) -> Update:
+def captured(update: Update, warm_up: int = 3) -> Update:
     """The step captured as one CUDA graph, as in PyTorch's notes."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):
+        for _ in range(warm_up):
             update()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
@@ -112,7 +113,8 @@ def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update
         return scores(fake).mean() - scores(real).mean() + 10.0 * ((norms - 1.0) ** 2).mean()
 
     mode = "reduce-overhead" if real.is_cuda else None
-    gradients = torch.compile(torch.func.grad_and_value(loss), fullgraph=True, mode=mode)
+    compiler: dict[str, Any] = {"backend": "eager"} if REHEARSED else {"mode": mode}
+    gradients = torch.compile(torch.func.grad_and_value(loss), fullgraph=True, **compiler)
 
     def update() -> Tensor:
         detached = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -125,8 +127,10 @@ def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update
     return update
 
 
-def jax_step(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
-    """The same step, jitted as a whole with donated buffers; None if JAX is missing or a layer has no translation."""
+def jax_step(critic: nn.Module, real: Tensor, fake: Tensor, precision: str = "highest") -> Update | None:
+    """The same step, jitted as a whole with donated buffers; None if JAX is missing or a layer has no translation.
+    ``precision`` is that of products and convolutions: highest, or tensorfloat32, which is JAX's default on a GPU.
+    """
     try:
         import jax
     except ImportError:
@@ -175,7 +179,8 @@ def jax_step(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
 
     def update() -> Any:
         nonlocal state
-        state, value = step(state, *samples)
+        with jax.default_matmul_precision(precision):
+            state, value = step(state, *samples)
         return value.block_until_ready()
 
     return update

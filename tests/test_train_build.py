@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, run
+from training import cli, options, run
 from wgan_fast.train import TrainedGenerator
 
 pytestmark = pytest.mark.usefixtures("few_samples")
@@ -98,3 +98,23 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
     assert re.match(f"error: {message}", result.stderr), result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"width": 200_000}, {"latent_dimension": 2**62}, {"batch_size": 2**40}, {"batch_size": 2**62}, {"width": 2**62}],
+    ids=str,
+)
+def test_what_the_memory_cannot_hold_is_told_before_it_is_asked_for(
+    setting: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Linux asking succeeds, and the use ends the process."""
+
+    def asked(*args: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("wgan_fast.train.trainer.make_networks", asked)
+    name, value = *setting.keys(), *setting.values()
+    result = cli("train", "--out", tmp_path / "run", *options(), f"--{name.replace('_', '-')}", value)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: the memory does not suffice; "), result.stderr

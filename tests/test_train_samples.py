@@ -1,5 +1,7 @@
 """Samples of files and of scikit-learn's digits: images, arrays and tables, good and bad."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -398,3 +400,45 @@ def test_an_image_that_breaks_off_is_named_when_it_is_read(tmp_path, workers):
     data = make_data(str(tmp_path / "images"))
     with pytest.raises(ValueError, match=f"^data: {tmp_path}/images/[01].png cannot be read as an image: .*truncated"):
         next(batches(data, 2, 0, workers=workers))
+
+
+def test_no_postscript_is_run(tmp_path: Path) -> None:
+    """For EPS, whatever the file is called, Pillow starts Ghostscript."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="^data: .*x.png cannot be read as an image: unknown format"):
+        make_data(str(tmp_path))
+
+
+def test_of_many_images_some_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged one among the others is named when it is read; one image of 16 bits has all read, for their white."""
+    monkeypatch.setattr("wgan_fast.train.data.images.MAX_HEADERS", 5)
+    for number in range(12):
+        write_image(tmp_path / f"{number:02}.png")
+    (tmp_path / "01.png").write_text("no image")
+    data = make_data(str(tmp_path))
+    with pytest.raises(ValueError, match="^data: .*01.png cannot be read as an image"):
+        data._samples.read(np.arange(3))
+    Image.fromarray(np.full((20, 20), 900, np.uint16)).save(tmp_path / "04.png")
+    Image.fromarray(np.full((20, 20), 90, np.uint16)).save(tmp_path / "06.png")
+    with pytest.raises(ValueError, match="^data: .*01.png cannot be read as an image"):
+        make_data(str(tmp_path))
+    write_image(tmp_path / "01.png")
+    assert make_data(str(tmp_path))._samples.white == 900
+
+
+def test_what_systems_leave_is_no_data(tmp_path: Path) -> None:
+    for number in range(4):
+        write_image(tmp_path / "ab"[number % 2] / f"{number}.png")
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("__MACOSX/._0.png", "a/Thumbs.db", "b/desktop.ini"):
+        (tmp_path / name).write_text("x")
+    data = make_data(str(tmp_path))
+    assert (data.classes, data.identity()["count"]) == (("a", "b"), 4)
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "x.npz", samples=np.zeros((1000, 16, 16), np.uint8))
+    monkeypatch.setattr("wgan_fast.train.data.opening.physical_memory", lambda: 500_000)
+    with pytest.raises(ValueError, match="^data: .*x.npz cannot be read as arrays: unpacked it takes 0.0 GiB"):
+        make_data(str(tmp_path / "x.npz"))

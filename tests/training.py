@@ -15,7 +15,7 @@ from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.networks.named import Models, make_models
 from wgan_fast.train.run import checkpoint
 
-SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2}
+SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2, "threads": 1}
 
 
 def small_config(**settings: Any) -> TrainConfig:

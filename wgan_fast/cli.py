@@ -3,12 +3,13 @@
 import inspect
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import torch
 import typer
@@ -18,6 +19,8 @@ from typer.models import OptionInfo
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
 from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+
+_T = TypeVar("_T")
 
 
 class _Group(TyperGroup):
@@ -75,7 +78,8 @@ def train(config: Path | None = None, **options: Any) -> None:
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
-            trainer = Trainer(make_config(config, given))
+            settings = _asking_for_trust(lambda trust: make_config(config, given | trust))
+            trainer = Trainer(settings)
     except (TypeError, ValueError, OSError, LaunchError) as error:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
@@ -140,13 +144,14 @@ def sample(
             "without a suffix is a folder of single images."
         ),
     ] = Path("samples.npy"),
-    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
+    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1, max=2**40)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
         str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
     ] = None,
     interpolate: Annotated[
-        int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
+        int | None,
+        typer.Option(help="Samples from one latent vector to another, as many in each row.", min=2, max=9999),
     ] = None,
     image_type: Annotated[str, typer.Option(help="Of single images: png or jpg.")] = "png",
     overwrite: _Overwrite = False,
@@ -161,7 +166,7 @@ def sample(
     if not (out.is_dir() and not any(out.iterdir())):
         _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
                 samples, labels = generator.draw(count, seed=seed, label=label)
@@ -184,13 +189,13 @@ def sample(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     count: Annotated[
-        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
+        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2, max=2**40)
     ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
     trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
@@ -200,13 +205,18 @@ def evaluate(
 
     try:
         # Not those of the machine that trained.
-        here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
+        here = {"device": device, "precision": "32", "backend": "auto", "threads": None}
         found = read_settings(run / "config.yaml", "run")
-        check_trust({"features": None if features else found.get("features")}, run, trust)
         settings = found | here | {"trust": trust} | ({"features": features} if features else {})
         settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
-            metrics = evaluate_run(run, TrainConfig(**settings), count)
+            untyped = {"features": None if features else found.get("features")}
+
+            def evaluated(more: dict[str, bool]) -> dict[str, Any]:
+                check_trust(untyped, run, more.get("trust", trust))
+                return evaluate_run(run, TrainConfig(**settings | more), count)
+
+            metrics = _asking_for_trust(evaluated)
     except (TypeError, ValueError, OSError) as error:
         of_run = {} if data else {"data": f"run: the data of {run}"}
         gone = isinstance(error, ArgumentFileNotFoundError) and not data
@@ -228,7 +238,7 @@ def export(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)
@@ -307,6 +317,22 @@ def _message(
     return f"{name}: {error.message}"
 
 
+def _asking_for_trust(read: Callable[[dict[str, bool]], _T]) -> _T:
+    """What ``read({})`` returns. If that needs ``trust`` and somebody sits at the terminal, they are asked."""
+    try:
+        return read({})
+    except ArgumentValueError as error:
+        if error.argument != "trust" or not _is_interactive():
+            raise
+        if not typer.confirm(f"{error.message.partition(';')[0]}. Run it?", err=True):
+            raise
+    return read({"trust": True})
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 @contextmanager
 def _needing_packages(command: str) -> Iterator[None]:
     """Ends the command with a line where a package is not installed."""
@@ -355,7 +381,9 @@ def _stop_writing(out: Path, error: OSError) -> NoReturn:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    # A name may hold line ends, and sequences that a terminal obeys.
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    typer.echo(f"error: {shown}", err=True)
     raise typer.Exit(code)
 
 

@@ -177,11 +177,13 @@ void forward(const T* gradient, Accumulate<T>* workspace, Accumulate<T>* norms, 
     return;
   }
   with_lanes(segments.rows, segments.length, [&](auto lanes) {
-    const int64_t blocks = row_blocks<lanes>(segments.rows);
-    launch(whole_rows_kernel<lanes, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
-           segments.length, power, scale);
-    if (blocks > 1) {
-      launch(mean_penalty_kernel<A>, 1, stream, workspace, penalty, blocks, scale);
+    if constexpr (lanes > 1 || WIDTH <= 4) {  // rows for one thread have up to 4 elements
+      const int64_t blocks = row_blocks<lanes>(segments.rows);
+      launch(whole_rows_kernel<lanes, WIDTH, T>, blocks, stream, gradient, workspace, norms, penalty, segments.rows,
+             segments.length, power, scale);
+      if (blocks > 1) {
+        launch(mean_penalty_kernel<A>, 1, stream, workspace, penalty, blocks, scale);
+      }
     }
   });
 }

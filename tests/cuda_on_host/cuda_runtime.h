@@ -12,7 +12,6 @@
 #include <functional>
 #include <thread>
 #include <tuple>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -39,7 +38,7 @@ struct cudaLaunchConfig_t {
 
 // The stand-in of tests/cuda_stand_in/ puts a launch in order with other work, and into a graph under capture. Without
 // it kernels run at once.
-extern "C" __attribute__((weak)) cudaError_t cuda_stand_in_launch(const cudaLaunchConfig_t* config, const char* kernel,
+extern "C" __attribute__((weak)) cudaError_t cuda_stand_in_launch(const cudaLaunchConfig_t* config, const void* kernel,
                                                                   const void* arguments, size_t bytes,
                                                                   const std::function<void()>* run);
 
@@ -175,5 +174,5 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     return cudaSuccess;
   }
   const std::function<void()> run = [config = *config, kernel, values] { cuda_on_host::run(config, kernel, values); };
-  return cuda_stand_in_launch(config, typeid(kernel).name(), &values, sizeof values, &run);
+  return cuda_stand_in_launch(config, reinterpret_cast<const void*>(kernel), &values, sizeof values, &run);
 }

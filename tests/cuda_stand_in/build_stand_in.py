@@ -8,6 +8,7 @@ build with nvcc, whose object files are linked again.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,24 +44,22 @@ def build_stand_in(folder: Path) -> None:
 def build_package(folder: Path) -> None:
     package = folder / "wgan_fast"
     shutil.rmtree(package, ignore_errors=True)
-    shutil.copytree(
-        ROOT / "wgan_fast", package, ignore=shutil.ignore_patterns("_C.*", "_*.json", "_*.txt", "__pycache__")
-    )
-    compiler = os.environ.get("CXX", "g++")
+    shutil.copytree(ROOT / "wgan_fast", package, ignore=shutil.ignore_patterns("_C.*", "_*.json", "__pycache__"))
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
     kernels = []
     for source in sorted((ROOT / "csrc" / "kernels").glob("*.cu")):
         kernels.append(folder / f"{source.stem}.cu.o")
         include = [f"-I{ROOT / 'tests' / 'cuda_on_host'}", f"-I{ROOT / 'csrc'}"]
         # A fortified longjmp refuses to go to another stack, which is what fibers do.
         fibers = ["-DCUDA_ON_HOST_FIBERS", "-U_FORTIFY_SOURCE"]
-        run(compiler, *FLAGS, *fibers, *include, "-c", "-xc++", source, "-o", kernels[-1])
+        run(*compiler, *FLAGS, *fibers, *include, "-c", "-xc++", source, "-o", kernels[-1])
     built = ROOT / "build" / f"{sys.implementation.cache_tag}-torch-{torch.__version__}"
     sources = sorted((ROOT / "csrc").rglob("*.cpp"))
     glue = [built / f"{source.relative_to(ROOT)}.o" for source in sources]
     libraries = [f"-L{path}" for path in library_paths("cpu")]
     libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", "-lc10_cuda", "-ltorch_cuda"]
     extension = package / f"_C{EXTENSION_SUFFIXES[0]}"
-    run(compiler, "-shared", "-fopenmp", *glue, *kernels, *libraries, "-o", extension)
+    run(*compiler, "-shared", "-fopenmp", *glue, *kernels, *libraries, "-o", extension)
 
 
 if __name__ == "__main__":

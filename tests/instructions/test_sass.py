@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +53,14 @@ rmsprop_kernel<(float|BFloat16|Half), .*>              6       4     10
 rmsprop_kernel<double, .*>                             3       2      5
 whole_rows_kernel<\d+, (2, double|4, float|8, .*)>     5       0
 segments_kernel<(2, double|4, float|8, .*)>            5       0
+smooth_activation_kernel<Value, .*<[48], .*            2      20
+smooth_activation_kernel<Back.*, .*<[48], .*           2      10
+smooth_activation_kernel<Double.*, .*<[48], .*         3      20
+normalization_kernel<\d+, [48], .*>                   10       2
+normalization_backward_kernel<\d+, [48], .*>           8       2
+normalization_double_backward_kernel<\d+, [48], .*>    6       2
+sums_over_samples_kernel<[48], .*, First.*>            2       0
+sums_over_samples_kernel<[48], .*, Second.*>           3       0
 """
 
 
@@ -218,6 +226,12 @@ def test_masks_are_accessed_in_whole_sectors() -> None:
 
 
 def test_slope_by_row() -> None:
-    """The power and the division of the penalty's slope appear once each, not once for each vector or element."""
-    for kernel in matching(r"backward_kernel<WholeRows<\d>, (float|BFloat16|Half)>"):
-        assert kernel.count(r"MUFU\.(LG2|EX2)") <= 2, kernel
+    """A block computes the slopes of its rows before a barrier; behind it each of a thread's four vectors takes one
+    from shared memory.
+    """
+    for kernel in matching(r"backward_kernel<WholeRows<\d>, .*"):
+        stores = [i for i, name in enumerate(kernel.code) if re.fullmatch(STORE, name)]
+        barrier = next((i for i, name in enumerate(kernel.code) if name.startswith("BAR")), None)
+        assert barrier is not None, kernel
+        behind = replace(kernel, code=kernel.code[barrier : stores[-1]])
+        assert behind.count(r"LDS(\..*)?") == 4 and behind.count(r"(MUFU|FCHK)(\..*)?") == 0, kernel

@@ -176,7 +176,7 @@ _TOY_ADAM = _adam(1e-4, 0.5, 0.9)
 _TOY_PENALTY_WEIGHT = 0.1
 #: Their CIFAR-10 ResNet, appendix F.
 _RESNET: Settings = {"learning_rate": 2e-4, "decay": True}
-#: Ten minutes on two cores.
+#: Two minutes on two cores.
 _QUICK_DIGITS: Settings = {
     "steps": 3000,
     "learning_rate": 5e-4,

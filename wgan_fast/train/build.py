@@ -1,5 +1,6 @@
 """The data and the networks of a run, made from its settings."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from wgan_fast.train.generator import build_networks
 from wgan_fast.train.launch import place
 from wgan_fast.train.networks.base import Models
 from wgan_fast.train.networks.named import check_models
+from wgan_fast.train.run.memory import physical_memory
 from wgan_fast.train.run.randomness import own_random_states
 
 
@@ -56,6 +58,24 @@ def describe_networks(config: TrainConfig, data: Data) -> dict[str, Any]:
         "classes": len(data.classes) if config.conditional else 0,
         "blocks": list(data.decoder.table.blocks) if data.decoder.table is not None else [],
     }
+
+
+def check_memory(config: TrainConfig, description: dict[str, Any]) -> None:
+    """Raises MemoryError where the memory cannot hold a batch, or the library's networks, their gradients and Adam's
+    averages: the system would kill the process.
+    """
+    if 8 * config.batch_size * max(config.latent_dimension, math.prod(description["shape"])) > physical_memory():
+        raise MemoryError
+    if description["generator"] or description["critic"]:
+        return
+    try:
+        with torch.device("meta"):  # has shapes and no memory
+            models = build_networks(description)
+    except (RuntimeError, TypeError) as error:  # the size of a tensor overflows
+        raise MemoryError from error
+    needed = 4 * sum(weights.nbytes for network in models for weights in network.parameters())
+    if needed > physical_memory():
+        raise MemoryError
 
 
 def make_networks(description: dict[str, Any], seed: int, fabric: Fabric) -> Models:

@@ -1,6 +1,7 @@
 """Every setting of a run, declared once and checked before the run starts."""
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from wgan_fast.train.data.images import image_size
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
-from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint
+from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint, load_flat_yaml
 
 OPTIMIZERS = ("adam", "rmsprop")
 NORMS = ("none", "batch")
@@ -27,6 +28,12 @@ METRICS_OF_FEATURES = ("fid", "kid", "precision", "recall")
 METRICS = ("earth_movers_distance", "sliced_wasserstein", *METRICS_OF_FEATURES)
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 
+
+#: The default of ``budget`` for data of the user's own.
+BUDGET = "2h"
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+MAX_INTEGER = 2**63 - 1
 
 # The arguments of check_number, for settings of type float.
 _POSITIVE = {"above": 0.0, "wanted": "a number above 0"}
@@ -84,6 +91,11 @@ class TrainConfig:
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for built-in data and tables, too; they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
+    budget: str | None = _setting(
+        None,
+        "The time for a run, such as 90m, 2h or 1d: it takes as many steps as it has room for, at most --steps. "
+        f"The default for data of one's own without --steps is {BUDGET}.",
+    )
     batch_size: int = _setting(None, "Real samples per update, over all processes.", minimum=1, fixed=True)
     n_critic: int = _setting(None, "Critic updates per step.", minimum=1)
     n_critic_boost: int = _setting(
@@ -128,10 +140,19 @@ class TrainConfig:
     )
     logger: str = _setting("tensorboard", "tensorboard, csv, or a logger of Lightning Fabric: my.module:MyLogger.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
-    threads: int = _setting(1, "CPU threads per operation.", minimum=1)
-    workers: int = _setting(0, "Processes that prefetch data.", minimum=0)
-    device: str = _setting("cpu", "cpu, cuda or cuda:N.")
-    precision: str = _setting("32", f"Precision of the networks: {', '.join(PRECISIONS)}.", choices=PRECISIONS)
+    threads: int | None = _setting(None, "CPU threads per operation. The default is as many as pay.", minimum=1)
+    workers: int | None = _setting(
+        None,
+        "Processes that prefetch data. The default is none for what lies in memory; for a folder of images one, on a "
+        "GPU up to 8.",
+        minimum=0,
+    )
+    device: str = _setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    precision: str = _setting(
+        "32",
+        f"Precision of the networks: {', '.join(PRECISIONS)}. On a GPU 32 has convolutions in TF32, as PyTorch has.",
+        choices=PRECISIONS,
+    )
     backend: str = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
@@ -156,6 +177,8 @@ class TrainConfig:
         for name in ("data", "device"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ArgumentTypeError(name, f"expected a name, got {getattr(self, name)!r}")
+        if self.steps is None and self.budget is None and self.data not in DATASETS and not self.faithful:
+            object.__setattr__(self, "budget", BUDGET)
         if isinstance(self.size, str) and self.size.isdecimal():
             object.__setattr__(self, "size", int(self.size))
         if self.label is not None:
@@ -169,10 +192,14 @@ class TrainConfig:
     def _check(self) -> None:
         for setting in fields(self):
             _check_setting(setting.name, getattr(self, setting.name))
-        if self.threads > (os.cpu_count() or 1):
+        if self.threads is not None and self.threads > (os.cpu_count() or 1):
             raise ArgumentValueError(
                 "threads", f"expected at most the {os.cpu_count()} processors of this machine, got {self.threads}"
             )
+        if (self.workers or 0) > 16 * (os.cpu_count() or 1):
+            raise ArgumentValueError("workers", f"expected at most 16 for each processor, got {self.workers}")
+        if (self.depth or 0) > 1000:
+            raise ArgumentValueError("depth", f"expected at most 1000 layers, got {self.depth}")
         image_size(self.size)
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
@@ -187,29 +214,24 @@ class TrainConfig:
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
             raise ArgumentTypeError("out", f"expected a path, got {self.out!r}")
-        self._check_device()
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.resume is True:
+                raise ArgumentValueError(
+                    "budget",
+                    f"a run that goes on keeps its number of steps; use --steps, got {self.budget!r}",
+                )
+        device = find_device(self.device)
         if self.penalty_weight and ALGORITHMS[self.algorithm].penalty is None:
             raise ArgumentValueError("penalty_weight", f"{self.algorithm} has no penalty, got {self.penalty_weight}")
-        if self.precision == "16" and not self.device.startswith("cuda"):
-            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {self.device}; use bf16 or 32")
+        if self.precision == "16" and device.type != "cuda":
+            raise ArgumentValueError("precision", f"16 needs a GPU, got the device {device}; use bf16 or 32")
         if self.resume not in (False, True, "auto"):
             raise ArgumentTypeError("resume", f"expected True, False or 'auto', got {self.resume!r}")
         if self.resume and self.out is None:
             raise ArgumentValueError("resume", "set out to the run's folder")
         if self.resume and self.overwrite:
             raise ArgumentValueError("resume", "expected one of resume and overwrite, got both")
-
-    def _check_device(self) -> None:
-        try:
-            device = torch.device(self.device)
-        except RuntimeError as error:
-            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}") from error
-        if device.type not in ("cpu", "cuda"):
-            raise ArgumentValueError("device", f"expected cpu, cuda or cuda:N, got {self.device!r}")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ArgumentValueError(
-                "device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {self.device!r}"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that affect the result, without the ``place`` settings."""
@@ -218,6 +240,33 @@ class TrainConfig:
     def to_yaml(self) -> str:
         """:meth:`to_dict` as YAML, which :func:`read_settings` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def seconds_of(budget: str) -> float:
+    """The seconds of a time such as ``90m``, ``2h`` or ``1.5d``."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|min|h|d)", budget) if isinstance(budget, str) else None
+    if match is None or not float(match[1]):
+        raise ArgumentValueError("budget", f"expected a time such as 90m, 2h or 1d, got {budget!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; of ``auto`` a GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ArgumentValueError("device", f"expected auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ArgumentValueError("device", f"expected auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentValueError("device", f"PyTorch finds {torch.cuda.device_count()} CUDA devices here, got {name!r}")
+    return device
 
 
 def _check_setting(name: str, value: Any) -> None:
@@ -229,6 +278,8 @@ def _check_setting(name: str, value: Any) -> None:
         return
     if minimum is not None:
         check_integer(name, value, minimum)
+        if value > MAX_INTEGER:
+            raise ArgumentValueError(name, f"expected at most {MAX_INTEGER:,}, got one of {len(str(value))} digits")
     if number is not None:
         check_number(name, value, **number)
     if choices is not None and (not isinstance(value, str) or value not in choices):
@@ -248,13 +299,13 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
         ValueError: the file is missing, is not YAML, or names an unknown setting. The message begins with ``argument``.
     """
     try:
-        found = yaml.safe_load(file.read_text())
+        found = load_flat_yaml(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentValueError(
             argument, f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ArgumentValueError(argument, f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # arbitrary text may raise any error
+        raise ArgumentValueError(argument, f"{file} is not YAML of settings: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ArgumentValueError(argument, f"expected settings, `name: value` in each line, in {file}")
     known = {setting.name: setting.type for setting in fields(TrainConfig) if setting.name not in PLACES}
@@ -263,6 +314,9 @@ def read_settings(file: Path, argument: str = "config") -> dict[str, Any]:
         raise ArgumentValueError(
             argument, f"{file} has unknown settings: {', '.join(unknown)}; expected some of {', '.join(known)}"
         )
+    nested = [name for name, value in found.items() if not isinstance(value, str | int | float | NoneType)]
+    if nested:
+        raise ArgumentValueError(argument, f"{file}: expected a name or a number for {', '.join(nested)}")
     return {name: _retyped(value, known[name]) for name, value in found.items()}
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
+from wgan_fast._checks import ArgumentError, ArgumentTypeError, ArgumentValueError, check_integer
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
@@ -28,6 +30,48 @@ def build_networks(spec: dict[str, Any]) -> Models:
         role: load_factory(spec[role], role) if spec[role] is not None else None for role in ("generator", "critic")
     }
     return make_models(**{**spec, "shape": tuple(spec["shape"]), **factories})
+
+
+@contextmanager
+def naming_damage(source: Path | str) -> Iterator[None]:
+    """Turns any error into one that names the checkpoint: a file may hold anything."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ArgumentValueError(
+            "run", f"the checkpoint of {source} is not as a run writes it: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _restore(spec: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """The generator of a checkpoint. The library's own take the tensors that were read, so that no size which the file
+    names is ever allocated.
+    """
+    named = spec["generator"] is None
+    if named and (spec["depth"] or 0) > len(weights):
+        raise ValueError(f"{spec['depth']} layers, of {len(weights)} weights")
+    with torch.random.fork_rng(devices=[]):
+        if named:
+            with torch.device("meta"):
+                network = build_networks(spec | {"critic": None}).generator
+        else:
+            make = load_factory(spec["generator"], "generator")
+            arguments = {name: spec[name] for name in ("latent_dimension", "classes")}
+            network = make(shape=tuple(spec["shape"]), **arguments)
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    if named and any(weights[name].dtype != kind for name, kind in kinds.items() if name in weights):
+        raise ValueError("weights of another type")
+    try:
+        network.load_state_dict(weights, assign=named)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ArgumentValueError(
+            "run", f"{spec['generator'] or spec['name']} makes another network than was trained: {reason}"
+        ) from error
+    return network.requires_grad_(False).eval()
 
 
 @torch.no_grad()
@@ -93,22 +137,18 @@ class TrainedGenerator:
         """From what :func:`.run.checkpoint.load_checkpoint` returns of ``source``.
 
         Raises:
-            ValueError: the user's function makes another network than was trained.
+            ValueError: the user's function makes another network than was trained, or what it holds is not as a run
+                writes it.
         """
         spec = state["networks"]
-        check_trust(spec, source, trust)
-        with torch.random.fork_rng(devices=[]):
-            network = build_networks(spec).generator
-        try:
-            network.load_state_dict(state["generator"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ArgumentValueError(
-                "run", f"{spec['generator']} makes another network than was trained: {reason}"
-            ) from error
-        network.requires_grad_(False).eval()
-        decoder = Decoder.from_dict(state["codec"])
-        return cls(network, spec["latent_dimension"], spec["classes"], decoder, state["step"], Path(source))
+        check_trust({"generator": spec.get("generator")}, source, trust)
+        with naming_damage(source):
+            network = _restore(spec, state["generator"])
+            decoder, size, classes = Decoder.from_dict(state["codec"]), spec["latent_dimension"], spec["classes"]
+            decoder.restore(
+                generate(network, torch.zeros(2, size, device="cpu"), cyclic_labels(2, classes))
+            )  # on trial
+            return cls(network, size, classes, decoder, state["step"], Path(source))
 
     def sample(self, count: int, *, seed: int = 0, label: Any = None) -> Any:
         """Samples in the user's units and type.

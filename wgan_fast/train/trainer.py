@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from torch import Tensor
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.algorithms import ALGORITHMS
-from wgan_fast.train.build import derive_seeds, describe_networks, make_networks, open_data
+from wgan_fast.train.budget import steps_within
+from wgan_fast.train.build import check_memory, derive_seeds, describe_networks, make_networks, open_data
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import Batch, batches
-from wgan_fast.train.launch import cpu_threads, launch
+from wgan_fast.train.launch import choose_threads, choose_workers, cpu_threads, launch, placement
 from wgan_fast.train.run.checkpoint import check_resumable, load_checkpoint, load_resumable, save_best, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
-from wgan_fast.train.run.history import History, Row
+from wgan_fast.train.run.history import History, Row, check_state
 from wgan_fast.train.run.randomness import all_random_states, own_random_states, random_states, set_random_states
 from wgan_fast.train.run.signals import SaveRequest, Stopped
 from wgan_fast.train.steps import Steps
@@ -48,13 +50,13 @@ class Trainer:
 
     Raises:
         FileNotFoundError: there are no such data.
+        MemoryError: the machine cannot hold a batch or the networks.
         ValueError: the data or a network is not usable; nothing has been written.
     """
 
     def __init__(self, config: TrainConfig, samples: Samples | None = None) -> None:
         if not isinstance(config, TrainConfig):
             raise ArgumentTypeError("config", f"expected a TrainConfig, got {type(config).__name__}")
-        self.config = config
         self.folder: Path | None = None
         self.restored = load_resumable(config)
         self.seeds = derive_seeds(config.seed)
@@ -64,8 +66,14 @@ class Trainer:
         self.save_request = SaveRequest(self.fabric)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.networks = describe_networks(config, self.data)
+        check_memory(config, self.networks)
         models = make_networks(self.networks, self.seeds.weights, self.fabric)
         self.generator, self.critic = models
+        threads = choose_threads(config, self.critic, self.data.shape, self.fabric)
+        self.threads, self.notes = threads[0], [placement(config, self.fabric, threads)]
+        if config.budget is not None:
+            config = self._fit_budget(config)
+        self.config = config
         self.steps = Steps(config, models, self.fabric)
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
@@ -101,15 +109,16 @@ class Trainer:
             run_folder(config, self.fabric) as self.folder,
             History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
             torch.enable_grad(),
-            cpu_threads(config.threads),
+            cpu_threads(self.threads),
             own_random_states(self.seeds.training, self.fabric.device),
             self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
             watch(self, display) as observers,
         ):
             if self.restored is not None:
-                states = self.restored["random"]  # with another number of processes, what one process would have drawn
-                set_random_states(states[self.rank if len(states) == self.world else 0], self.fabric.device)
+                set_random_states(self._random_states(self.restored), self.fabric.device)
+            for note in self.notes:
+                display.say(note)
             real_batches, schedules = self._batches(), self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
@@ -193,7 +202,6 @@ class Trainer:
         """Continues from :meth:`state_dict`; the history is read once the folder is open."""
         self._load_networks(state, "resume")
         self.best = state.get("best")
-        self.steps.average.n_averaged.fill_(state["step"])
         self.step, self.batches_taken = state["step"], state["batches"]
         self.saved_step = self.step
 
@@ -205,7 +213,11 @@ class Trainer:
             self.generator.load_state_dict(state["trained_generator"])
             if argument == "resume":
                 self.steps.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
+                self.steps.average.n_averaged.fill_(state["step"])
+                check_state(state["history"])
+                with own_random_states(0, self.fabric.device):  # on trial
+                    set_random_states(self._random_states(state), self.fabric.device)
+        except Exception as error:  # a file may hold anything
             reason = str(error).splitlines()[-1].strip()  # a network of the user's may have changed
             raise ArgumentValueError(argument, f"the networks are not the checkpoint's: {reason}") from error
 
@@ -221,6 +233,19 @@ class Trainer:
         self.best = value
         save_best(self.folder, self.state_dict() | {"random": [random_states(self.fabric.device)]})
 
+    def _random_states(self, state: dict[str, Any]) -> dict[str, Any]:
+        """This process's; with another number of processes, those of the first, which draw for the whole batch."""
+        states: list[dict[str, Any]] = state["random"]
+        return states[self.rank if len(states) == self.world else 0]
+
+    def _fit_budget(self, config: TrainConfig) -> TrainConfig:
+        """The settings with a number of steps in place of the time budget; a run that goes on keeps its number."""
+        if self.restored is not None:
+            return replace(config, budget=None)
+        steps = steps_within(config, self.data, self.networks, self.seeds, self.fabric, self.threads)
+        self.notes.append(f"{steps:,} of {config.steps:,} steps, for a budget of {config.budget} (--budget, --steps)")
+        return replace(config, steps=steps, budget=None)
+
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()
         if not self.steps.penalised.penalised:
@@ -233,7 +258,6 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         config, on_gpu = self.config, self.fabric.device.type == "cuda"
         start, seed = self.batches_taken, self.seeds.training
+        workers = choose_workers(config, self.data.decoded, self.fabric)
         share: dict[str, Any] = {"rank": self.rank, "world": self.world}
-        return batches(
-            self.data, config.batch_size, seed, start=start, workers=config.workers, pin_memory=on_gpu, **share
-        )
+        return batches(self.data, config.batch_size, seed, start=start, workers=workers, pin_memory=on_gpu, **share)

@@ -1,6 +1,7 @@
 """Images, in folders and in arrays, as float32 samples (channels, H, W) in [-1, 1]."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from wgan_fast.train.data.samples import ArraySamples, Samples, pieces
 from wgan_fast.train.data.units import ArrayFormat, Layout
 from wgan_fast.train.run.contents import holds_only_runs
 
+#: Headers of images that are read at first, at even distances; all of a smaller folder.
+MAX_HEADERS = 10_000
+_OF_SYSTEMS = ("Thumbs.db", "desktop.ini", "__MACOSX")
 _LUMA = np.array([[0.299], [0.587], [0.114]], dtype=np.float32)  # of ITU-R 601-2, as Pillow's
 
 
@@ -67,8 +71,9 @@ def naming(path: Path, wanted: str) -> Iterator[None]:
 class ImageFolder(Samples):
     """The images in a folder or in its sub-folders. The classes are the sorted names of the sub-folders.
 
-    Hidden files are ignored. The constructor reads the header of every file, and the pixels of those of 16 bits, whose
-    greatest value is taken for white: cameras store 12 bits in 16. Other pixels are read on demand.
+    Hidden files are ignored. The constructor reads the header of every file, of more than 10,000 those of some, and the
+    pixels of those of 16 bits, whose greatest value is taken for white: cameras store 12 bits in 16. Other pixels are
+    read on demand.
 
     Args:
         folder: the folder.
@@ -77,29 +82,60 @@ class ImageFolder(Samples):
         alpha: keep transparency as a further channel. Else it is blended with white.
     """
 
+    decoded = True
+
     def __init__(self, folder: Path, size: tuple[int, int] | None, colour: bool | None, alpha: bool) -> None:
-        folders, self.paths = _visible(folder)
-        if folders and self.paths:
+        classes, files = _visible(folder)
+        if classes and files:
             raise ArgumentValueError(
                 "data",
-                f"{folder} contains both files ({self.paths[0].name}) and folders ({folders[0].name}); "
+                f"{folder} contains both files ({files[0]}) and folders ({classes[0]}); "
                 "expected either images or one folder per class",
             )
-        labels = []
-        for label, of_class in enumerate(folders):
-            deeper, paths = _visible(of_class)
-            if deeper or not paths:
+        counts = []
+        for name in classes:
+            deeper, of_class = _visible(folder / name)
+            if deeper or not of_class:
                 raise ArgumentValueError(
                     "data",
-                    f"{of_class} is a class folder; expected images, got {deeper[0] if deeper else 'none'}",
+                    f"{folder / name} is a class folder; expected images, got "
+                    f"{folder / name / deeper[0] if deeper else 'none'}",
                 )
-            self.paths += paths
-            labels += [label] * len(paths)
-        if not self.paths:
+            files += [f"{name}/{file}" for file in of_class]
+            counts.append(len(of_class))
+        if not files:
             raise ArgumentValueError("data", f"{folder} contains no images")
+        self.folder = folder
+        # Bytes in one block: a list of a million names would be copied, page by page, into each worker that counts its
+        # references.
+        self.names = np.array([os.fsencode(file) for file in files])
+        depths, grey = self._read_headers(range(0, len(files), -(-len(files) // MAX_HEADERS)))
+        if True in depths:
+            depths, grey = self._read_headers(range(len(files)))  # for their white
+        self.labels = np.repeat(np.arange(len(classes)), counts) if classes else None
+        self.target = Target(*(size or (32, 32)), not grey if colour is None else colour, alpha)
+        self.shape = self.target.shape
+        layout: Layout = "HW" if self.shape[0] == 1 else "HWC"
+        array = ArrayFormat("<u2", layout, 0.0, float(self.white)) if depths == {True} else ArrayFormat("|u1", layout)
+        self.decoder = Decoder("images", classes=tuple(classes), array=array)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """The file of a sample."""
+        return self.folder / os.fsdecode(self.names[index])
+
+    def identity(self) -> Iterator[bytes]:
+        start = os.fsencode(self.folder)
+        for name in self.names:  # the class is in the labels; the folder may have moved
+            yield b"%b\0%d\0" % (name.rpartition(b"/")[2], os.stat(os.path.join(start, name)).st_size)
+
+    def _read_headers(self, indices: Iterable[int]) -> tuple[set[bool], bool]:
+        """Whether images have 16 bits: some, all or none; and whether all are grey. Sets ``white``."""
         self.white, depths, grey = 1, set(), True
-        for path in self.paths:
-            with naming(path, "an image"), Image.open(path) as image:
+        for index in indices:
+            with _opened(self.path(index)) as image:
                 deep = image.mode.startswith("I")
                 if deep:
                     self.white = max(self.white, _greatest(image))
@@ -107,25 +143,13 @@ class ImageFolder(Samples):
                     raise ValueError("its pixels are floating-point numbers, whose range is unknown")
                 depths.add(deep)
                 grey = grey and (deep or image.mode in ("1", "L", "LA"))
-        self.labels = np.array(labels) if folders else None
-        self.target = Target(*(size or (32, 32)), not grey if colour is None else colour, alpha)
-        self.shape = self.target.shape
-        layout: Layout = "HW" if self.shape[0] == 1 else "HWC"
-        array = ArrayFormat("<u2", layout, 0.0, float(self.white)) if depths == {True} else ArrayFormat("|u1", layout)
-        self.decoder = Decoder("images", classes=tuple(of_class.name for of_class in folders), array=array)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def identity(self) -> Iterator[bytes]:
-        for path in self.paths:  # the class is in the labels; the folder may have moved
-            yield f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape")
+        return depths, grey
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        return torch.stack([self._load(self.paths[index]) for index in indices])
+        return torch.stack([self._load(self.path(index)) for index in indices])
 
     def _load(self, path: Path) -> Tensor:
-        with naming(path, "an image"), Image.open(path) as image:
+        with _opened(path) as image:
             # Faster: a large JPEG is decoded at a reduced size, at least twice the size kept.
             image.draft("RGB" if self.target.colour else "L", (2 * self.target.width, 2 * self.target.height))
             upright = ImageOps.exif_transpose(image)
@@ -226,20 +250,32 @@ def _range(name: object, pixels: NDArray[Any]) -> tuple[float, float]:
     return min(least, 0.0), max(greatest, 0.0) if pixels.dtype.kind == "f" else max(greatest, 1.0)
 
 
-def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The sub-folders and the files of a folder, sorted, without hidden ones and without runs of the trainer."""
-    folders: list[Path] = []
-    files: list[Path] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            folders += [] if holds_only_runs(entry) else [entry]
-        elif entry.is_file():
-            files.append(entry)
-        else:
-            raise ArgumentValueError("data", f"{entry} is neither a file nor a folder; remove it from the data")
-    return folders, files
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, whatever it is called, but no PostScript: for that Pillow runs another program on it."""
+    Image.init()
+    with naming(path, "an image"), Image.open(path, formats=[name for name in Image.ID if name != "EPS"]) as image:
+        yield image
+
+
+def _visible(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the sub-folders and of the files of a folder, sorted, without hidden ones, those that systems leave,
+    and runs of the trainer.
+    """
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
+                continue
+            if entry.is_dir():
+                folders += [] if holds_only_runs(Path(entry.path)) else [entry.name]
+            elif entry.is_file():
+                files.append(entry.name)
+            else:
+                raise ArgumentValueError(
+                    "data", f"{entry.path} is neither a file nor a folder; remove it from the data"
+                )
+    return sorted(folders), sorted(files)
 
 
 def _greatest(image: Image.Image) -> int:

@@ -1,5 +1,6 @@
 """Opens data of every kind: scikit-learn's digits, files and folders, and what a program holds in memory."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from wgan_fast.train.data.frames import table_of_frame
 from wgan_fast.train.data.images import ImageArray, ImageFolder, Target, fit, image_size, layout_of, naming
 from wgan_fast.train.data.samples import Samples, Table, Vectors
 from wgan_fast.train.data.table_files import TABLES, read_table
+from wgan_fast.train.run.memory import physical_memory
 
 #: What :func:`open_path` reads beside ``digits``.
 PATHS = "a folder of images, a file .npy or .npz, or a table .csv, .tsv or .parquet"
@@ -205,7 +207,14 @@ def _digits(target: Target) -> Samples:
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as start:
+            cure = "; it is a .npy file, rename it" if start.read(6) == b"\x93NUMPY" else ""
+        raise ArgumentValueError("data", f"{path} is not an archive of arrays, as numpy.savez writes it{cure}")
     with naming(path, "arrays"), np.load(path, allow_pickle=False) as file:
+        unpacked = sum(member.file_size for member in file.zip.infolist())
+        if unpacked > physical_memory() / 2:
+            raise ValueError(f"unpacked it takes {unpacked / 2**30:.1f} GiB, too much here; store it as .npy")
         arrays = {name: file[name] for name in file.files}
     labels = arrays.pop("labels", None)
     if "samples" not in arrays and len(arrays) != 1:

@@ -27,11 +27,13 @@ class Samples(ABC):
         shape: shape of one sample.
         decoder: converts samples to the user's units.
         labels: int64 (N,), indices into ``decoder.classes``; None without labels.
+        decoded: whether reading takes time, because each sample is a file to decode.
     """
 
     shape: tuple[int, ...]
     decoder: Decoder
     labels: NDArray[np.int64] | None = None
+    decoded = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -156,6 +158,9 @@ class Table(ArraySamples):
                 raise ArgumentValueError("label", f"{name} has no other column than {label!r}")
             if len(classes) > MAX_CATEGORIES:
                 raise ArgumentValueError("label", f"column {label!r} holds {len(classes):,} different labels")
+        rows = len(next(iter(columns.values()), ()))
+        if rows < 2:
+            raise ArgumentValueError("data", f"{name}: expected at least 2 rows, of which 1 is held out, got {rows}")
         header = (*([table.index] if table.index is not None else []), *table.columns)
         try:
             encoding = TableEncoding.of(

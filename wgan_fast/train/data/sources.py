@@ -54,10 +54,12 @@ class Data(ABC):
         classes: the names of the labels; empty without labels.
         centres: the modes of a toy distribution, of shape (modes, dimension), or None.
         sigma: the standard deviation of every mode, per coordinate, or None.
+        decoded: whether reading a batch takes time; see :class:`.samples.Samples`.
     """
 
     centres: Tensor | None = None
     sigma: float | None = None
+    decoded = False
 
     def __init__(self, shape: tuple[int, ...], decoder: Decoder) -> None:
         self.shape = shape
@@ -133,6 +135,7 @@ class FiniteData(Data):
                     UserWarning,
                     stacklevel=3,
                 )
+        self.decoded = samples.decoded
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
         self._known: tuple[tuple[int, int], Any] | None = None
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wgan_fast import interpolate
 from wgan_fast.train.build import derive_seeds, open_data
-from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.config import TrainConfig, find_device
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.generator import TrainedGenerator, cyclic_labels, generate, seeded_latents
 from wgan_fast.train.networks.base import evaluating
@@ -159,5 +159,5 @@ def evaluate_run(run: Path, config: TrainConfig, count: int | None = None) -> di
     state = load_checkpoint(run, "run")
     generator, data = TrainedGenerator.from_checkpoint(state, run, config.trust), open_data(config)
     check_same_data(state, config, data)
-    network = generator.network.to(config.device)
+    network = generator.network.to(find_device(config.device))
     return {"step": generator.step, **Evaluation(config, data, network).evaluate(count)}
