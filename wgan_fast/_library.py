@@ -5,6 +5,7 @@ and the reference.
 import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 
 import torch
 
-import wgan_fast
 from wgan_fast import reference
 from wgan_fast._torch import warn_user
 
@@ -81,7 +81,7 @@ _held = wheel_builds(_package)
 _folder = _held.get(_minor(torch.__version__), _package)
 record = read_record(_folder)
 if _folder != _package:
-    wgan_fast.__path__.append(str(_folder))  # `wgan_fast._C` is found there
+    sys.modules["wgan_fast"].__path__.append(str(_folder))  # `wgan_fast._C` is found there
 #: The module ``_C``; or None, and the reason.
 extension, failure = _load()
 _operators = torch.ops.wgan_fast
