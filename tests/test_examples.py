@@ -70,6 +70,12 @@ def test_example(example: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_lightning_with_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    wait(run("lightning_module", f"steps=6, devices=2, folder={str(tmp_path)!r}", processes=2))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
 def test_distributed(way: str) -> None:
     wait(run("distributed", f"steps=2, way={way!r}", processes=2))
