@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_origin
 
 import torch
 import typer
@@ -17,7 +17,7 @@ from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.config import PLACES, TrainConfig, kinds_of, make_config, read_settings
 
 
 class _Group(TyperGroup):
@@ -102,8 +102,9 @@ def train(config: Path | None = None, **options: Any) -> None:
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
-    kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path or setting.name == "resume" else kind  # Path("") would be the current folder
+    kind = next(kind for kind in kinds_of(setting) if kind is not NoneType)
+    # TrainConfig itself tells of a wrong name; Path("") would be the current folder.
+    kind = str if kind is Path or get_origin(kind) is Literal or setting.name == "resume" else kind
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
