@@ -3,7 +3,7 @@
 import sys
 
 DOCTOR = "Say what is installed and built, and how to mend what does not match."
-BENCH = "Time the library against the textbook on this machine."
+BENCH = "Time the library against the textbook on this machine, in some minutes."
 _HELP = f"""Usage: wgan-fast COMMAND
 
 Commands:
