@@ -257,6 +257,9 @@ def reproduce(
         except KeyboardInterrupt:
             typer.echo()
             _stop(f"stopped; {out} holds what was complete", code=130)
+        except OSError as error:
+            typer.echo()
+            _stop(f"{error.filename or out} cannot be read or written: {error.strerror or error}", code=1)
         typer.echo(f"{'holds' if outcome.holds else 'DOES NOT HOLD'} ({outcome.seconds:.1f} s)")
         for number in outcome.numbers:
             verdict = "" if number.holds else "  DOES NOT HOLD"
