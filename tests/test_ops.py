@@ -227,8 +227,9 @@ class TestGradientNormPenalty:
         gradient = torch.full((2, 10_000), 300.0, dtype=torch.float16, device=device)
         assert_close(gradient_norm_penalty(gradient).norms, torch.full((2,), 3e4, dtype=torch.float64), torch.float32)
 
-    def test_same_bits_for_any_number_of_threads(self) -> None:
-        gradient = torch.randn(7, 100_003)
+    @pytest.mark.parametrize("shape", [(7, 100_003), (100_003, 3)], ids=["long rows", "many rows"])
+    def test_same_bits_for_any_number_of_threads(self, shape: tuple[int, int]) -> None:
+        gradient = torch.randn(shape)
         threads = torch.get_num_threads()
         try:
             results = []

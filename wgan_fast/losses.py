@@ -529,10 +529,14 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return ordinary(real).detach(), ordinary(to_same_dtype("fake", fake, "real", real)).detach()
 
 
+#: The types that are their own :func:`accumulate_dtype`. Asked first, it spares small calls a conversion to themselves.
+_ACCUMULATED = (torch.float32, torch.float64)
+
+
 def _softplus(scores: Tensor) -> Tensor:
     """``log(1 + exp(scores))``; float32 for 16-bit scores, against overflow."""
-    return F.softplus(scores.to(accumulate_dtype(scores.dtype)))
+    return F.softplus(scores if scores.dtype in _ACCUMULATED else scores.float())
 
 
 def _mean(scores: Tensor) -> Tensor:
-    return scores.mean(dtype=accumulate_dtype(scores.dtype))
+    return scores.mean() if scores.dtype in _ACCUMULATED else scores.mean(dtype=torch.float32)

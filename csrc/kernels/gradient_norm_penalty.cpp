@@ -11,25 +11,19 @@ namespace {
 constexpr int64_t SEGMENT = 16384;
 constexpr int LANES = 32;  // independent sums, enough for the widest instruction set
 
-// Must be inlined to be compiled for the caller's instruction set.
-template <class T>
-__attribute__((always_inline)) inline Accumulate<T> sum_of_squares(const T* __restrict values, int64_t count) {
-  Accumulate<T> total = 0;
+// The sum of `term` over the values. Must be inlined to be compiled for the caller's instruction set.
+template <class Sum, class T, class Term>
+__attribute__((always_inline)) inline Sum sum_of(const T* __restrict values, int64_t count, const Term& term) {
+  Sum total = 0;
   int64_t i = 0;
   if (count >= LANES) {
-    Accumulate<T> lanes[LANES] = {};
+    Sum lanes[LANES] = {};
     for (; i + LANES <= count; i += LANES) {
-      for (int lane = 0; lane < LANES; ++lane) {
-        const Accumulate<T> value = widen(values[i + lane]);
-        lanes[lane] += value * value;
-      }
+      for (int lane = 0; lane < LANES; ++lane) lanes[lane] += term(values[i + lane]);
     }
     for (int lane = 0; lane < LANES; ++lane) total += lanes[lane];
   }
-  for (; i < count; ++i) {
-    const Accumulate<T> value = widen(values[i]);
-    total += value * value;
-  }
+  for (; i < count; ++i) total += term(values[i]);
   return total;
 }
 
@@ -46,7 +40,10 @@ INSTRUCTION_SET_CLONES void sums_of_squares_cpu(const T* __restrict gradient, Ac
   int64_t start = begin % segments.per_row * segments.segment_length;
   for (int64_t segment = begin; segment < end; ++segment) {
     const int64_t stop = std::min(start + segments.segment_length, segments.length);
-    sums[segment] = sum_of_squares(gradient + row * segments.length + start, stop - start);
+    sums[segment] = sum_of<Accumulate<T>>(gradient + row * segments.length + start, stop - start, [](T value) {
+      const Accumulate<T> wide = widen(value);
+      return wide * wide;
+    });
     start = stop;
     if (start == segments.length) {
       start = 0;
@@ -56,17 +53,29 @@ INSTRUCTION_SET_CLONES void sums_of_squares_cpu(const T* __restrict gradient, Ac
 }
 
 template <class A>
-INSTRUCTION_SET_CLONES void norm_penalty_cpu(const A* __restrict sums, A* __restrict norms, A* __restrict penalty,
-                                             Segments segments, NormPenalty formula) {
+INSTRUCTION_SET_CLONES void norms_cpu(const A* __restrict sums, A* __restrict norms, double* __restrict block_penalties,
+                                      Segments segments, NormPenalty formula, int64_t begin, int64_t end) {
   const PowerOfExcess<A> power(formula);
-  double total = 0;
-  for (int64_t row = 0; row < segments.rows; ++row) {
-    A sum = 0;
-    for (int64_t i = 0; i < segments.per_row; ++i) sum += sums[row * segments.per_row + i];
-    norms[row] = std::sqrt(sum);
-    total += norm_penalty(norms[row], power);
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t first = block * ROWS_EACH;
+    const int64_t count = std::min(ROWS_EACH, segments.rows - first);
+    if (segments.per_row == 1) {
+      for (int64_t row = first; row < first + count; ++row) norms[row] = std::sqrt(norms[row]);
+    } else {
+      for (int64_t row = first; row < first + count; ++row) {
+        A sum = 0;
+        for (int64_t i = 0; i < segments.per_row; ++i) sum += sums[row * segments.per_row + i];
+        norms[row] = std::sqrt(sum);
+      }
+    }
+    const auto square = [&](A norm) -> double {  // vectorised: it calls no pow
+      const A e = excess(norm, power);
+      return e * e;
+    };
+    const auto any_power = [&](A norm) -> double { return norm_penalty(norm, power); };
+    block_penalties[block] = formula.power == 2 ? sum_of<double>(norms + first, count, square)
+                                                : sum_of<double>(norms + first, count, any_power);
   }
-  *penalty = static_cast<A>(formula.weight * total / static_cast<double>(segments.rows));
 }
 
 template <class T>
@@ -94,7 +103,7 @@ INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
 INSTANTIATE(float)
 INSTANTIATE(double)
-template void norm_penalty_cpu<float>(const float*, float*, float*, Segments, NormPenalty);
-template void norm_penalty_cpu<double>(const double*, double*, double*, Segments, NormPenalty);
+template void norms_cpu<float>(const float*, float*, double*, Segments, NormPenalty, int64_t, int64_t);
+template void norms_cpu<double>(const double*, double*, double*, Segments, NormPenalty, int64_t, int64_t);
 
 }  // namespace wgan_fast

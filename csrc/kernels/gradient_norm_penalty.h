@@ -24,12 +24,14 @@ void sums_of_squares_cpu(const T* gradient,    // [rows, length]
                          Accumulate<T>* sums,  // [rows, per_row]
                          Segments segments, int64_t begin, int64_t end);
 
-// Second pass: norms and penalty from the sums.
+// Second pass: norms from the sums, and the sum of p(n) of each block of rows in [begin, end). Blocks have a fixed
+// number of rows, so the result is the same for any number of threads.
+constexpr int64_t ROWS_EACH = 4096;
 template <class A>
-void norm_penalty_cpu(const A* sums,  // [rows, per_row]
-                      A* norms,       // [rows]
-                      A* penalty,     // []
-                      Segments segments, NormPenalty formula);
+void norms_cpu(const A* sums,            // [rows, per_row]; with one segment for each row, they are in `norms`
+               A* norms,                 // [rows]
+               double* block_penalties,  // [ceil(rows / ROWS_EACH)]
+               Segments segments, NormPenalty formula, int64_t begin, int64_t end);
 
 // Both passes. `workspace` holds workspace_size_cuda(segments) values.
 int64_t workspace_size_cuda(Segments segments);

@@ -4,7 +4,9 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <numeric>
 #include <tuple>
+#include <vector>
 
 #include "ops/tensors.h"
 
@@ -55,7 +57,13 @@ std::tuple<Tensor, Tensor> penalty_forward(const Tensor& gradient, double weight
     at::parallel_for(0, segments.count(), GRAIN / elements_each + 1, [&](int64_t begin, int64_t end) {
       sums_of_squares_cpu(g, mutable_data<A>(sums), segments, begin, end);
     });
-    norm_penalty_cpu(data<A>(sums), mutable_data<A>(norms), mutable_data<A>(penalty), segments, formula);
+    std::vector<double> block_penalties((segments.rows + ROWS_EACH - 1) / ROWS_EACH);
+    at::parallel_for(
+        0, static_cast<int64_t>(block_penalties.size()), GRAIN / ROWS_EACH, [&](int64_t begin, int64_t end) {
+          norms_cpu(data<A>(sums), mutable_data<A>(norms), block_penalties.data(), segments, formula, begin, end);
+        });
+    const double total = std::accumulate(block_penalties.begin(), block_penalties.end(), 0.0);
+    *mutable_data<A>(penalty) = static_cast<A>(formula.weight * total / static_cast<double>(segments.rows));
   });
   return {penalty, norms};
 }

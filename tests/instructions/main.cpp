@@ -69,10 +69,11 @@ void count_kernels(const std::string& type) {
 // Over the sums of rows, which have the type of the arithmetic.
 template <class A>
 void count_norm_penalty(const std::string& type) {
-  std::vector<A> sums(2 * COUNT, A(2)), norms(2 * COUNT);
-  A penalty;
-  count("norm_penalty " + type, [&](int64_t rows) {
-    norm_penalty_cpu(sums.data(), norms.data(), &penalty, segments_cpu(rows, 1), NormPenalty{10, 1, 2, false});
+  std::vector<A> norms(2 * COUNT, A(2));
+  std::vector<double> block_penalties(2 * COUNT);
+  count("norms " + type, [&](int64_t rows) {
+    norms_cpu<A>(nullptr, norms.data(), block_penalties.data(), segments_cpu(rows, 1), NormPenalty{10, 1, 2, false}, 0,
+                 (rows + ROWS_EACH - 1) / ROWS_EACH);
   });
 }
 

@@ -26,13 +26,13 @@ BY_PYTHON = ["-fwrapv", "-fPIC"]  # what Python adds to the flags of every exten
 COUNT = 4096  # elements, as in main.cpp
 
 HEADROOM = 1.05  # compilers differ
-# For an element; norm_penalty: for a row. By GCC 12.2, which does not vectorise piecewise_linear of float64 on AVX2.
+# For an element; norms: for a row. By GCC 12.2, which does not vectorise piecewise_linear of float64 on AVX2.
 # 16-bit types are converted by integer code, which takes its part.
 INSTRUCTIONS = """
 kernel                          float16  bfloat16  float32  float64
 interpolate                      12.436     2.793    0.909    1.781
 sums_of_squares                   3.040     0.837    0.620    0.995
-norm_penalty                          -         -   28.000   27.000
+norms                                 -         -    2.686    3.187
 gradient_norm_penalty_backward    9.507     2.183    0.669    1.291
 piecewise_linear                 15.781     5.406    2.750   13.125
 apply_mask                       11.188     3.562    1.438    4.000
