@@ -72,11 +72,13 @@ UNDER_STAND_IN = LD_PRELOAD=$(STAND_IN)/libcuda_stand_in.so LD_LIBRARY_PATH=$(ST
   PYTHONPATH=$(STAND_IN):$(abspath tests/cuda_stand_in)
 # The operators' tests for a GPU, with a block of memory for each tensor, whose surroundings are watched. Autograd's formulas
 # are those of the CPU.
-STAND_IN_OPERATORS = $(abspath $(addprefix tests/test_,ops.py ops_rmsprop.py ops_piecewise_linear.py))
+OF_AUTOGRAD = test_gradients or gradcheck or higher_derivatives or third_and_fourth_derivative
+STAND_IN_OPERATORS = $(abspath $(addprefix tests/test_,ops.py ops_rmsprop.py ops_piecewise_linear.py ops_smooth_activation.py \
+  ops_normalization.py))
 # The other tests for a GPU, without what the stand-in has no means for: Triton's kernels, cuFFT, and operators of PyTorch
 # that no CPU kernel computes.
 STAND_IN_STEPS = $(abspath tests/cuda_stand_in $(addprefix tests/test_,backends.py optim.py penalties.py losses.py \
-  precision.py critic_layers.py))
+  precision.py critic_layers.py critic_curved.py))
 NOT_UNDER_STAND_IN = compile or recurrent or lstm or spectrum or three or checkpointed
 
 $(CUDA_VENV)/.installed:
@@ -91,7 +93,7 @@ cuda-build: $(CUDA_VENV)/.installed
 	cd $(CUDA_VENV) && bin/pytest -m "not slow and not long" $(CUDA_TESTS) $(abspath tests/instructions/test_sass.py) $(PYTEST_ARGS)
 	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build_stand_in.py $(STAND_IN)
 	cd $(CUDA_VENV) && PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(UNDER_STAND_IN) \
-	  bin/pytest -p computing -m cuda -k "not test_gradients" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
+	  bin/pytest -p computing -m cuda -k "not ($(OF_AUTOGRAD))" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
 	cd $(CUDA_VENV) && $(UNDER_STAND_IN) \
 	  bin/pytest -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
 

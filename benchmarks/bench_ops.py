@@ -1,5 +1,6 @@
 """A warm call of each operator against its plain-PyTorch reference and the strongest alternative."""
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from conftest import Comparison
 from wgan_fast import clip_weights_, interpolate, reference
+from wgan_fast._critic.layers import CriticLayers
 from wgan_fast.ops import gradient_norm_penalty
 
 SHAPES = {
@@ -86,6 +88,34 @@ def bench_piecewise_linear(compare: Comparison, size: str, dtype: str) -> None:
         reference=plain,
         leaky_relu=lambda: derivative(F.leaky_relu(x, 0.2)),
     )
+
+
+CURVED: dict[str, Callable[[Tensor], Tensor]] = {
+    "layer_norm": lambda x: F.layer_norm(x, x.shape[1:]),
+    "instance_norm": lambda x: F.instance_norm(x if x.dim() > 2 else x[:, None]),
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
+
+
+@pytest.mark.parametrize("size", ACTIVATIONS)
+@pytest.mark.parametrize("layer", CURVED)
+def bench_curved_layer(compare: Comparison, layer: str, size: str) -> None:
+    """Value, first and second derivative of a normalisation or a smooth activation."""
+    x, grad, along = torch.randn(3, *ACTIVATIONS[size], device=compare.device).unbind()
+    x.requires_grad_()
+    grad.requires_grad_()
+
+    def derivatives(y: Tensor) -> None:
+        (first,) = torch.autograd.grad(y, x, grad.view_as(y), create_graph=True)
+        torch.autograd.grad(first, (x, grad), along)
+
+    def ours() -> None:
+        with CriticLayers():
+            y = CURVED[layer](x)
+        derivatives(y)
+
+    compare(ours, bytes_moved=(2 + 3 + 5) * x.nbytes, pytorch=lambda: derivatives(CURVED[layer](x)))
 
 
 @pytest.mark.parametrize("size", WEIGHTS)

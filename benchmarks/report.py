@@ -25,6 +25,10 @@ DIFF_LINES = 40
 #: Suite -> (title, what is timed) in docs/benchmarks.md, case by case.
 SUITES = {
     "gradient_penalty": ("A penalty with its backward", "`gradient_penalty` and `backward()`."),
+    "curved_penalty": (
+        "A penalty of a curved critic with its backward",
+        "Normalisation or smooth activations: layers below one cost 6 forwards, those above the last one 4.",
+    ),
     "scored_penalty": (
         "The critic step with R1, and with R1 + R2",
         "The penalised samples are scored too. `shared` is the strongest eager form: one forward of each batch, one "
@@ -47,6 +51,10 @@ SUITES = {
     "piecewise_linear": (
         "LeakyReLU and its derivative",
         "`leaky_relu` is PyTorch's; `reference` packs the bits in plain PyTorch and is not meant to be fast.",
+    ),
+    "curved_layer": (
+        "A curved layer with its first and second derivative",
+        "In float32. `pytorch` is PyTorch's layer, whose second derivative is composed of elementary operators.",
     ),
     "clip_weights_": ("`clip_weights_`", "`foreach` is `torch._foreach_clamp_min_` and `_max_`."),
     "clipped": ("`clip_weights_` by number of weights", "`textbook` is a `clamp_` for each tensor."),
@@ -201,6 +209,8 @@ def headline(results: Results) -> str:
         parts.append(f"in a CUDA graph {in_graph}")
     if penalties:
         parts.append(f"a penalty with its backward {speed(penalties)}, with {memory(penalties)}")
+    if curved := results.select("curved_penalty"):
+        parts.append(f"that of a curved critic {speed(curved)}, with {memory(curved)}")
     if whole := speed(results.select("training")):
         parts.append(f"a whole iteration of training {whole}")
     return "; ".join(parts) + "."

@@ -6,7 +6,8 @@ converts pytest-benchmark's files. A result file holds the ``environment``, the 
 report, and ``benchmarks``: a list of entries, each with
 
 - ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
-- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library;
+- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library, and ``forward`` one
+  forward of the critic;
 - optional counts, provider -> number: ``peak_bytes``, ``forwards`` (operations, in forwards of the critic),
   ``all_reduce_bytes``;
 - optional bandwidth of ours: ``bytes``, ``GB/s``, ``percent_of_copy``.
@@ -30,6 +31,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 Entry = dict[str, Any]
+UNIT = "forward"  # the provider of one forward of the critic: a unit of time, not a baseline
 #: Key of an entry -> the word for it. For all of them less is better.
 COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
 
@@ -91,7 +93,8 @@ def apart(entry: Entry, baseline: str) -> bool:
 
 
 def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
-    return [name for name in dict.fromkeys(name for entry in entries for name in entry.get(what, {})) if name != "ours"]
+    providers = dict.fromkeys(name for entry in entries for name in entry.get(what, {}))
+    return [name for name in providers if name not in ("ours", UNIT)]
 
 
 def environment(device: torch.device) -> dict[str, Any]:

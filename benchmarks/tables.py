@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from results import Entry, apart, baselines, ratio, value
+from results import UNIT, Entry, apart, baselines, ratio, value
 
 
 def geometric_mean(numbers: Iterable[float | None]) -> float | None:
@@ -62,7 +62,8 @@ def comparisons(entries: Sequence[Entry]) -> str:
     others = baselines(entries)
     header = ["case", f"ours, {unit}", *(f"times as fast as {name}" for name in others)]
     counted = "shared" if "shared" in others else "textbook"  # the baseline whose operations and memory were counted
-    header += ["GB/s", "% of a copy", "forwards, ours", f"forwards, {counted}", f"peak memory, of {counted}'s"]
+    header += ["time in forwards", "GB/s", "% of a copy", "forwards, ours", f"forwards, {counted}"]
+    header.append(f"peak memory, of {counted}'s")
 
     def shown(entry: Entry, what: str, provider: str) -> str:
         found = value(entry, provider, what)
@@ -76,6 +77,7 @@ def comparisons(entries: Sequence[Entry]) -> str:
                 label(entry) or entry["suite"],
                 quartiles(entry, scale),
                 *(compared(entry, name) for name in others),
+                significant(1 / forwards) if (forwards := ratio(entry, UNIT)) else "",
                 significant(entry["GB/s"]) if "GB/s" in entry else "",
                 f"{entry['percent_of_copy']:.0f}" if "percent_of_copy" in entry else "",
                 *(shown(entry, "forwards", provider) for provider in ("ours", counted)),

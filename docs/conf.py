@@ -18,6 +18,8 @@ html_css_files = ["math.css"]
 html_title = f"wgan_fast {version}"
 html_copy_source = False
 myst_heading_anchors = 3
+myst_fence_as_directive = ["math"]  # as GitHub shows formulas
+myst_enable_extensions = ["html_image"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -36,14 +38,7 @@ def _visit_display(translator: HTML5Translator, node: Element) -> None:
     _visit_math(translator, node, block=True)
 
 
-def _escape_bars(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """The experiments' docstrings are shown in plain text, too: |x| is an absolute value there."""
-    if name.startswith("wgan_fast.experiments."):
-        lines[:] = [line.replace("|", r"\|") for line in lines]
-
-
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-docstring", _escape_bars)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_display, None))
 
 

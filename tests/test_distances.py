@@ -688,6 +688,41 @@ def test_sinkhorn_is_between_the_distance_and_its_bound():
 
 
 @needs_pot
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**1000])
+def test_sinkhorn_of_any_size(size):
+    x, y = torch.randn(20, 2, dtype=torch.float64), torch.randn(30, 2, dtype=torch.float64)
+    one = sinkhorn_distance(x, y, regularization=0.1)
+    assert sinkhorn_distance(size * x, size * y, regularization=0.1 * size).item() == pytest.approx(one.item() * size)
+
+
+@needs_pot
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_as_long_as_a_number_can_be(dtype):
+    limits = torch.finfo(dtype)
+    longest = torch.tensor([[0.6 * limits.max, 0.0]], dtype=dtype, requires_grad=True)
+    for x in (longest, torch.tensor([[limits.smallest_normal, 0.0]], dtype=dtype, requires_grad=True)):
+        distance = earth_movers_distance(x, torch.zeros_like(x))
+        assert distance.item() == x.detach()[0, 0].item()
+        assert torch.autograd.grad(distance, x)[0].tolist() == [[1.0, 0.0]]
+    assert earth_movers_distance(longest, -longest).item() == math.inf  # 1.2 times the largest number
+
+
+@needs_pot
+def test_a_meta_tensor_has_no_numbers():
+    x = torch.zeros(3, 2, device="meta")
+    for call in (
+        lambda: kl_divergence(x, x),
+        lambda: earth_movers_distance_1d(x, x),
+        lambda: earth_movers_distance(x, x),
+        lambda: sinkhorn_distance(x, x, regularization=1.0),
+    ):
+        with pytest.raises(ValueError, match="device meta"):
+            call()
+    with pytest.raises(ValueError, match="cost: .*device meta"):
+        transport_plan(x)
+
+
+@needs_pot
 def test_sinkhorn_refuses_what_did_not_converge():
     x, y = torch.randn(2, 30, 2)
     with pytest.raises(RuntimeError, match="after 10 iterations the marginals are off by .*larger regularization"):

@@ -19,11 +19,12 @@ def measured(finding: Finding) -> list[float]:
 
 
 def test_discriminators_on_disjoint_curves_become_perfect_and_useless() -> None:
-    accuracy, vanishing, growth, relative, widest, narrowest, updates = measured(
+    accuracy, exponent, of_bound, growth, relative, widest, narrowest, updates = measured(
         low_dimensional_manifolds.run(0, small=True)
     )
     assert accuracy > 0.9 and widest == 1
-    assert vanishing < 1  # it falls
+    assert exponent < 0  # it falls
+    assert 0 < of_bound <= 1
     assert growth > 1
     assert 0 < relative < 1
     assert narrowest > 0
@@ -43,6 +44,35 @@ def test_discriminators_are_independent_networks() -> None:
              for i in range(3) for j, name in enumerate(("weight", "bias"))}
         )  # fmt: skip
         torch.testing.assert_close(alone(points[k]).squeeze(1), logits[k])
+
+
+def test_the_jacobian_is_that_by_the_weights() -> None:
+    curve, latent = low_dimensional_manifolds.Curve(), torch.tensor([[0.3], [-0.7]])
+    squares = []
+    for z in latent:
+        rows = [torch.autograd.grad(x, list(curve.parameters()), retain_graph=True) for x in curve(z)]
+        jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+        squares.append(torch.linalg.eigvalsh(jacobian @ jacobian.T)[-1])
+    expected = torch.stack(squares).mean().sqrt()
+    torch.testing.assert_close(low_dimensional_manifolds.jacobian_norm(curve, latent), expected)
+
+
+def test_eps_is_the_size_of_d_and_its_slope_at_the_fakes() -> None:
+    discriminators, points = low_dimensional_manifolds.Discriminators(), torch.randn(5, 10)
+    eps = low_dimensional_manifolds.distance_to_perfect(discriminators, points)
+    for k in range(8):
+        x = points.clone().requires_grad_()
+        d = discriminators(x.expand(8, -1, -1))[k].sigmoid()
+        (slope,) = torch.autograd.grad(d.sum(), x)
+        torch.testing.assert_close(eps[k], (d + slope.norm(dim=1)).max().detach())
+
+
+def test_the_exponent_is_that_of_a_power() -> None:
+    updates = [1, 10, 30, 70, 100]
+    falling = torch.tensor([float(n) for n in updates]) ** -1.5
+    falling[0] = 100.0  # before the last tenfold
+    course = low_dimensional_manifolds.Course(0.0, falling, updates, *[falling] * 5)
+    assert low_dimensional_manifolds.exponent(course) == pytest.approx(-1.5)
 
 
 def test_gradients_are_a_row_for_each_loss() -> None:
@@ -75,7 +105,7 @@ def test_slope_is_the_derivative() -> None:
 
 def test_the_critics_gradient_is_that_of_the_distance() -> None:
     of_weights, wrong, optimal, trained, exact, biased = measured(gradient_identity.run(0, small=True))
-    assert of_weights < 1e-9 < 0.1 < wrong
+    assert of_weights < 1e-9 < 1e-3 < wrong
     assert optimal < 1e-5
     assert trained < 0.3
     assert exact < 0.1

@@ -156,5 +156,6 @@ def test_networks_have_the_combination() -> None:
 def test_without_training_nothing_gets_better() -> None:
     algorithm = gan_training.ALGORITHMS["WGAN-GP"]
     torch.manual_seed(0)
-    before, after = no_careful_architecture.train(algorithm, no_careful_architecture.GRID[0], 0)
-    assert after / before > 0.95  # the claim's bound
+    after, chance = no_careful_architecture.train(algorithm, no_careful_architecture.GRID[0], 0)
+    assert after != chance  # other samples
+    assert after == pytest.approx(1, abs=0.1) and chance == pytest.approx(1, abs=0.1)

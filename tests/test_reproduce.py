@@ -19,7 +19,14 @@ from typer.testing import CliRunner
 
 from wgan_fast import distances, experiments, gradient_penalty
 from wgan_fast.cli import app
-from wgan_fast.experiments import NAMES, document, duality, estimate_tracks_quality, reproduce
+from wgan_fast.experiments import (
+    NAMES,
+    document,
+    duality,
+    estimate_tracks_quality,
+    integral_probability_metrics,
+    reproduce,
+)
 from wgan_fast.experiments.claim import PAPERS, Finding, Number, Story, axes
 
 FORMULA = "x < y > z"
@@ -32,7 +39,7 @@ def run_cli(*arguments: object):
 
 def put_experiment(monkeypatch: pytest.MonkeyPatch, name: str, numbers: object, claim: str = "It is so.") -> None:
     """Replaces an experiment by one that draws a line and returns `numbers(seed)`."""
-    module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nAnd what follows is no part of the claim.")
+    module = ModuleType(f"wgan_fast.experiments.{name}", claim + "\n\nWhat *follows* tells how.\n")
 
     def run(seed: int, *, small: bool = False) -> Finding:
         figures, (panel,) = axes()
@@ -170,7 +177,8 @@ def test_a_run_leaves_figure_numbers_and_page(tmp_path: Path, monkeypatch: pytes
     assert finite["measured"] == 0.1 + 0.2  # not rounded
     assert infinite["measured"] == infinite["expected"] == "inf" and infinite["holds"] is True
     page = (out / "index.html").read_text()
-    assert "It is so." in page and 'src="continuity_1.svg" alt="a line"' in page and "does not hold" not in page
+    assert "It is so." in page and "<p>What *follows* tells how.</p>" in page
+    assert 'src="continuity_1.svg" alt="a line"' in page and "does not hold" not in page
     assert "[1/1] continuity ... holds" in result.stdout and "finite: 0.3 (expected 0.3 ± 1e-09)" in result.stdout
 
 
@@ -224,6 +232,17 @@ def test_the_page_keeps_what_other_runs_left(tmp_path: Path, monkeypatch: pytest
         assert run_cli(name, "--out", tmp_path).exit_code == 0
     page = (tmp_path / "index.html").read_text()
     assert 'id="continuity"' in page and 'id="duality"' in page
+
+
+def test_the_page_shows_records_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_experiment(monkeypatch, "continuity", lambda seed: [Number("one", 1, 1)])
+    assert run_cli("continuity", "--out", tmp_path).exit_code == 0
+    record = strict_json(tmp_path / "continuity.json")
+    del record["how"]  # which that version did not write
+    (tmp_path / "continuity.json").write_text(json.dumps(record))
+    put_experiment(monkeypatch, "duality", lambda seed: [Number("one", 1, 1)])
+    assert run_cli("duality", "--out", tmp_path).exit_code == 0
+    assert 'id="continuity"' in (tmp_path / "index.html").read_text()
 
 
 def test_the_page_escapes_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +320,21 @@ def test_the_document_tells_every_claim(tmp_path: Path, monkeypatch: pytest.Monk
     assert text.count("**Plain.**") == len(NAMES) == text.count("| a &#124; b | 2 **does not hold** | 1 |")
     for name in NAMES:
         assert f"(../wgan_fast/experiments/{name}.py)" in text
+    assert text.count("**How it is tested.** What \\*follows\\* tells how.") == len(NAMES)
+    for name in NAMES:
         assert f"figures/theory/{name}_1.svg" in text and (tmp_path / "docs/figures/theory" / f"{name}_1.svg").exists()
+
+
+def test_the_document_tells_what_holds_for_which_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        put_experiment(monkeypatch, name, lambda seed: [Number("a", seed, 0), Number("b", 0, 0)])
+    run_cli("--out", tmp_path / "zero")
+    run_cli(NAMES[1], "--out", tmp_path / "one", "--seed", 1)
+    document.write(tmp_path / "zero", tmp_path, tmp_path / "one")
+    text = (tmp_path / "theory.md").read_text()
+    assert "| claim | seed 0 | seed 1 |" in text
+    assert f"| {NAMES[0].replace('_', ' ')} | holds |  |" in text
+    assert f"| {NAMES[1].replace('_', ' ')} | holds | **no**: a |" in text
 
 
 # Planted errors -----------------------------------------------------------------------------------
@@ -330,6 +363,13 @@ def squared(*arguments, **options):
 def plan_of_squares(cost, *masses):
     plan, _ = distances.transport_plan(cost**2, *masses)
     return distances.TransportPlan(plan, (plan * cost**2).sum())
+
+
+MMD = integral_probability_metrics.mmd
+
+
+def squared_mmd(p, q):
+    return MMD(p, q) ** 2
 
 
 def halved_variation(p, q, **options):
@@ -367,6 +407,7 @@ PLANTS = [
     ("convergence_hierarchy", "earth_movers_distance_1d", squared, ("unbounded: largest W",)),
     ("integral_probability_metrics", "total_variation", halved_variation, ("sup over |f| <= 1",)),
     ("integral_probability_metrics", "earth_movers_distance_1d", shortened_on_a_line, ("sup over 1-Lipschitz",)),
+    ("integral_probability_metrics", "mmd", squared_mmd, ("sup over the kernel's ball", "MMD: largest excess")),
     ("integral_probability_metrics", "kl_divergence", kl_swapped, ("KL: asymmetry",)),
     ("transport_plans", "transport_plan", plan_of_squares, ("the exact solver's cost", "mixed: the exact")),
     ("transport_plans", "earth_movers_distance_1d", shortened_on_a_line, ("mixed: closed form",)),

@@ -222,6 +222,7 @@ def transport_plan(cost: Tensor, x_weights: Tensor | None = None, y_weights: Ten
         1.0
     """
     check_tensor("cost", cost)
+    _check_has_values("cost", cost)
     if cost.dim() != 2:
         raise ArgumentValueError("cost", f"expected a matrix of shape (n, m), got shape {tuple(cost.shape)}")
     _check_finite("cost", cost)
@@ -337,6 +338,8 @@ def sinkhorn_distance(
     (x, a), (y, b) = (
         (points[mass > 0], mass[mass > 0] / mass.sum()) for points, mass in zip((x, y), masses, strict=True)
     )
+    scale = _scale(x, y, torch.float64)
+    x, y, regularization = x / scale, y / scale, regularization / scale
     try:
         from ot.bregman import empirical_sinkhorn
     except ModuleNotFoundError as error:
@@ -357,7 +360,7 @@ def sinkhorn_distance(
     for points, potential in zip(x.split(_BLOCK), torch.from_numpy(f).split(_BLOCK), strict=True):
         cost = torch.cdist(points, y, compute_mode="donot_use_mm_for_euclid_dist")
         value += (cost * (potential[:, None] + g - cost / regularization).exp()).sum().item()
-    return torch.tensor(value, dtype=dtype, device=device)
+    return torch.tensor(value * scale, dtype=dtype, device=device)
 
 
 def sliced_wasserstein(
@@ -573,19 +576,24 @@ def _with_potentials(cost: Tensor, masses: tuple[Tensor, Tensor], solution: _Sol
 def _distance_of_sets(x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor]) -> Tensor:
     """The exact distance between points (n, d) and (m, d). Only the pairs of the plan are kept for the derivative."""
     a, b = x.detach().cpu().double(), y.detach().cpu().double()
-    # Divided by a power of two, so that squares neither overflow nor vanish.
-    spread = torch.maximum(a.amax(0), b.amax(0)) - torch.minimum(a.amin(0), b.amin(0))
-    scale = 2.0 ** math.frexp(spread.max().item())[1]
+    scale = _scale(a, b, x.dtype)
     # A matrix product would round away the distances of close points.
     cost = torch.cdist(a / scale, b / scale, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     solution = _solve(cost, *(mass.detach().cpu().double().numpy() for mass in masses))
     u, v = solution.u * scale, solution.v * scale
     rows, columns, moved = (torch.from_numpy(array).to(x.device) for array in solution[:3])
-    gaps = (x[rows] - y[columns]) / scale
+    gaps = x[rows] / scale - y[columns] / scale
     away = gaps.detach().abs().amax(1) > 0  # a pair that coincides has distance and derivative 0
     lengths = gaps[away].norm(dim=1)
     value = (moved[away].to(lengths.dtype) * lengths).sum() * scale
     return _with_potentials(value, masses, solution._replace(u=u, v=v))
+
+
+def _scale(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
+    """A power of two of about the points' spread, exact in ``dtype``; divided by it, squares keep their digits."""
+    spread = (torch.maximum(x.amax(0), y.amax(0)) - torch.minimum(x.amin(0), y.amin(0))).max().item()
+    largest = math.frexp(torch.finfo(dtype).max)[1] - 1
+    return float(2.0 ** min(math.frexp(spread)[1] - 1, largest) if math.isfinite(spread) else 2.0**largest)
 
 
 def _solve(cost: _Array, x_masses: _Array, y_masses: _Array) -> _Solution:
@@ -644,6 +652,12 @@ def _check_kind(name: str, value: Any, like_name: str = "", like: Tensor | None 
         check_same_device(name, value, like_name, like)
         if value.dtype != like.dtype:
             raise ArgumentTypeError(name, f"expected {like.dtype} as of {like_name}, got {value.dtype}")
+    _check_has_values(name, value)
+
+
+def _check_has_values(name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise ArgumentValueError(name, "expected numbers, got a tensor on the device meta, which has none")
 
 
 def _check_finite(name: str, value: Tensor) -> None:

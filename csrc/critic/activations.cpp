@@ -49,7 +49,7 @@ std::optional<Tensor> hardtanh_(const Tensor& input, double min_val, double max_
 // Under autocast PyTorch chooses a precision for each function.
 std::optional<Tensor> smooth_activation(const Tensor& input, const std::string& kind,
                                         const std::vector<double>& parameters, bool inplace) {
-  if (!is_plain(input) || !input.is_cpu() || !input.is_non_overlapping_and_dense() ||
+  if (!is_plain(input) || !input.is_non_overlapping_and_dense() ||
       at::autocast::is_autocast_enabled(input.device().type())) {
     return std::nullopt;
   }

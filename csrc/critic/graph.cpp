@@ -175,7 +175,7 @@ void CriticGraph::close(const Tensor& scores, bool scored) {
   scores_ = scores;
   affine_ = scored;
   on_path_ = point_nodes_;
-  for (Node* node : point_nodes_) curved_ |= has_hooks(*node);
+  for (Node* node : point_nodes_) watched_ |= has_hooks(*node);
   std::vector<Node*> piecewise;
   walk(scores.grad_fn().get(), forward_, nothing, [&](Node* node) {
     hooked_ |= !node->next_edges().empty() && has_hooks(*node);
@@ -190,13 +190,14 @@ void CriticGraph::close(const Tensor& scores, bool scored) {
     on_path_.insert(node);
     const Linearity linearity = linearity_of(*node);
     const bool product = std::bitset<32>(from_points & linearity.multiplied).count() > 1;
-    if (product || (from_points & linearity.curved) || has_hooks(*node)) curved_ = true;
+    if (product || (from_points & linearity.curved)) curvatures_.push_back(node);
+    watched_ |= has_hooks(*node);
     if (linearity.piecewise) piecewise.push_back(node);
     if (is_layer(*node) && from_points == 0b01) layers_.push_back(node);
     if (name_of(*node) == "CompiledFunctionBackward") compiled_ = true;
-    if (affine_ && !curved_) look_for_terms(*node, inputs);
+    if (affine_ && !curved()) look_for_terms(*node, inputs);
   });
-  affine_ = affine_ && !curved_ && !points_.empty() && scores.dim() > 0 && scores.size(0) == points_[0].size(0) &&
+  affine_ = affine_ && !curved() && !points_.empty() && scores.dim() > 0 && scores.size(0) == points_[0].size(0) &&
             scores.numel() == scores.size(0);
   alive_.clear();
   std::unordered_set<Node*> below;
@@ -266,8 +267,12 @@ void CriticGraph::collect_leaves(Node* root, std::unordered_set<Node*>& visited)
 }
 
 void CriticGraph::let_go_of_inputs() {
-  if (curved_) return;
-  for (Node* layer : layers_) release_input(*layer);
+  if (watched_) return;
+  std::unordered_set<Node*> below;  // what the second derivatives of curved nodes are propagated through
+  for (Node* node : curvatures_) walk(node, below, nothing, nothing);
+  for (Node* layer : layers_) {
+    if (!below.count(layer)) release_input(*layer);
+  }
 }
 
 std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vector<std::optional<Tensor>>& gradients) {
@@ -289,13 +294,13 @@ std::vector<std::optional<Tensor>> CriticGraph::without_dead_work(const std::vec
     for (Edge& edge : edges) {
       if (alive.count(edge.function.get())) {
         reaches = true;
-      } else if (curved_ || !forward_.count(node)) {
+      } else if (curved() || !forward_.count(node)) {
         edge = Edge();
       }
     }
     if (reaches) alive.insert(node);
   };
-  if (curved_) walk(scores_.grad_fn().get(), visited, nothing, cut_edges_to_points);
+  if (curved()) walk(scores_.grad_fn().get(), visited, nothing, cut_edges_to_points);
   std::vector<Node*> roots;
   for (const auto& gradient : gradients) {
     if (gradient) roots.push_back(gradient->grad_fn().get());

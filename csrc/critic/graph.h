@@ -39,7 +39,7 @@ class CriticGraph {
   void close(const Tensor& scores, bool scored);
 
   // Whether the gradient varies smoothly with the points; false for piecewise-linear critics.
-  bool curved() const { return curved_; }
+  bool curved() const { return watched_ || !curvatures_.empty(); }
 
   // Whether a part of the critic was compiled: PyTorch has no second derivative of it.
   bool compiled() const { return compiled_; }
@@ -52,8 +52,8 @@ class CriticGraph {
   // Whether the scores were computed from this tensor, and this from the points.
   bool comes_from_points(const Tensor& tensor) const { return on_path_.count(tensor.grad_fn().get()) > 0; }
 
-  // Frees the inputs that the layers saved, unless the critic is curved: only a derivative through curvature needs
-  // them.
+  // Frees the inputs that the layers above the last curvature saved: only the second derivative of a curved layer,
+  // which is propagated to the layers below it, needs them. Of a piecewise-linear critic these are all inputs.
   void let_go_of_inputs();
 
   // Where the signals of the terms are computed in the backward pass.
@@ -97,13 +97,16 @@ class CriticGraph {
   std::unordered_set<Node*> seen_, seen_on_path_;
   std::unordered_map<Node*, Noted> noted_;
   std::unordered_set<Node*> forward_, on_path_;
-  std::vector<Node*> layers_;  // on the path, reached through their input
+  std::vector<Node*> layers_;      // on the path, reached through their input
+  std::vector<Node*> curvatures_;  // on the path, with a second derivative that does not vanish
   std::vector<Term> terms_;
   // Leaves that PyTorch's zeros reach; of a critic with hooks, stand-ins of the nodes that PyTorch sends them to.
   std::vector<Tensor> below_activations_;
   // A node of the critic has a hook, which may wait for PyTorch's zeros or change them: zeros take PyTorch's way then.
   bool hooked_ = false;
-  bool curved_ = false, compiled_ = false, affine_ = false;
+  // A hook on the path may make any gradient depend on the points.
+  bool watched_ = false;
+  bool compiled_ = false, affine_ = false;
 };
 
 }  // namespace wgan_fast

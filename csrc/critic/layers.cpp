@@ -8,6 +8,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "kernels/normalization.h"
 #include "ops/normalization.h"
 #include "ops/piecewise_linear.h"
 #include "ops/tensors.h"
@@ -311,8 +312,8 @@ std::optional<Tensor> prelu(const Tensor& input, const Tensor& weight) {
 std::optional<std::tuple<Tensor, Tensor>> normalization(const Tensor& input, const std::optional<Tensor>& weight,
                                                         const std::optional<Tensor>& bias,
                                                         const std::vector<int64_t>& shape, double eps, bool centered) {
-  if (!is_plain(input) || !input.is_cpu() || input.numel() == 0 ||
-      at::autocast::is_autocast_enabled(input.device().type())) {
+  const bool too_large = input.is_cuda() && shape[0] * shape[1] * shape[2] >= SAMPLE_LIMIT_CUDA;
+  if (!is_plain(input) || too_large || input.numel() == 0 || at::autocast::is_autocast_enabled(input.device().type())) {
     return std::nullopt;
   }
   std::optional<Tensor> flat_weight = weight, flat_bias = bias;

@@ -1,6 +1,6 @@
 // Elementary functions of float32 without branches, tables or calls, so that loops over them vectorise on any
 // instruction set; within a few units in the last place. The polynomials are weighted minimax fits. float64 calls the
-// standard library. The same code runs on CPU and CUDA.
+// standard library. The same code runs on CPU and CUDA, except for the exponential, which a GPU has.
 #pragma once
 
 #include <cmath>
@@ -18,6 +18,9 @@ HOST_DEVICE inline A clamp(A x, A lower, A upper) {
 // e^x = 2^n e^r with n = round(x / ln 2), for x up to `upper`, and e^upper beyond. float32: between e^-87 and e^88,
 // which are normal numbers.
 HOST_DEVICE inline float exponential(float x, float upper = 88.0f) {
+#ifdef __CUDA_ARCH__
+  return std::exp(x > upper ? upper : x);
+#else
   const float clamped = clamp(x, -87.0f, upper);
   const float shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the lowest bits are now n
   const float n = shifted - 12582912.0f;
@@ -25,6 +28,7 @@ HOST_DEVICE inline float exponential(float x, float upper = 88.0f) {
   const float p = ((0.00139336439f * r + 0.00835720357f) * r + 0.0416664891f) * r + 0.166666314f;
   const float e = ((p * r + 0.5f) * (r * r) + r) + 1.0f;
   return e * bit_cast<float>((bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
+#endif
 }
 HOST_DEVICE inline double exponential(double x, double upper = 1e300) { return std::exp(x > upper ? upper : x); }
 

@@ -1,3 +1,5 @@
+#pragma GCC diagnostic ignored "-Wpsabi"  // no vector crosses a call: everything is inlined
+
 #include "normalization.h"
 
 #include <algorithm>
@@ -7,8 +9,6 @@
 #include "instruction_set.h"
 
 #define INLINE __attribute__((always_inline)) inline  // to be compiled for the caller's instruction set
-
-#pragma GCC diagnostic ignored "-Wpsabi"  // no vector crosses a call: everything is inlined
 
 namespace wgan_fast {
 namespace {
@@ -121,11 +121,6 @@ struct Runs {
       return Vector<A>{} + widen(weight[k]);
     }
   }
-
-  // x^ of elements that are `n` in number
-  INLINE static Vector<A> normalized(const T* x, int64_t n, const RowStatistics<A>& s) {
-    return ((load(x, n) - s.mean) - s.mean_rest) * s.r;
-  }
 };
 
 // Adds the terms of a run's elements to the gradients of its weight.
@@ -192,7 +187,7 @@ INLINE void normalize(const T* x, const T* weight, const T* bias, T* y, RowStati
     for (int64_t k = 0; k < runs.count; ++k) {
       const int64_t start = row * length + k * runs.length;
       for_each_vector<A>(runs.length, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-        Vector<A> value = runs.normalized(x + start + i, n, s);
+        Vector<A> value = normalized(load(x + start + i, n), s);
         if (w) value *= runs.weights(w, k, i, n);
         if (b) value += runs.weights(b, k, i, n);
         store(y + start + i, value, n);
@@ -218,7 +213,7 @@ INLINE void differentiate(const T* grad, const T* x, const RowStatistics<Accumul
       of_weight.begin();
       of_bias.begin();
       for_each_vector<A>(runs.length, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-        const Vector<A> g = load(grad + start + i, n), z = runs.normalized(x + start + i, n, s);
+        const Vector<A> g = load(grad + start + i, n), z = normalized(load(x + start + i, n), s);
         const Vector<A> gz = g * z;
         const Vector<A> scale = w ? runs.weights(w, k, i, n) : Vector<A>{} + A(1);
         sums.parts[0] += g * scale;
@@ -239,7 +234,7 @@ INLINE void differentiate(const T* grad, const T* x, const RowStatistics<Accumul
       for_each_vector<A>(runs.length, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
         Vector<A> h = load(grad + start + i, n);
         if (w) h *= runs.weights(w, k, i, n);
-        store(grad_x + start + i, s.r * ((h - a) - runs.normalized(x + start + i, n, s) * c), n);
+        store(grad_x + start + i, first_derivative(h, normalized(load(x + start + i, n), s), a, c, s.r), n);
       });
     }
   }
@@ -260,7 +255,7 @@ INLINE void differentiate_twice(const T* grad_grad, const T* grad, const T* x,
     for (int64_t k = 0; k < runs.count; ++k) {
       const int64_t start = row * length + k * runs.length;
       for_each_vector<A>(runs.length, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-        const Vector<A> u = load(grad_grad + start + i, n), z = runs.normalized(x + start + i, n, stats);
+        const Vector<A> u = load(grad_grad + start + i, n), z = normalized(load(x + start + i, n), stats);
         Vector<A> h = load(grad + start + i, n);
         if (w) h *= runs.weights(w, k, i, n);
         sums.parts[0] += u;
@@ -272,24 +267,20 @@ INLINE void differentiate_twice(const T* grad_grad, const T* grad, const T* x,
       });
     }
     sums.flush();
-    const double d = static_cast<double>(length), r2 = double(stats.r) * stats.r;
-    const double mean_u = rows.centered ? sums.totals[0] / d : 0.0, p = sums.totals[1] / d;
-    const double a = rows.centered ? sums.totals[2] / d : 0.0, c = sums.totals[3] / d;
-    const double e = sums.totals[4] / d - mean_u * a - 3 * p * c;
-    const A by_u = static_cast<A>(-r2 * c), by_h = static_cast<A>(-r2 * p), by_z = static_cast<A>(-r2 * e);
-    const A constant = static_cast<A>(r2 * (c * mean_u + p * a));
-    const A mean = static_cast<A>(mean_u), along = static_cast<A>(p);
+    double means[5];
+    for (int m = 0; m < 5; ++m) means[m] = sums.totals[m] / static_cast<double>(length);
+    const SecondDerivative<A> second(means, stats.r, rows.centered);
     WeightSum<A, PER_ELEMENT> of_weight{offset(grad_weight, first), {}};
     for (int64_t k = 0; k < runs.count; ++k) {
       const int64_t start = row * length + k * runs.length;
       of_weight.begin();
       for_each_vector<A>(runs.length, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
-        const Vector<A> u = load(grad_grad + start + i, n), z = runs.normalized(x + start + i, n, stats);
+        const Vector<A> u = load(grad_grad + start + i, n), z = normalized(load(x + start + i, n), stats);
         const Vector<A> g = load(grad + start + i, n);
         const Vector<A> scale = w ? runs.weights(w, k, i, n) : Vector<A>{} + A(1);
-        const Vector<A> q = stats.r * ((u - mean) - z * along);
+        const Vector<A> q = second.q(u, z);
         store(grad_grad_out + start + i, q * scale, n);
-        store(grad_x + start + i, (by_u * u + by_h * (g * scale)) + (by_z * z + constant), n);
+        store(grad_x + start + i, second.of_x(u, g * scale, z), n);
         of_weight.add(q * g, i, n);
       });
       of_weight.end(k);
@@ -297,15 +288,14 @@ INLINE void differentiate_twice(const T* grad_grad, const T* grad, const T* x,
   }
 }
 
-// Calls use(runs) with the runs of a row; without weights it is one run.
+// Calls use(runs) with the runs of a row; without weights it is one run. Each call is compiled for itself, so there are
+// two.
 template <class T, class Use>
 INLINE void dispatch_runs(const Rows& rows, bool weights, Use&& use) {
-  if (!weights) {
-    use(Runs<T, false>{1, rows.length()});
-  } else if (rows.inner == 1) {
+  if (weights && rows.inner == 1) {
     use(Runs<T, true>{1, rows.channels});
   } else {
-    use(Runs<T, false>{rows.channels, rows.inner});
+    use(Runs<T, false>{weights ? rows.channels : 1, weights ? rows.inner : rows.length()});
   }
 }
 

@@ -10,33 +10,6 @@
 namespace wgan_fast {
 namespace {
 
-// Calls use(formula) with the formulas of this kind.
-template <class A, class Use>
-INLINE inline void dispatch_kind(const SmoothActivation& f, Use&& use) {
-  switch (f.kind) {
-    case SmoothKind::silu:
-      return use(Silu<A>(f));
-    case SmoothKind::gelu:
-      return use(Gelu<A>(f));
-    case SmoothKind::gelu_tanh:
-      return use(GeluTanh<A>(f));
-    case SmoothKind::tanh:
-      return use(Tanh<A>(f));
-    case SmoothKind::sigmoid:
-      return use(Sigmoid<A>(f));
-    case SmoothKind::softplus:
-      return use(Softplus<A>(f));
-    case SmoothKind::elu:
-      return use(Elu<A>(f));
-    case SmoothKind::mish:
-      return use(Mish<A>(f));
-    case SmoothKind::logsigmoid:
-      return use(LogSigmoid<A>(f));
-    case SmoothKind::softsign:
-      return use(Softsign<A>(f));
-  }
-}
-
 template <class A>
 INLINE inline void values_of(const A* x, A* y, const SmoothActivation& f, int64_t count) {
   dispatch_kind<A>(f, [&](auto formula) INLINE {

@@ -10,10 +10,18 @@ namespace wgan_fast {
 
 enum class SmoothKind : int8_t { silu, gelu, gelu_tanh, tanh, sigmoid, softplus, elu, mish, logsigmoid, softsign };
 
-struct SmoothActivation {
+// On CUDA the numbers have the arithmetic's type: float64 is slow on most GPUs.
+template <class A>
+struct SmoothParameters {
   SmoothKind kind;
-  double a, b, c;  // softplus: beta, threshold; elu: alpha, scale, input scale; else unused
+  A a, b, c;  // softplus: beta, threshold; elu: alpha scale, scale, input scale; else unused
+
+  template <class To>
+  SmoothParameters<To> cast() const {
+    return {kind, static_cast<To>(a), static_cast<To>(b), static_cast<To>(c)};
+  }
 };
+using SmoothActivation = SmoothParameters<double>;
 
 // Whether z is the output.
 inline bool saves_output(SmoothKind kind) {
@@ -38,7 +46,8 @@ struct Logistic {
 // The third derivatives are by Leibniz' rule: (x g)''' = 3 g'' + x g'''.
 template <class A>
 struct Silu {  // x s, with the logistic function s
-  HOST_DEVICE explicit Silu(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Silu(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return x / (A(1) + exponential(-x)); }
   template <int K>
   HOST_DEVICE A slope(A x) const {
@@ -51,7 +60,8 @@ struct Silu {  // x s, with the logistic function s
 
 template <class A>
 struct Gelu {  // x P, with the normal distribution P and its density p; p' = -x p
-  HOST_DEVICE explicit Gelu(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Gelu(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return x * normal_distribution(x); }
   template <int K>
   HOST_DEVICE A slope(A x) const {
@@ -65,7 +75,8 @@ struct Gelu {  // x P, with the normal distribution P and its density p; p' = -x
 template <class A>
 struct GeluTanh {  // x (1 + t) / 2, with t = tanh(u) and u = k (x + c x^3)
   static constexpr A k = A(0.797884560802865355879892), c = A(0.044715);
-  HOST_DEVICE explicit GeluTanh(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit GeluTanh(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return x * logistic(A(2) * inner(x)); }  // (1 + tanh u) / 2 = logistic(2 u)
   template <int K>
   HOST_DEVICE A slope(A x) const {
@@ -86,7 +97,8 @@ struct GeluTanh {  // x (1 + t) / 2, with t = tanh(u) and u = k (x + c x^3)
 
 template <class A>
 struct Tanh {  // of the output y
-  HOST_DEVICE explicit Tanh(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Tanh(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return hyperbolic_tangent(x); }
   template <int K>
   HOST_DEVICE A slope(A y) const {
@@ -98,7 +110,8 @@ struct Tanh {  // of the output y
 
 template <class A>
 struct Sigmoid {  // of the output y
-  HOST_DEVICE explicit Sigmoid(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Sigmoid(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return logistic(x); }
   template <int K>
   HOST_DEVICE A slope(A y) const {
@@ -111,7 +124,8 @@ struct Sigmoid {  // of the output y
 template <class A>
 struct Softplus {  // log(1 + e^(beta x)) / beta; x where beta x is above the threshold
   A beta, threshold;
-  HOST_DEVICE explicit Softplus(const SmoothActivation& f)
+  template <class P>
+  HOST_DEVICE explicit Softplus(const SmoothParameters<P>& f)
       : beta(static_cast<A>(f.a)), threshold(static_cast<A>(f.b)) {}
   HOST_DEVICE A value(A x) const {
     const A y = log_1_plus_exponential(beta * x) / beta;
@@ -130,8 +144,9 @@ struct Softplus {  // log(1 + e^(beta x)) / beta; x where beta x is above the th
 template <class A>
 struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and CELU. Of the output y.
   A height, scale, rate;
-  HOST_DEVICE explicit Elu(const SmoothActivation& f)
-      : height(static_cast<A>(f.a * f.b)), scale(static_cast<A>(f.b)), rate(static_cast<A>(f.c)) {}
+  template <class P>
+  HOST_DEVICE explicit Elu(const SmoothParameters<P>& f)
+      : height(static_cast<A>(f.a)), scale(static_cast<A>(f.b)), rate(static_cast<A>(f.c)) {}
   HOST_DEVICE A value(A x) const {
     const A below = height * exponential_minus_1(rate * x), above = scale * x;
     return x > A(0) ? above : below;
@@ -146,7 +161,8 @@ struct Elu {  // scale x, for x <= 0 scale alpha (e^(rate x) - 1). ELU, SELU and
 
 template <class A>
 struct Mish {  // x t, with t = tanh(log(1 + e^x)) = n / (n + 2) and n = e^x (e^x + 2)
-  HOST_DEVICE explicit Mish(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Mish(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const {
     const A n = numerator(bounded_exponential(x));
     return x * (n / (n + A(2)));
@@ -170,7 +186,8 @@ struct Mish {  // x t, with t = tanh(log(1 + e^x)) = n / (n + 2) and n = e^x (e^
 
 template <class A>
 struct LogSigmoid {
-  HOST_DEVICE explicit LogSigmoid(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit LogSigmoid(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return -log_1_plus_exponential(-x); }
   template <int K>
   HOST_DEVICE A slope(A x) const {
@@ -183,7 +200,8 @@ struct LogSigmoid {
 
 template <class A>
 struct Softsign {  // x / (1 + |x|)
-  HOST_DEVICE explicit Softsign(const SmoothActivation&) {}
+  template <class P>
+  HOST_DEVICE explicit Softsign(const SmoothParameters<P>&) {}
   HOST_DEVICE A value(A x) const { return x / (A(1) + std::abs(x)); }
   template <int K>
   HOST_DEVICE A slope(A x) const {
@@ -194,11 +212,44 @@ struct Softsign {  // x / (1 + |x|)
   }
 };
 
+// Calls use(formula) with the formulas of this kind, on the host and inside kernels.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // `use` may be a device-only function
+#endif
+template <class A, class P, class Use>
+__attribute__((always_inline)) HOST_DEVICE inline void dispatch_kind(const SmoothParameters<P>& f, Use&& use) {
+  switch (f.kind) {
+    case SmoothKind::silu:
+      return use(Silu<A>(f));
+    case SmoothKind::gelu:
+      return use(Gelu<A>(f));
+    case SmoothKind::gelu_tanh:
+      return use(GeluTanh<A>(f));
+    case SmoothKind::tanh:
+      return use(Tanh<A>(f));
+    case SmoothKind::sigmoid:
+      return use(Sigmoid<A>(f));
+    case SmoothKind::softplus:
+      return use(Softplus<A>(f));
+    case SmoothKind::elu:
+      return use(Elu<A>(f));
+    case SmoothKind::mish:
+      return use(Mish<A>(f));
+    case SmoothKind::logsigmoid:
+      return use(LogSigmoid<A>(f));
+    case SmoothKind::softsign:
+      return use(Softsign<A>(f));
+  }
+}
+
 // y_i = f(x_i). x and y may be the same array.
 template <class T>
 void smooth_activation_cpu(const T* x,  // [count]
                            T* y,        // [count]
                            SmoothActivation f, int64_t begin, int64_t end);
+
+template <class T>
+void smooth_activation_cuda(const T* x, T* y, SmoothActivation f, int64_t count, CUstream_st* stream);
 
 // out_i = grad_i slope<order>(z_i)
 template <class T>
@@ -206,6 +257,10 @@ void smooth_activation_backward_cpu(const T* grad,  // [count]
                                     const T* z,     // [count]
                                     T* out,         // [count]
                                     SmoothActivation f, int order, int64_t begin, int64_t end);
+
+template <class T>
+void smooth_activation_backward_cuda(const T* grad, const T* z, T* out, SmoothActivation f, int order, int64_t count,
+                                     CUstream_st* stream);
 
 // The derivative of grad slope<0>(z) along grad_grad, with respect to grad and z:
 //   grad_out_i = grad_grad_i slope<0>(z_i),  z_out_i = grad_grad_i grad_i slope<1>(z_i)
@@ -216,5 +271,9 @@ void smooth_activation_double_backward_cpu(const T* grad_grad,  // [count]
                                            T* grad_out,         // [count]
                                            T* z_out,            // [count]
                                            SmoothActivation f, int64_t begin, int64_t end);
+
+template <class T>
+void smooth_activation_double_backward_cuda(const T* grad_grad, const T* grad, const T* z, T* grad_out, T* z_out,
+                                            SmoothActivation f, int64_t count, CUstream_st* stream);
 
 }  // namespace wgan_fast

@@ -44,15 +44,16 @@ Three dispatch_double_backward(const Tensor& grad_grad, const Tensor& grad, cons
   return op.call(grad_grad, grad, x, statistics, weight, shape, eps, centered, weight_wanted);
 }
 
-// Rows of one part of the sums over rows. The parts do not depend on the number of threads.
-constexpr int64_t MOST_PARTS = 16;
+// Sums over rows are those of parts, added up, which do not depend on the number of threads. A part costs three passes
+// over as many numbers as there are parameters, so it has several rows.
+constexpr int64_t MOST_PARTS = 16, LEAST_ROWS = 8;
 
 struct Layout {
   Rows rows;
   int64_t count;  // of rows
 
   int64_t parameters() const { return rows.groups * rows.channels; }
-  int64_t rows_per_part() const { return std::max<int64_t>(1, (count + MOST_PARTS - 1) / MOST_PARTS); }
+  int64_t rows_per_part() const { return std::max<int64_t>(LEAST_ROWS, (count + MOST_PARTS - 1) / MOST_PARTS); }
   int64_t parts() const { return (count + rows_per_part() - 1) / rows_per_part(); }
   int64_t grain() const { return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, rows.length())); }
 };
@@ -70,6 +71,8 @@ Layout layout_of(const Tensor& x, at::IntArrayRef shape, bool centered) {
   const Rows rows{shape[0], shape[1], shape[2], centered};
   const int64_t sample = rows.groups * rows.length();
   TORCH_CHECK_VALUE(x.numel() % sample == 0, "shape: ", shape, " does not divide the ", x.numel(), " elements of x");
+  TORCH_CHECK_VALUE(!x.is_cuda() || sample < SAMPLE_LIMIT_CUDA,
+                    "shape: expected samples of fewer than 2^31 elements on CUDA, got ", sample);
   return {rows, x.numel() / rows.length()};
 }
 
@@ -119,6 +122,11 @@ std::tuple<Tensor, Tensor> normalization(const Tensor& input, const Optional& we
     const T *in = data<T>(x), *of_weight = data_or_null<T>(w), *of_bias = data_or_null<T>(b);
     T* out = mutable_data<T>(y);
     auto* stats = const_cast<RowStatistics<Accumulate<T>>*>(rows_of<T>(statistics));
+#ifdef WGAN_FAST_CUDA
+    if (x.is_cuda()) {
+      return normalization_cuda(in, of_weight, of_bias, out, stats, layout.rows, eps, layout.count, current_stream());
+    }
+#endif
     at::parallel_for(0, layout.count, layout.grain(), [&](int64_t begin, int64_t end) {
       normalization_cpu(in, of_weight, of_bias, out, stats, layout.rows, eps, begin, end);
     });
@@ -141,10 +149,18 @@ void for_parts(const Layout& layout, bool sums, Run&& run) {
   });
 }
 
-// One row of sums for each part, all 0; undefined where they are not wanted.
-Tensor zero_sums(const Layout& layout, const Tensor& x, bool wanted) {
+// [parts, parameters, elements of which each has a sum]; undefined where they are not wanted. The CPU kernels add to
+// them, the CUDA kernels write them.
+Tensor sums_of_parts(const Layout& layout, const Tensor& x, bool wanted) {
   if (!wanted) return Tensor();
-  return at::zeros({layout.parts(), layout.parameters()}, x.options().dtype(accumulate_type(x.scalar_type())));
+  const auto options = x.options().dtype(accumulate_type(x.scalar_type()));
+#ifdef WGAN_FAST_CUDA
+  if (x.is_cuda()) {
+    const int64_t parts = normalization_parts_cuda(layout.rows, layout.count);
+    return at::empty({parts, layout.parameters(), layout.rows.inner}, options);
+  }
+#endif
+  return at::zeros({layout.parts(), layout.parameters(), 1}, options);
 }
 
 template <class A>
@@ -154,7 +170,8 @@ A* sums_of_part(const Tensor& sums, int64_t part) {
 
 Tensor total(const Tensor& sums, const Tensor& x) {
   if (!sums.defined()) return at::empty({0}, x.options());
-  return (sums.size(0) == 1 ? sums[0] : sums.sum(0)).to(x.scalar_type());
+  const bool alone = sums.size(0) == 1 && sums.size(2) == 1;
+  return (alone ? sums.view({-1}) : sums.sum(at::IntArrayRef{0, 2})).to(x.scalar_type());
 }
 
 // Results that `mask` does not ask for are empty.
@@ -167,12 +184,19 @@ Three normalization_backward(const Tensor& grad, const Tensor& input, const Tens
   const c10::DeviceGuard guard(input.device());
   const Tensor x = input.contiguous(), g = grad.contiguous(), w = contiguous(weight);
   const Tensor grad_x = mask[0] ? empty_contiguous(x) : at::empty({0}, x.options());
-  const Tensor of_weight = zero_sums(layout, x, mask[1]), of_bias = zero_sums(layout, x, mask[2]);
+  const Tensor of_weight = sums_of_parts(layout, x, mask[1]), of_bias = sums_of_parts(layout, x, mask[2]);
   if (layout.count > 0) {
     dispatch_dtype(x, [&](auto element) {
       using T = decltype(element);
       const T *from = data<T>(g), *in = data<T>(x), *scale = data_or_null<T>(w);
       T* out = mask[0] ? mutable_data<T>(grad_x) : nullptr;
+#ifdef WGAN_FAST_CUDA
+      if (x.is_cuda()) {
+        return normalization_backward_cuda(
+            from, in, rows_of<T>(statistics), scale, out, sums_of_part<Accumulate<T>>(of_weight, 0),
+            sums_of_part<Accumulate<T>>(of_bias, 0), layout.rows, layout.count, current_stream());
+      }
+#endif
       for_parts(layout, mask[1] || mask[2], [&](int64_t begin, int64_t end, int64_t part) {
         normalization_backward_cpu(from, in, rows_of<T>(statistics), scale, out,
                                    sums_of_part<Accumulate<T>>(of_weight, part),
@@ -194,12 +218,20 @@ Three normalization_double_backward(const Tensor& grad_grad, const Tensor& grad,
   const c10::DeviceGuard guard(input.device());
   const Tensor x = input.contiguous(), u = grad_grad.contiguous(), g = grad.contiguous(), w = contiguous(weight);
   const Tensor grad_out = empty_contiguous(x), grad_x = empty_contiguous(x);
-  const Tensor of_weight = zero_sums(layout, x, weight_wanted);
+  const Tensor of_weight = sums_of_parts(layout, x, weight_wanted);
   if (layout.count > 0) {
     dispatch_dtype(x, [&](auto element) {
       using T = decltype(element);
       const T *along = data<T>(u), *from = data<T>(g), *in = data<T>(x), *scale = data_or_null<T>(w);
       T *out = mutable_data<T>(grad_out), *out_x = mutable_data<T>(grad_x);
+#ifdef WGAN_FAST_CUDA
+      if (x.is_cuda()) {
+        const Tensor means = weight_wanted ? at::empty({layout.count, 2}, statistics.options()) : Tensor();
+        return normalization_double_backward_cuda(
+            along, from, in, rows_of<T>(statistics), scale, out, out_x, sums_of_part<Accumulate<T>>(of_weight, 0),
+            weight_wanted ? mutable_data<Accumulate<T>>(means) : nullptr, layout.rows, layout.count, current_stream());
+      }
+#endif
       for_parts(layout, weight_wanted, [&](int64_t begin, int64_t end, int64_t part) {
         normalization_double_backward_cpu(along, from, in, rows_of<T>(statistics), scale, out, out_x,
                                           sums_of_part<Accumulate<T>>(of_weight, part), layout.rows, begin, end);
@@ -408,6 +440,9 @@ bool is_normalization(const torch::autograd::Node& node) {
 }
 
 TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }
+#ifdef WGAN_FAST_CUDA
+TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { implement(library); }
+#endif
 TORCH_LIBRARY_IMPL(wgan_fast, Autograd, library) {
   library.impl("normalization", normalization_autograd);
   library.impl("normalization_backward", backward_autograd);

@@ -73,7 +73,8 @@ SmoothActivation activation(c10::string_view kind, Parameters parameters) {
     // Only then is the derivative a function of the output.
     TORCH_CHECK_VALUE(known.kind != SmoothKind::elu || at(0) * at(1) >= 0,
                       "parameters: expected alpha and scale of one sign, got ", parameters);
-    return {known.kind, at(0), at(1), at(2)};
+    const double first = known.kind == SmoothKind::elu ? at(0) * at(1) : at(0);
+    return {known.kind, first, at(1), at(2)};
   }
   TORCH_CHECK_VALUE(false, "kind: no smooth activation has the name ", kind);
 }
@@ -98,6 +99,9 @@ void activate_into(const Tensor& y, const Tensor& x, c10::string_view kind, Para
     using T = decltype(element);
     const T* in = data<T>(x);
     T* out = mutable_data<T>(y);
+#ifdef WGAN_FAST_CUDA
+    if (x.is_cuda()) return smooth_activation_cuda(in, out, f, count, current_stream());
+#endif
     at::parallel_for(0, count, GRAIN,
                      [&](int64_t begin, int64_t end) { smooth_activation_cpu(in, out, f, begin, end); });
   });
@@ -138,6 +142,11 @@ Tensor smooth_activation_backward(const Tensor& grad, const Tensor& saved, c10::
     using T = decltype(element);
     const T *g = data<T>(dense), *z = data<T>(saved);
     T* out = mutable_data<T>(result);
+#ifdef WGAN_FAST_CUDA
+    if (saved.is_cuda()) {
+      return smooth_activation_backward_cuda(g, z, out, f, static_cast<int>(order), count, current_stream());
+    }
+#endif
     at::parallel_for(0, count, GRAIN, [&](int64_t begin, int64_t end) {
       smooth_activation_backward_cpu(g, z, out, f, static_cast<int>(order), begin, end);
     });
@@ -163,6 +172,11 @@ std::tuple<Tensor, Tensor> smooth_activation_double_backward(const Tensor& grad_
     using T = decltype(element);
     const T *u = data<T>(dense_grad_grad), *g = data<T>(dense_grad), *z = data<T>(saved);
     T *out = mutable_data<T>(grad_out), *z_out = mutable_data<T>(saved_out);
+#ifdef WGAN_FAST_CUDA
+    if (saved.is_cuda()) {
+      return smooth_activation_double_backward_cuda(u, g, z, out, z_out, f, count, current_stream());
+    }
+#endif
     at::parallel_for(0, count, GRAIN, [&](int64_t begin, int64_t end) {
       smooth_activation_double_backward_cpu(u, g, z, out, z_out, f, begin, end);
     });
@@ -368,6 +382,9 @@ bool is_smooth_activation(const torch::autograd::Node& node) {
 }
 
 TORCH_LIBRARY_IMPL(wgan_fast, CPU, library) { implement(library); }
+#ifdef WGAN_FAST_CUDA
+TORCH_LIBRARY_IMPL(wgan_fast, CUDA, library) { implement(library); }
+#endif
 TORCH_LIBRARY_IMPL(wgan_fast, ADInplaceOrView, library) {
   library.impl("smooth_activation_", smooth_activation_increment_version_);
 }

@@ -14,8 +14,10 @@
 #include "kernels/clip_weights.h"
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/interpolate.h"
+#include "kernels/normalization.h"
 #include "kernels/piecewise_linear.h"
 #include "kernels/rmsprop.h"
+#include "kernels/smooth_activation.h"
 #include "kernels/tensor_list.cuh"
 
 using namespace wgan_fast;
@@ -97,6 +99,63 @@ void run_piecewise_linear(char** arguments, int count) {
     x.write();
     mask_in_place.write();
   }
+}
+
+// For each count: the value, the product with each slope, the double backward's two results, and the value in place.
+template <class T>
+void run_smooth_activation(char** arguments, int count) {
+  const int64_t in_offset = std::atoll(arguments[0]), out_offset = std::atoll(arguments[1]);
+  const SmoothActivation f{static_cast<SmoothKind>(std::atoi(arguments[2])), std::atof(arguments[3]),
+                           std::atof(arguments[4]), std::atof(arguments[5])};
+  for (int next = 6; next < count; ++next) {
+    const int64_t size = std::atoll(arguments[next]);
+    auto x = Buffer<T>(size, in_offset).read();
+    auto grad = Buffer<T>(size, in_offset).read();
+    auto grad_grad = Buffer<T>(size, in_offset).read();
+    std::vector<Buffer<T>> results;
+    for (int i = 0; i < 3 + SMOOTH_ORDERS; ++i) results.emplace_back(size, out_offset);
+    smooth_activation_cuda<T>(x.data(), results[0].data(), f, size, nullptr);
+    for (int order = 0; order < SMOOTH_ORDERS; ++order) {
+      smooth_activation_backward_cuda<T>(grad.data(), x.data(), results[1 + order].data(), f, order, size, nullptr);
+    }
+    smooth_activation_double_backward_cuda<T>(grad_grad.data(), grad.data(), x.data(),
+                                              results[1 + SMOOTH_ORDERS].data(), results[2 + SMOOTH_ORDERS].data(), f,
+                                              size, nullptr);
+    smooth_activation_cuda<T>(x.data(), x.data(), f, size, nullptr);
+    for (auto& result : results) result.write();
+    x.write();
+  }
+}
+
+// The value and both derivatives, from the statistics that the value leaves; the sums for the parameters in parts.
+template <class T>
+void run_normalization(char** arguments) {
+  using A = Accumulate<T>;
+  const auto number = [&](int i) { return std::atoll(arguments[i]); };
+  const int64_t samples = number(0), offset = number(5);
+  const Rows rows{number(1), number(2), number(3), number(4) != 0};
+  const bool weighted = number(6) != 0;
+  const double eps = std::atof(arguments[7]);
+  const int64_t count = samples * rows.groups, size = count * rows.length(), parameters = rows.groups * rows.channels;
+  auto x = Buffer<T>(size, offset).read();
+  auto grad = Buffer<T>(size, offset).read();
+  auto grad_grad = Buffer<T>(size, offset).read();
+  auto weight = Buffer<T>(weighted ? parameters : 0, offset).read();
+  auto bias = Buffer<T>(weighted ? parameters : 0, offset).read();
+  const T *w = weighted ? weight.data() : nullptr, *b = weighted ? bias.data() : nullptr;
+  Buffer<T> y(size, offset), grad_x(size, offset), grad_grad_out(size, offset), second_x(size, offset);
+  Buffer<RowStatistics<A>> statistics(count);
+  const int64_t sums = normalization_parts_cuda(rows, count) * rows.groups * rows.length();
+  Buffer<A> of_weight(sums), of_bias(sums), second_weight(sums), means(2 * count);
+  normalization_cuda<T>(x.data(), w, b, y.data(), statistics.data(), rows, eps, count, nullptr);
+  normalization_backward_cuda<T>(grad.data(), x.data(), statistics.data(), w, grad_x.data(), of_weight.data(),
+                                 of_bias.data(), rows, count, nullptr);
+  normalization_double_backward_cuda<T>(grad_grad.data(), grad.data(), x.data(), statistics.data(), w,
+                                        grad_grad_out.data(), second_x.data(), second_weight.data(), means.data(), rows,
+                                        count, nullptr);
+  for (auto* result : {&y, &grad_x, &grad_grad_out, &second_x}) result->write();
+  statistics.write();
+  for (auto* result : {&of_weight, &of_bias, &second_weight}) result->write();
 }
 
 // Each tensor: its type, offset in bytes, bytes of memory, number of elements, dimensions, sizes and strides.
@@ -270,9 +329,64 @@ void run_far(char** arguments) {
   expect("square_average", widen(c[last]), 6.25);
 }
 
+// The last of several launches for more than 2^30 elements one by one, and the last of the rows.
+void run_far_and_curved(char** arguments) {
+  using T = BFloat16;
+  const int64_t rows = std::atoll(arguments[0]), length = std::atoll(arguments[1]), offset = std::atoll(arguments[2]);
+  const int64_t count = rows * length, last = count - 1, width = offset == 0 ? FULL_WIDTH<T> : 1;
+  Sparse<T> x(count + offset), y(count + offset), z(count + offset), p(count + offset), q(count + offset);
+  T *a = x.data() + offset, *b = y.data() + offset, *c = z.data() + offset;
+  T *d = p.data() + offset, *e = q.data() + offset;
+  a[last] = narrow<T>(3.0f);
+  b[last] = narrow<T>(5.0f);
+  c[last] = narrow<T>(7.0f);
+
+  const auto run_last_block = [&](int64_t together) {
+    const int64_t vectors = count / width % (int64_t{1} << 30);
+    cuda_on_host::only_block = (vectors - 1) / (BLOCK * together) % MAX_BLOCKS;
+  };
+  const SmoothActivation softsign{SmoothKind::softsign, 0, 0, 0};
+  run_last_block(2);
+  smooth_activation_cuda<T>(a, d, softsign, count, nullptr);
+  expect("smooth_activation", widen(d[last]), 0.75);
+  run_last_block(width == 1 ? 2 : 1);
+  smooth_activation_backward_cuda<T>(b, a, d, softsign, 0, count, nullptr);
+  expect("smooth_activation_backward", widen(d[last]), 5. / 16);
+  smooth_activation_double_backward_cuda<T>(c, b, a, d, e, softsign, count, nullptr);
+  expect("smooth_activation_double_backward", widen(d[last]), 7. / 16);
+  expect("smooth_activation_double_backward", widen(e[last]), -35. / 32);
+
+  const Rows layer{1, length, 1, false};
+  Sparse<RowStatistics<float>> statistics(rows);
+  Sparse<float> means(2 * rows);
+  const int64_t sums = normalization_parts_cuda(layer, rows) * length;
+  Sparse<float> of_weight(sums), of_bias(sums);
+  cuda_on_host::only_block = (rows - 1) % MAX_BLOCKS;
+  normalization_cuda<T>(a, nullptr, nullptr, d, statistics.data(), layer, 1e-12, rows, nullptr);
+  const double root = std::sqrt(static_cast<double>(length));
+  expect("normalization", widen(d[last]) / root, 1);
+  expect("statistics", 3 * statistics.data()[rows - 1].r / root, 1);
+  statistics.data()[rows - 1] = {0, 0, 1};
+  normalization_backward_cuda<T>(b, a, statistics.data(), nullptr, d, nullptr, nullptr, layer, rows, nullptr);
+  expect("normalization_backward", widen(d[last]), 5);
+  normalization_double_backward_cuda<T>(c, b, a, statistics.data(), nullptr, d, e, nullptr, means.data(), layer, rows,
+                                        nullptr);
+  expect("normalization_double_backward", widen(d[last]), 7);
+
+  const int64_t width_of_sums = length % width == 0 ? width : 1;
+  const int64_t tiles = (length / width_of_sums + WARP - 1) / WARP;
+  cuda_on_host::only_block = (tiles * normalization_parts_cuda(layer, rows) - 1) % MAX_BLOCKS;
+  normalization_backward_cuda<T>(b, a, statistics.data(), nullptr, nullptr, of_weight.data(), of_bias.data(), layer,
+                                 rows, nullptr);
+  expect("weight", of_weight.data()[sums - 1], 15);
+  expect("bias", of_bias.data()[sums - 1], 5);
+}
+
 template <class T>
 void run(const std::string& operation, char** arguments, int count) {
   if (operation == "piecewise_linear") return run_piecewise_linear<T>(arguments, count);
+  if (operation == "smooth_activation") return run_smooth_activation<T>(arguments, count);
+  if (operation == "normalization") return run_normalization<T>(arguments);
   if (operation == "interpolate") return run_interpolate<T>(arguments);
   if (operation == "policies") return print_policies<T>(arguments);
   if (operation == "gradient_norm_penalty") return run_gradient_norm_penalty<T>(arguments);
@@ -295,6 +409,10 @@ int main(int argc, char** argv) {
   }
   if (operation == "far") {
     run_far(argv + 2);
+    return 0;
+  }
+  if (operation == "far and curved") {
+    run_far_and_curved(argv + 2);
     return 0;
   }
   const std::string dtype = argc > 2 ? argv[2] : "";

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import FLOATING, assert_close
+from conftest import FLOATING, TOLERANCE, assert_close
 from sample_inputs import with_layout
 from wgan_fast import reference
 from wgan_fast._checks import accumulate_dtype
+from wgan_fast._library import extension  # noqa: F401 (registers the operators)
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "csrc"
@@ -27,11 +28,15 @@ PROGRAMS = {
     "small grid": [
         *ADDRESS,
         *("-DWGAN_FAST_MAX_BLOCKS=2", "-DWGAN_FAST_MAX_ROW_BLOCKS=3", "-DWGAN_FAST_MIN_SEGMENT=64"),
-        "-DWGAN_FAST_LIST_BLOCKS=2",
+        *("-DWGAN_FAST_LIST_BLOCKS=2", "-DWGAN_FAST_MAX_VECTORS=700", "-DWGAN_FAST_MAX_ROWS=40"),
     ],
     "thread": ["-fsanitize=thread"],
 }
 Formula = tuple[float, float, float]  # negative_slope, lower, upper
+Activation = tuple[str, list[float]]  # kind, parameters
+#: In the order of SmoothKind
+SMOOTH = ["silu", "gelu", "gelu_tanh", "tanh", "sigmoid", "softplus", "elu", "mish", "logsigmoid", "softsign"]
+native = torch.ops.wgan_fast
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in FLOATING}
 
 
@@ -139,6 +144,85 @@ def check_piecewise_linear(
         torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
 
 
+def check_smooth_activation(
+    program: Path, dtype: torch.dtype, counts: Sequence[int], offsets: tuple[int, int], activation: Activation
+) -> None:
+    """Bit by bit what the CPU kernels compute: they have the same formulas."""
+    kind, parameters = activation
+    tensors, expected = [], []
+    for count in counts:
+        x, grad, grad_grad = (3 * torch.randn(3, count)).to(dtype)
+        x[2::37] = torch.nan
+        x[3::37] = -200.0
+        tensors += [x, grad, grad_grad]
+        y = native.smooth_activation(x, *activation)
+        slopes = [native.smooth_activation_backward(grad, x, *activation, order) for order in range(3)]
+        expected += [y, *slopes, *native.smooth_activation_double_backward(grad_grad, grad, x, *activation), y]
+    numbers = [*parameters, 0.0, 0.0, 0.0][:3]
+    if kind == "elu":
+        numbers[0] *= numbers[1]
+    data = run(
+        program, "smooth_activation", NAMES[dtype], *offsets, SMOOTH.index(kind), *numbers, *counts, tensors=tensors
+    )
+    results = split(data, *((value.dtype, value.numel()) for value in expected))
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def check_normalization(
+    program: Path,
+    dtype: torch.dtype,
+    samples: int,
+    shape: tuple[int, int, int],
+    offset: int,
+    *,
+    centered: bool,
+    weighted: bool,
+    mean: float = 0.0,
+) -> None:
+    """Against the CPU operators in float64."""
+    groups, channels, inner = shape
+    arithmetic = accumulate_dtype(dtype)
+    x, grad, grad_grad = torch.randn(3, samples, groups * channels, inner)
+    x, grad, grad_grad = (mean + x).to(dtype), grad.to(dtype), grad_grad.to(dtype)
+    weight, bias = torch.randn(2, groups * channels).to(dtype)
+    tensors = [x, grad, grad_grad, *([weight, bias] if weighted else [])]
+    formula = shape, 1e-3, centered
+    data = run(
+        program,
+        *("normalization", NAMES[dtype], samples, *shape, int(centered), offset, int(weighted), 1e-3),
+        tensors=tensors,
+    )
+    sample = groups * channels * inner
+    rows = samples * groups
+    parts = (len(data) - 4 * x.numel() * dtype.itemsize) // arithmetic.itemsize - 3 * rows
+    parts //= 3 * sample
+    y, *rest = split(data, *[(dtype, x.numel())] * 4, (arithmetic, 3 * rows), *[(arithmetic, parts * sample)] * 3)
+    firsts, seconds, statistics, sums = rest[:1], rest[1:3], rest[3].view(rows, 3), rest[4:]
+    of_weight, of_bias, second_weight = (one.view(parts, -1, inner).sum((0, 2)) for one in sums)
+
+    u, g, exact = grad_grad.double(), grad.double(), x.double()
+    w, b = (weight.double(), bias.double()) if weighted else (None, None)
+    expected, exact_statistics = native.normalization(exact, w, b, *formula)
+    expected_firsts = native.normalization_backward(g, exact, exact_statistics, w, *formula, [True] * 3)
+    expected_seconds = native.normalization_double_backward(u, g, exact, exact_statistics, w, *formula, True)
+    assert_near(y, expected, dtype)
+    assert_near(statistics[:, :2].sum(1), exact_statistics[:, :2].sum(1), arithmetic)
+    assert_near(statistics[:, 2], exact_statistics[:, 2], arithmetic)
+    for result, wanted in zip([*firsts, *seconds], [expected_firsts[0], *expected_seconds[:2]], strict=True):
+        assert_near(result, wanted, dtype)
+    for result, wanted in zip(
+        [of_weight, of_bias, second_weight], [*expected_firsts[1:], expected_seconds[2]], strict=True
+    ):
+        assert_near(result, wanted, arithmetic)
+
+
+def assert_near(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Relative to the largest number, of which the others are differences."""
+    scale = expected.abs().max().clamp(min=1).item()
+    torch.testing.assert_close(actual.double(), expected.view(actual.shape), rtol=0, atol=2 * scale * TOLERANCE[dtype])
+
+
 def check_clip_weights(program: Path, tensors: list[Tensor], bound: float) -> None:
     memory = [tensor.new_empty(0).set_(tensor.untyped_storage()) for tensor in tensors]
     arguments: list[object] = []
@@ -222,6 +306,7 @@ def test_quotients(address_program: Path) -> None:
 def test_beyond_32_bits(address_program: Path, length: int, offset: int) -> None:
     """The last of more than 2^32 elements, by every kernel. The arrays take memory only where they are written."""
     assert run(address_program, "far", 65_552, length, offset, tensors=[]).decode() == ""
+    assert run(address_program, "far and curved", 65_552, length, offset, tensors=[]).decode() == ""
 
 
 SHAPES = [(1, 1), (1, 7), (3, 1), (5, 2), (2, 33), (70, 4), (3, 129), (9, 40), (2, 2049), (300, 3)]
@@ -321,6 +406,77 @@ def test_piecewise_linear_in_a_small_grid(small_grid_program: Path, dtype: torch
     check_piecewise_linear(small_grid_program, dtype, [count], (0, 0, 0), FORMULAS[0])
 
 
+ACTIVATIONS: list[Activation] = [(kind, []) for kind in SMOOTH if kind not in ("softplus", "elu")]
+ACTIVATIONS += [("softplus", [2.0, 3.0]), ("elu", [0.7, 1.5, 0.9])]
+# Around a vector of each type, a warp's, a tile, and several tiles.
+SMOOTH_COUNTS = [*range(1, 18), 255, 256, 257, 2_048, 4_095, 4_100]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 1)], ids=str)
+def test_smooth_activation(
+    address_program: Path, dtype: torch.dtype, offsets: tuple[int, int], activation: Activation
+) -> None:
+    counts = SMOOTH_COUNTS if activation[0] == "silu" else [7, 2_051]
+    check_smooth_activation(address_program, dtype, counts, offsets, activation)
+
+
+@pytest.mark.parametrize("count", [699, 701, 5_600, 5_601, 20_003])
+def test_smooth_activation_in_a_small_grid(small_grid_program: Path, dtype: torch.dtype, count: int) -> None:
+    """And in several launches."""
+    check_smooth_activation(small_grid_program, dtype, [count], (0, 0), ("mish", []))
+    check_smooth_activation(small_grid_program, dtype, [count], (1, 1), ("mish", []))
+
+
+# Samples, then groups, channels and elements of a run: rows for 8 threads, a warp, a block; runs of one element, of
+# whole vectors, and that end inside of one; rows that no vector divides; more samples than one part takes.
+NORMALIZED = [
+    (3, (1, 1, 1)),
+    (5, (1, 24, 1)),
+    (2, (3, 8, 1)),
+    (70, (1, 67, 1)),
+    (1_030, (1, 264, 1)),
+    (4, (1, 2_064, 1)),
+    (3, (2, 4, 16)),
+    (5, (2, 8, 9)),
+    (40, (4, 1, 49)),
+    (2, (1, 16, 36)),
+    (2, (3, 2, 1_200)),
+    (1, (1, 3, 9_001)),
+]
+
+
+@pytest.mark.parametrize(("samples", "shape"), NORMALIZED, ids=str)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_normalization(
+    address_program: Path, dtype: torch.dtype, samples: int, shape: tuple[int, int, int], offset: int
+) -> None:
+    for centered, weighted in ((True, True), (False, True), (True, False)):
+        check_normalization(address_program, dtype, samples, shape, offset, centered=centered, weighted=weighted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("samples", "shape"), [(90, (3, 2, 8)), (45, (1, 320, 1)), (9, (1, 2, 1_300)), (2, (50, 1, 7))]
+)
+def test_normalization_in_a_small_grid(
+    small_grid_program: Path, dtype: torch.dtype, samples: int, shape: tuple[int, int, int]
+) -> None:
+    """And in several launches."""
+    check_normalization(small_grid_program, dtype, samples, shape, 0, centered=True, weighted=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 264, 1), (4, 2, 16), (1, 2_064, 1)], ids=str)
+def test_normalization_with_a_large_mean(address_program: Path, shape: tuple[int, int, int]) -> None:
+    """Of 10,000 standard deviations."""
+    check_normalization(address_program, torch.float32, 5, shape, 0, centered=True, weighted=True, mean=1e4)
+
+
+@pytest.mark.parametrize(("samples", "shape"), [(3, (2, 4, 16)), (2, (1, 2_064, 1)), (2, (1, 8, 37))])
+def test_normalization_in_threads(thread_program: Path, samples: int, shape: tuple[int, int, int]) -> None:
+    check_normalization(thread_program, torch.float32, samples, shape, 0, centered=True, weighted=True)
+
+
 @pytest.mark.parametrize(("rows", "length"), [(5, 2), (9, 40), (3, 2_100), (2, 33_000)])
 def test_threads_meet_at_barriers(thread_program: Path, rows: int, length: int) -> None:
     check_penalty(thread_program, torch.float32, rows, length, 0, one_sided=False)
@@ -330,5 +486,6 @@ def test_threads_write_apart(thread_program: Path) -> None:
     check_interpolate(thread_program, torch.float32, 5, 203, 0)
     check_piecewise_linear(thread_program, torch.float16, [203, 2_049], (0, 1, 0), FORMULAS[0])
     check_piecewise_linear(thread_program, torch.float32, [203, 2_049, 4_128], (0, 0, 0), FORMULAS[0])
+    check_smooth_activation(thread_program, torch.float32, [203, 2_049], (0, 0), ("silu", []))
     check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
     check_rmsprop(thread_program, [(torch.float32, 5_000, (0, 0, 0)), (torch.float16, 300, (1, 0, 0))])

@@ -5,14 +5,17 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/clip_weights.h"
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/instruction_set.h"
 #include "kernels/interpolate.h"
+#include "kernels/normalization.h"
 #include "kernels/piecewise_linear.h"
 #include "kernels/rmsprop.h"
+#include "kernels/smooth_activation.h"
 
 using namespace wgan_fast;
 
@@ -77,6 +80,57 @@ void count_norm_penalty(const std::string& type) {
   });
 }
 
+constexpr std::pair<const char*, SmoothKind> SMOOTH[] = {
+    {"silu", SmoothKind::silu},         {"gelu", SmoothKind::gelu},       {"gelu_tanh", SmoothKind::gelu_tanh},
+    {"tanh", SmoothKind::tanh},         {"sigmoid", SmoothKind::sigmoid}, {"softplus", SmoothKind::softplus},
+    {"elu", SmoothKind::elu},           {"mish", SmoothKind::mish},       {"logsigmoid", SmoothKind::logsigmoid},
+    {"softsign", SmoothKind::softsign},
+};
+
+// Not of float64, whose elementary functions are the C library's.
+template <class T>
+void count_smooth(const std::string& type) {
+  const T one = narrow<T>(1.0f);
+  std::vector<T> x(2 * COUNT, one), grad(2 * COUNT, one), out(2 * COUNT), z_out(2 * COUNT);
+  for (const auto& [name, kind] : SMOOTH) {
+    const SmoothActivation f{kind, 1, kind == SmoothKind::softplus ? 20.0 : 1.0, 1};
+    count(name + (' ' + type), [&](int64_t n) { smooth_activation_cpu(x.data(), out.data(), f, 0, n); });
+    count(name + ("_backward " + type),
+          [&](int64_t n) { smooth_activation_backward_cpu(grad.data(), x.data(), out.data(), f, 0, 0, n); });
+    count(name + ("_double_backward " + type), [&](int64_t n) {
+      smooth_activation_double_backward_cpu(grad.data(), grad.data(), x.data(), out.data(), z_out.data(), f, 0, n);
+    });
+  }
+}
+
+// Rows with a weight for each element (layer_), and with one for each run of RUN elements (group_).
+template <class T>
+void count_normalization(const std::string& type) {
+  using A = Accumulate<T>;
+  constexpr int64_t RUN = 64;
+  std::vector<T> x(2 * COUNT), grad(2 * COUNT, narrow<T>(A(1))), out(2 * COUNT), out_x(2 * COUNT);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = narrow<T>(A(i % 5));
+  std::vector<T> weight(LENGTH, narrow<T>(A(1)));
+  std::vector<RowStatistics<A>> statistics(2 * COUNT / LENGTH);
+  std::vector<A> of_weight(LENGTH), of_bias(LENGTH);
+  for (const bool of_elements : {true, false}) {
+    const std::string name = of_elements ? "layer_" : "group_";
+    const Rows rows{1, of_elements ? LENGTH : LENGTH / RUN, of_elements ? 1 : RUN, true};
+    count(name + "normalization " + type, [&](int64_t n) {
+      normalization_cpu(x.data(), weight.data(), weight.data(), out.data(), statistics.data(), rows, 1e-5, 0,
+                        n / LENGTH);
+    });
+    count(name + "normalization_backward " + type, [&](int64_t n) {
+      normalization_backward_cpu(grad.data(), x.data(), statistics.data(), weight.data(), out.data(), of_weight.data(),
+                                 of_bias.data(), rows, 0, n / LENGTH);
+    });
+    count(name + "normalization_double_backward " + type, [&](int64_t n) {
+      normalization_double_backward_cpu(grad.data(), grad.data(), x.data(), statistics.data(), weight.data(),
+                                        out.data(), out_x.data(), of_weight.data(), rows, 0, n / LENGTH);
+    });
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -85,6 +139,13 @@ int main() {
   count_kernels<BFloat16>("bfloat16");
   count_kernels<float>("float32");
   count_kernels<double>("float64");
+  count_smooth<Half>("float16");
+  count_smooth<BFloat16>("bfloat16");
+  count_smooth<float>("float32");
+  count_normalization<Half>("float16");
+  count_normalization<BFloat16>("bfloat16");
+  count_normalization<float>("float32");
+  count_normalization<double>("float64");
   count_norm_penalty<float>("float32");
   count_norm_penalty<double>("float64");
 }

@@ -53,6 +53,14 @@ rmsprop_kernel<(float|BFloat16|Half), .*>              6       4     10
 rmsprop_kernel<double, .*>                             3       2      5
 whole_rows_kernel<\d+, (2, double|4, float|8, .*)>     5       0
 segments_kernel<(2, double|4, float|8, .*)>            5       0
+smooth_activation_kernel<Value, .*<[48], .*            2      20
+smooth_activation_kernel<Back.*, .*<[48], .*           2      10
+smooth_activation_kernel<Double.*, .*<[48], .*         3      20
+normalization_kernel<\d+, [48], .*>                   10       2
+normalization_backward_kernel<\d+, [48], .*>           8       2
+normalization_double_backward_kernel<\d+, [48], .*>    6       2
+sums_over_samples_kernel<[48], .*, First.*>            2       0
+sums_over_samples_kernel<[48], .*, Second.*>           3       0
 """
 
 

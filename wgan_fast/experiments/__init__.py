@@ -25,6 +25,6 @@ CHAPTERS = {
         "samples_get_better",
     ),
     "Clipping, and the penalty": ("clipping", "penalty_bias"),
-    "Errata": ("errata",),
+    "Slips in lecture notes": ("errata",),
 }
 NAMES = tuple(name for names in CHAPTERS.values() for name in names)

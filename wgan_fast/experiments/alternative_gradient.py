@@ -1,5 +1,6 @@
 """With the optimal discriminator held fixed, the expected gradient of -log D is that of KL(P_g || P_r) - 2 JS(P_g,
-P_r): it lowers a KL that punishes fake-looking samples and not lost modes, and it raises JS. Where discriminators and
+P_r), if both have densities: it lowers a KL that punishes fake-looking samples and not lost modes, and it raises JS.
+Where discriminators and
 their slopes have independent normal errors, this gradient has a centred Cauchy distribution: it has no mean, and
 averaging over more samples does not calm it. Source: Arjovsky and Bottou, "Towards Principled Methods for Training
 Generative Adversarial Networks", 2017, theorems 2.5 and 2.6.
@@ -27,9 +28,9 @@ from .claim import Finding, Number, Story, axes
 STORY = Story(
     "The usual remedy, -log D, descends one divergence while it climbs another, and may be pure noise.",
     (
-        r"\mathrm{E}_z[-\nabla_\theta \log D^*(g_\theta(z))] = "
+        r"\mathrm{E}_z[-\nabla_\theta \log D^{*}(g_\theta(z))] = "
         r"\nabla_\theta [\mathrm{KL}(P_g \,\|\, P_r) - 2\,\mathrm{JS}(P_g, P_r)]",
-        r"\mathrm{E}_z[\nabla_\theta \log (1 - D^*(g_\theta(z)))] = \nabla_\theta \, 2\,\mathrm{JS}(P_g, P_r)",
+        r"\mathrm{E}_z[\nabla_\theta \log (1 - D^{*}(g_\theta(z)))] = \nabla_\theta \, 2\,\mathrm{JS}(P_g, P_r)",
     ),
     "A gradient that differs from that of the divergences by more than quadrature does; means of independent ratios "
     "that settle as their number grows.",

@@ -76,6 +76,10 @@ PAPERS = {
         "Sriperumbudur et al., On Integral Probability Metrics, phi-Divergences and Binary Classification, 2009",
         "https://arxiv.org/abs/0901.2698",
     ),
+    "root-js": (
+        "Endres and Schindelin, A New Metric for Probability Distributions, 2003",
+        "https://doi.org/10.1109/TIT.2003.813506",
+    ),
     "twonn": (
         "Facco et al., Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information, 2017",
         "https://arxiv.org/abs/1803.06992",

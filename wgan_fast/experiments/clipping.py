@@ -6,11 +6,12 @@ As in the source, the generator is fixed: its samples are real ones plus standar
 1. Critics start with PyTorch's default weights, or, with clipping, with weights uniform within the bounds. So the first
 clipping moves none of them onto a bound, and 1 % of them lie within 1 % of it.
 
-A critic's capacity is measured by the share of W that it sees. Divided by its steepest slope at any sample, a critic is
-1-Lipschitz there, so its estimate is at most the exact W, which only an optimal critic reaches. For the
-gradients, critics of 12 hidden layers are trained on the Swiss roll, and a line is fitted to log10 of the norm of the
-loss's gradient with respect to each layer's activations, over the layers counted back from the output. Where the
-gradient vanishes, the weights hardly move from their initial values.
+A critic's capacity is measured by the share of W that it sees. Divided by its Lipschitz constant, a critic's estimate
+is at most the exact W, which only an optimal critic reaches. The steepest slope at any sample stands for that constant;
+it is no larger, so the shares are rather too high, for either critic. For the gradients, critics of 12 hidden layers
+are trained on the Swiss roll, and a line is fitted to log10 of the norm of the loss's gradient with respect to each
+layer's activations, over the layers counted back from the output. Where the gradient vanishes, the weights hardly move
+from their initial values.
 """
 
 from functools import partial

@@ -1,17 +1,18 @@
-"""Convergence in KL implies convergence in total variation, which is the same as in JS, and on a compact space implies
-convergence in W; none of these implications can be reversed. So W is the weakest of them, the one in which most
-sequences converge. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, theorem 2.
+"""Convergence in KL, of either order, implies convergence in total variation, which is the same as in JS, and on a
+compact space implies convergence in W; none of these implications can be reversed. So W is the weakest of them, the one
+in which most sequences converge. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, theorem 2.
 
-"Weaker" means that the topology has fewer open sets: every set of distributions that is open for W is open for total
-variation, and so on. A sequence converges when it enters every open neighbourhood of its limit for good; fewer
-neighbourhoods are easier to enter. A loss that is continuous in theta asks for a weak topology.
+"Weaker" means that the topology has fewer open sets: on a compact space every set of distributions that is open for W
+is open for total variation, and not the reverse. There W is the topology of convergence in distribution. A sequence
+converges when it enters every open neighbourhood of its limit for good; fewer neighbourhoods are easier to enter. A
+loss that is continuous in theta asks for a weak topology.
 
 Each implication is an inequality, tested on random distributions: TV^2 <= KL / 2 (Pinsker), TV^2 / 2 <= JS <= TV log 2,
 and W <= diameter times TV, which needs a bounded space. Each missing converse is a sequence, with exact values:
 
 - delta_(1/n) against delta_0: W = 1/n goes to 0, TV stays 1 and JS log 2.
-- P is a geometric distribution on 1, 2, ..., 40; P_n is P up to n, scaled to the mass 1 - 1/n, and has the mass 1/n at
-  0: TV goes to 0, KL is infinite both ways.
+- P is the geometric distribution on 1, 2, 3, ..., here up to 40, beyond every n used; P_n is P up to n, scaled to the
+  mass 1 - 1/n, and has the mass 1/n at 0: TV goes to 0, KL is infinite both ways for every n.
 - On the whole line: (1 - 1/n) delta_0 + (1/n) delta_n against delta_0: TV = 1/n goes to 0, W = 1 for every n.
 """
 

@@ -5,6 +5,8 @@ variation, and a ratio of normal errors has no expectation rather than an infini
 and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem
 2.6.
 
+Each slip and its number:
+
 - Without the half, KL(p || m) + KL(q || m) is 2 log 2 for distributions that share no mass. The value of the optimal
   discriminator, 2 JS - 2 log 2, would be positive there; but a mean of logarithms of probabilities never is.
 - Moving a half of the mass by 2 and the other half not at all has W_1 = 1, the cost of the transport; W_2 is sqrt 2.

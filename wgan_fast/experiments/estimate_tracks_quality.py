@@ -132,5 +132,5 @@ def run(seed: int, *, small: bool = False) -> Finding:
             ylim=(0, None),
         )
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=9, loc="lower right")
+        panel.legend(fontsize=9, loc="lower right" if standard else "upper left")
     return Finding(figures, numbers)

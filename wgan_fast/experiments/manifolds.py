@@ -1,13 +1,15 @@
 """Images, and the samples of a generator, lie on sets of far lower dimension than the space around them: handwritten
 digits have an intrinsic dimension of about ten in 64, no random image is near one, and a generator's Jacobian has at
-most the rank of its latent space. Two such sets in general position hardly meet. Source: Arjovsky and Bottou, "Towards
-Principled Methods for Training Generative Adversarial Networks", 2017, section 2.1, lemmas 1 to 3; Facco et al.,
-"Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information", 2017.
+most the dimension of its latent space as its rank. Two such sets in general position hardly meet. Source: Arjovsky and
+Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, section 2.1, lemmas 1 to 3;
+Facco et al., "Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information", 2017.
 
-The dimension is estimated by TwoNN, the inverse of the mean of log(r2 / r1) over the points, where r1 and r2 are the
-distances to the two nearest neighbours. It is checked where the dimension is known, 5 within 64. Its relative standard
-deviation is about 1 / sqrt(n), and curvature and density bias it; 10 % is allowed. Random images have independent
-pixels, uniform on the digits' range.
+The dimension d is estimated by TwoNN. The ratio mu = r2 / r1 of the distances to the two nearest neighbours has the
+distribution function F(mu) = 1 - mu^-d where the density hardly varies between them. So -log(1 - F) is fitted by d log
+mu, a line through the origin, over the nine tenths of the points with the smaller ratios, as in the source. It is
+checked where the dimension is known: on a sphere of 5 dimensions within 64, which has no border to bias it. Over 16
+seeds that no test uses it has the mean 4.92 and the deviation 0.16; 5 deviations, 0.8, are allowed. Random images have
+independent pixels, uniform on the digits' range.
 
 Curves are drawn in 2, 3 and 10 dimensions, as random sums of six waves. Two curves count as meeting where they come
 nearer than the spacing of the points on them. In the plane they mostly cross; in three and more dimensions almost
@@ -17,6 +19,7 @@ surely not, so doubling the points must not halve the distance.
 import torch
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.nn import functional as F
 
 from wgan_fast.train.networks import MLPGenerator
 from wgan_fast.train.view.colours import BLUE, GREEN, RED
@@ -26,7 +29,7 @@ from .claim import COLOURS, LINES, Finding, Number, Story, axes
 STORY = Story(
     "Real images fill hardly any of the space of images, and generated ones fill no more.",
     (
-        r"\hat{d} = \left[ \frac{1}{n} \sum_i \log \frac{r_2(x_i)}{r_1(x_i)} \right]^{-1}",
+        r"-\log (1 - F(\mu)) = d \, \log \mu, \quad \mu = \frac{r_2(x)}{r_1(x)}",
         r"\mathrm{rank} \, \partial g(z) / \partial z \leq \dim \mathcal{Z} < \dim \mathcal{X}",
     ),
     "An intrinsic dimension of the digits near 64; a random image as near to a digit as digits are to each other; two "
@@ -87,7 +90,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     generator = torch.Generator().manual_seed(seed)
     digits = torch.from_numpy(load_digits().data)
     known = torch.zeros(1797, 64, dtype=torch.float64)
-    known[:, :5] = torch.rand(1797, 5, generator=generator, dtype=torch.float64)
+    known[:, :6] = F.normalize(torch.randn(1797, 6, generator=generator, dtype=torch.float64), dim=1)
     turned = known @ torch.linalg.qr(torch.randn(64, 64, generator=generator, dtype=torch.float64))[0]
     noise = 16 * torch.rand(1000, 64, generator=generator, dtype=torch.float64)
     own, random = two_nearest(digits)[:, 0], torch.cdist(noise, digits).amin(1)
@@ -96,7 +99,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     near = {dims: apart(points) for dims, points in drawn.items()}
     coarse = apart(drawn[3][:, ::2])[0]
     numbers = [
-        Number("TwoNN, 5 dimensions within 64", dimension(turned), 5, 0.5),
+        Number("TwoNN, a sphere of 5 dimensions within 64", dimension(turned), 5, 0.8),
         Number("TwoNN, digits: of 64 dimensions", dimension(digits), 16, 0, "<="),
         Number("random image to the nearest digit, least, over the largest between digits",
                (random.min() / own.max()).item(), 1, 0, ">="),

@@ -1,6 +1,7 @@
 """In one training after another the minimax and the non-saturating GAN lose modes once the discriminator is trained
 well; WGAN-GP, trained in the same way, covers all 8 Gaussians of a ring. Source: Arjovsky, Chintala and Bottou,
-"Wasserstein GAN", 2017, sections 3 and 4.3; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, section 3.
+"Wasserstein GAN", 2017, sections 3 and 4.3; the data are those of Gulrajani et al., "Improved Training of Wasserstein
+GANs", 2017, figure 1.
 
 All train the same MLPs, with ReLU and without normalisation, as the theory of WGAN requires: 200 steps of the critic or
 discriminator come before the first generator step, and 5 before each. (A standard GAN is usually trained with one; it

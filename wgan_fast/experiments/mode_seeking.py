@@ -1,7 +1,7 @@
 """How a model that is too simple fits two modes depends on the divergence: KL(p || q) covers both, KL(q || p) selects
 one, and JS drops one if they are far enough apart. Source: Arjovsky and Bottou, "Towards Principled Methods for
-Training GANs", 2017, section 1: KL(P_r || P_g) has a high cost for dropped modes, KL(P_g || P_r) for samples that look
-fake.
+Training Generative Adversarial Networks", 2017, section 1: KL(P_r || P_g) has a high cost for dropped modes, KL(P_g ||
+P_r) for samples that look fake.
 
 Each divergence fits a single Gaussian q to a mixture p of two; the best of several starts counts. The fit by KL(p || q)
 has the mean and the standard deviation of p, because its optimum matches moments. That by KL(q || p) has those of the

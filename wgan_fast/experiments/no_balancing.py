@@ -20,7 +20,7 @@ from .gan_training import ALGORITHMS, train
 
 STORY = Story(
     "Train the critic as much as you like: more never hurts, fewer does.",
-    (r"\theta \leftarrow \theta - \eta \, \nabla_\theta W(P_r, P_\theta) \;\; \mathrm{needs} \;\; f \approx f^*",),
+    (r"\theta \leftarrow \theta - \eta \, \nabla_\theta W(P_r, P_\theta) \;\; \mathrm{needs} \;\; f \approx f^{*}",),
     "A distance after 25 updates per step that exceeds the one after 5 by more than trainings differ; one update that "
     "does as well as 5.",
     ("wgan", "wgan-gp"),

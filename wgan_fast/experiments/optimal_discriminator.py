@@ -1,7 +1,7 @@
-"""The optimal discriminator between p_r and p_g is D* = p_r / (p_r + p_g), and the generator then minimises the
-Jensen-Shannon divergence: V(D*, G) = 2 JS(p_r, p_g) - 2 log 2, with minimum -2 log 2 at p_g = p_r. Source:
-Goodfellow et al., "Generative Adversarial Networks", 2014, proposition 1 and theorem 1; Arjovsky and Bottou, "Towards
-Principled Methods for Training GANs", 2017, section 2.
+"""The optimal discriminator between p_r and p_g is D* = p_r / (p_r + p_g), where either is positive, and the generator
+then minimises the Jensen-Shannon divergence: V(D*, G) = 2 JS(p_r, p_g) - 2 log 2, with minimum -2 log 2 at p_g = p_r.
+Source: Goodfellow et al., "Generative Adversarial Networks", 2014, proposition 1 and theorem 1; Arjovsky and Bottou,
+"Towards Principled Methods for Training Generative Adversarial Networks", 2017, section 2.
 
 The value is V(D, G) = E_{p_r} log D + E_{p_g} log(1 - D). It is maximised over a free number for each of twelve
 outcomes, and by a network that sees only samples of two Gaussians. Neither uses the formula, so they could refute it.
@@ -23,8 +23,8 @@ from .claim import Finding, Number, Story, axes
 STORY = Story(
     "The best discriminator is a ratio of densities, and what it tells the generator is JS.",
     (
-        r"D^*(x) = \frac{p_r(x)}{p_r(x) + p_g(x)}",
-        r"V(D^*, G) = 2 \, \mathrm{JS}(p_r, p_g) - 2 \log 2",
+        r"D^{*}(x) = \frac{p_r(x)}{p_r(x) + p_g(x)}",
+        r"V(D^{*}, G) = 2 \, \mathrm{JS}(p_r, p_g) - 2 \log 2",
     ),
     "A discriminator whose value exceeds 2 JS - 2 log 2; a best generator that is not p_r.",
     ("gan", "principled"),

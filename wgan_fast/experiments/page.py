@@ -40,6 +40,8 @@ def _section(name: str, record: dict[str, Any]) -> str:
         for heading, key in (("What would refute it", "refuted_by"), ("What it does not show", "caveats"))
     ]
     words = "".join(f"<p><b>{heading}.</b> {html.escape(text)}</p>" for heading, text in told if text)
+    tested = "".join(f"<p>{html.escape(part)}</p>" for part in record.get("how", "").split("\n\n") if part)
+    how = f"<details><summary>How it is tested</summary>{tested}</details>" if tested else ""
     papers = ", ".join(f'<a href="{PAPERS[key][1]}">{html.escape(PAPERS[key][0])}</a>' for key in record["papers"])
     version = ", small version" if record["small"] else ""
     opened = "" if record["holds"] else " open"
@@ -52,6 +54,7 @@ def _section(name: str, record: dict[str, Any]) -> str:
 <p>{html.escape(record["claim"])}</p>
 <div class="figures">{figures}</div>
 {words}
+{how}
 <details{opened}><summary>{summary}</summary><div class="scroll" tabindex="0" role="region"
  aria-label="numbers of {title(name)}"><table>
 <tr><th scope="col">number</th><th scope="col">measured</th><th scope="col">expected</th><th scope="col"></th></tr>
@@ -100,7 +103,8 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; bo
 .widget svg { width: 100%; max-width: 34rem; height: auto; display: block; touch-action: pan-y; }
 .widget label { display: block; } .widget input[type=range] { width: min(100%, 24rem); }
 .box { cursor: grab; } .ink { stroke: var(--ink); fill: var(--ink); } .blue { stroke: var(--blue); fill: var(--blue); }
-.red { stroke: var(--red); fill: var(--red); } .hollow { fill: none; } svg text { stroke: none; font: 11px sans-serif; }
+.red { stroke: var(--red); fill: var(--red); } .hollow { fill: none; }
+.widget text { stroke: none; font: 11px sans-serif; }
 """
 
 _PAGE = """<!doctype html>

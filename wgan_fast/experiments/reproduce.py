@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import math
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -55,7 +56,18 @@ def experiment(name: str) -> ModuleType:
 
 def claim_of(module: ModuleType) -> str:
     """The claim: the first paragraph of the module's docstring."""
-    return " ".join((module.__doc__ or "").strip().partition("\n\n")[0].split())
+    return _paragraphs(module)[0]
+
+
+def how_of(module: ModuleType) -> str:
+    """How the claim is tested: the other paragraphs, an empty line between them."""
+    return "\n\n".join(_paragraphs(module)[1:])
+
+
+def _paragraphs(module: ModuleType) -> list[str]:
+    """Those of the docstring, of one line each; points of a list keep their own lines."""
+    parts = (module.__doc__ or "").strip().split("\n\n")
+    return [re.sub(r"\s*\n(?!- )\s*", " ", part.strip()) for part in parts]
 
 
 def story_of(module: ModuleType) -> Story:
@@ -104,8 +116,7 @@ def run(name: str, out: Path, seed: int = 0, *, small: bool = False) -> Outcome:
     with _seeded(seed):
         finding: Finding = module.run(seed, small=small)
     outcome = Outcome(name, claim_of(module), finding.numbers, time.perf_counter() - start)
-    story = story_of(module)
-    record = _record(outcome, finding, story, seed, small)
+    record = _record(outcome, finding, module, seed, small)
     for (file_name, _), figure in zip(record["figures"], finding.figures, strict=True):
         with whole_file(out / file_name) as file, matplotlib.rc_context(SVG):
             figure.savefig(file, format="svg", metadata={"Date": None})
@@ -134,10 +145,11 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _record(outcome: Outcome, finding: Finding, story: Story, seed: int, small: bool) -> dict[str, Any]:
-    name = outcome.name
+def _record(outcome: Outcome, finding: Finding, module: ModuleType, seed: int, small: bool) -> dict[str, Any]:
+    name, story = outcome.name, story_of(module)
     return {
         "claim": outcome.claim,
+        "how": how_of(module),
         "plain": story.plain,
         "formulas": [[f"{name}_formula_{i}.svg", formula] for i, formula in enumerate(story.formulas, 1)],
         "figures": [[f"{name}_{i}.svg", _described(figure)] for i, figure in enumerate(finding.figures, 1)],
