@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import torch
 import typer
@@ -18,7 +18,7 @@ from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.config import PLACES, TrainConfig, kinds_of, make_config, read_settings
 
 _T = TypeVar("_T")
 
@@ -106,8 +106,9 @@ def train(config: Path | None = None, **options: Any) -> None:
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
-    kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path or setting.name in ("resume", "size") else kind  # Path("") would be the current folder
+    kind = next(kind for kind in kinds_of(setting) if kind is not NoneType)
+    # TrainConfig itself tells of a wrong name; Path("") would be the current folder.
+    kind = str if kind is Path or get_origin(kind) is Literal or setting.name in ("resume", "size") else kind
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -277,6 +278,9 @@ def reproduce(
         except KeyboardInterrupt:
             typer.echo()
             _stop(f"stopped; {out} holds what was complete", code=130)
+        except OSError as error:
+            typer.echo()
+            _stop(f"{error.filename or out} cannot be read or written: {error.strerror or error}", code=1)
         typer.echo(f"{'holds' if outcome.holds else 'DOES NOT HOLD'} ({outcome.seconds:.1f} s)")
         for number in outcome.numbers:
             verdict = "" if number.holds else "  DOES NOT HOLD"

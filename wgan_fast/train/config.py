@@ -3,16 +3,16 @@
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 import yaml
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_flag, check_integer, check_number
-from wgan_fast.step import BACKENDS
+from wgan_fast.step import BACKENDS, Backend
 from wgan_fast.train.algorithms import ALGORITHMS, preset
 from wgan_fast.train.augmentation import OPERATIONS, check_operations
 from wgan_fast.train.data.images import image_size
@@ -21,8 +21,15 @@ from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
 from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint, load_flat_yaml
 
-OPTIMIZERS = ("adam", "rmsprop")
-NORMS = ("none", "batch")
+# The names that settings accept, for type checkers; a test compares them with ALGORITHMS and MODELS.
+AlgorithmName = Literal["gan", "nsgan", "wgan", "wgan-gp", "wgan-lp", "wgan-div", "dragan", "r1", "r3gan"]
+ModelName = Literal["mlp", "dcgan", "resnet"]
+OptimizerName = Literal["adam", "rmsprop"]
+NormName = Literal["none", "batch"]
+PrecisionName = Literal["32", "bf16", "16"]
+
+OPTIMIZERS = get_args(OptimizerName)
+NORMS = get_args(NormName)
 #: Metrics that the best checkpoint may be chosen by; those of features come from a network.
 METRICS_OF_FEATURES = ("fid", "kid", "precision", "recall")
 METRICS = ("earth_movers_distance", "sliced_wasserstein", *METRICS_OF_FEATURES)
@@ -69,7 +76,9 @@ class TrainConfig:
     data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
-    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
+    algorithm: AlgorithmName = _setting(
+        "wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True
+    )
     data: str = _setting(
         "25gaussians",
         f"{', '.join(DATASETS)}; a folder of images, a .npy or .npz file, a table (.csv, .tsv, .parquet).",
@@ -77,7 +86,7 @@ class TrainConfig:
     size: int | str | None = _setting(None, "Side of the images, or HEIGHTxWIDTH.", fixed=True)
     colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
     alpha: bool = _setting(False, "Keep transparency, else blended with white.", fixed=True)
-    model: str | None = _setting(
+    model: ModelName | None = _setting(
         None,
         f"The networks: {', '.join(MODELS)}. The default is dcgan for images, else mlp.",
         choices=MODELS,
@@ -101,7 +110,7 @@ class TrainConfig:
     n_critic_boost: int = _setting(
         None, "n_critic in the first 25 steps and in every 500th; 0 uses n_critic there, too.", minimum=0
     )
-    optimizer: str = _setting(
+    optimizer: OptimizerName = _setting(
         None, f"Optimizer of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True
     )
     learning_rate: float = _setting(None, "Learning rate of both networks.", number=_POSITIVE)
@@ -113,7 +122,7 @@ class TrainConfig:
     penalty_weight: float = _setting(None, "Weight of the penalty; for wgan-div, k.", number=_NOT_NEGATIVE)
     penalty_every: int = _setting(1, "Lazy penalty: at every n-th critic update, with n times the weight.", minimum=1)
     clip: float | None = _setting(None, "Clipping bound of the critic's weights.", number=_POSITIVE)
-    norm: str = _setting(
+    norm: NormName = _setting(
         None, f"Normalisation of the named model's critic: {', '.join(NORMS)}.", choices=NORMS, fixed=True
     )
     latent_dimension: int = _setting(None, "Size of a latent vector.", minimum=1, fixed=True)
@@ -148,12 +157,12 @@ class TrainConfig:
         minimum=0,
     )
     device: str = _setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N.")
-    precision: str = _setting(
+    precision: PrecisionName = _setting(
         "32",
         f"Precision of the networks: {', '.join(PRECISIONS)}. On a GPU 32 has convolutions in TF32, as PyTorch has.",
         choices=PRECISIONS,
     )
-    backend: str = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
+    backend: Backend = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
@@ -269,11 +278,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def kinds_of(setting: Field[Any]) -> tuple[Any, ...]:
+    """The types of a setting: str and None of ``str | None``. The choices of a Literal are one type."""
+    return (setting.type,) if get_origin(setting.type) is Literal else get_args(setting.type) or (setting.type,)
+
+
 def _check_setting(name: str, value: Any) -> None:
     """What the setting's field says of its value."""
     setting = TrainConfig.__dataclass_fields__[name]
     minimum, number, choices = (setting.metadata[rule] for rule in ("minimum", "number", "choices"))
-    kinds = get_args(setting.type) or (setting.type,)
+    kinds = kinds_of(setting)
     if value is None and NoneType in kinds:
         return
     if minimum is not None:
@@ -327,7 +341,8 @@ def _retyped(value: Any, kind: Any) -> Any:
             return float(value)
         except ValueError:
             return value
-    return str(value) if kind is str and type(value) is int else value
+    of_text = kind is str or get_origin(kind) is Literal
+    return str(value) if of_text and type(value) is int else value
 
 
 def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
