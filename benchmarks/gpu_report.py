@@ -88,7 +88,8 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
     tests += [f"--ignore-glob=*/test_{name}.py" for name in NEED_EXTRA] if missing(EXTRA) else []
     workers = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     device = torch.cuda.get_device_properties(0)
-    pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--upgrade", "--target", str(site)]
+    pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--disable-pip-version-check"]
+    pip += ["--upgrade", "--target", str(site)]
     settings = {
         "WGAN_FAST_CUDA": "1",
         "TORCH_CUDA_ARCH_LIST": f"{device.major}.{device.minor}",
