@@ -218,14 +218,39 @@ def test_critic_that_never_used_cublas() -> None:
     assert run.returncode == 0, run.stderr
 
 
+class Multiplied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = small()
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return factor * self.critic(x)
+
+
+def test_number_in_a_tensor_of_the_host_is_not_frozen() -> None:
+    """A kernel gets it as an argument, which a graph records."""
+    outputs = []
+    for backend in ("eager", "graph"):
+        torch.manual_seed(1)
+        step = critic_step(backend, Multiplied(), penalty=None)
+        outputs.append([step(torch.tensor(factor)) for factor in (*[1.0] * (WARM_UP + 2), 3.0, 1.0)])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
 def test_hooks_that_are_added_after_a_capture_are_called() -> None:
     critic = small()
-    step, calls = repeated(critic_step(critic=critic), WARM_UP + 1), []
-    critic.register_forward_hook(lambda *_: calls.append("module"))
-    step()
-    critic[0].weight.register_hook(lambda _: calls.append("weight"))
-    step()
-    assert set(calls) == {"module", "weight"}
+    optimizer = adam(critic.parameters())
+    step = critic_step(critic=critic, optimizer=lambda _: optimizer)
+    for register in (
+        critic.register_forward_hook,
+        critic[0].weight.register_hook,
+        optimizer.register_step_pre_hook,
+    ):
+        repeated(step, WARM_UP + 1)
+        calls: list[Any] = []
+        register(lambda *_, calls=calls: calls.append(None))
+        step()
+        assert calls, register
 
 
 def test_settings_of_a_scaler_are_captured_anew() -> None:

@@ -51,11 +51,10 @@ class Frozen:
         self._held_by_modules = [
             values.values() for part in self._parts for values in (part._modules, part._parameters, part._buffers)
         ]
-        self._hooks = [
-            hooks
-            for part in self._parts
-            for hooks in (part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks)
-        ]
+        optimizer = self._optimization.optimizer
+        self._hooks = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+        for part in self._parts:
+            self._hooks += part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks
         self._held = [*chain.from_iterable(self._held_by_modules), *self._optimization.parameters(frozen=True)]
         self._tensors = [value for value in dict.fromkeys(self._held) if isinstance(value, Tensor)]
         # A module may be replaced by one with the same tensors, or none: another activation. The key keeps it alive.
