@@ -87,6 +87,22 @@ def table_run(few_samples: None, tmp_path: Path) -> Path:
     return tmp_path / "table"
 
 
+@pytest.fixture
+def mixed_run(few_samples: None, tmp_path: Path) -> Path:
+    """The folder of a run on a table of numbers, texts and dates, some of them missing."""
+    from training import run
+
+    random = np.random.default_rng(0)
+    lines = [
+        f"{random.integers(18, 90)},{random.choice(['Bern', 'Zug', ''])},{random.normal():.3f},"
+        f"{np.datetime64('2020-01-01') + random.integers(1000)}"
+        for _ in range(200)
+    ]
+    (tmp_path / "mixed.csv").write_text("age,city,gain,day\n" + "\n".join(lines) + "\n")
+    run(tmp_path / "mixed", data=str(tmp_path / "mixed.csv"))
+    return tmp_path / "mixed"
+
+
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
     """Within the rounding of `dtype`, and infinite where its range ends; `expected` is of float64."""
     torch.testing.assert_close(

@@ -130,10 +130,35 @@ def test_a_file_runs_no_code_untrusted(role: str, folder: Path, monkeypatch: pyt
         commands += [("sample", "run", "--out", "x.npy"), ("sample", "run/checkpoint.pt", "--out", "y.npy")]
         commands += [("export", "run", "--out", "x.pt2")]
     for command in commands:
+        if role == "critic" and command[0] != "train":  # that is not made
+            (folder / "ran").unlink(missing_ok=True)
+            monkeypatch.delitem(sys.modules, "cli_payload", raising=False)
+            result = CliRunner().invoke(app, [*command])
+            assert (result.exit_code, (folder / "ran").exists()) == (0, False), result.output
+            continue
         message = runs(*command)
         assert message.startswith("error: --trust: ") and f"{role} cli_payload:make_{role}" in message
         assert message.count("\n") == 1
         assert runs(*command, "--trust") == ""
+
+
+def test_somebody_at_the_terminal_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "cli_payload.py").write_text(PAYLOAD)
+    train("--generator", "cli_payload:make_generator", "--features", "cli_payload:make_features")
+    monkeypatch.setattr("wgan_fast.cli._is_interactive", lambda: True)
+    commands = [
+        ("train", "--resume", "--out", "run", "--steps", "3"),
+        ("evaluate", "run"),
+        ("sample", "run", "--out", "x.npy"),
+        ("export", "run", "--out", "x.pt2"),
+    ]
+    for command in commands:
+        for answer in ("n", "", "y"):
+            (folder / "ran").unlink(missing_ok=True)
+            monkeypatch.delitem(sys.modules, "cli_payload", raising=False)
+            result = CliRunner().invoke(app, [*command], input=f"{answer}\n")
+            assert "cli_payload:make_" in result.stderr and "Run it? [y/N]" in result.stderr, result.output
+            assert (result.exit_code, (folder / "ran").exists()) == ((0, True) if answer == "y" else (2, False))
 
 
 def test_data_of_a_run_that_are_gone(folder: Path) -> None:
@@ -157,7 +182,7 @@ def test_a_setting_of_a_run_that_is_wrong(folder: Path) -> None:
 
 def test_options_and_arguments_of_a_command(folder: Path) -> None:
     train()
-    assert error_of("evaluate", "run", "--device", "abacus").startswith("error: --device: expected cpu, cuda or cuda:N")
+    assert error_of("evaluate", "run", "--device", "abacus").startswith("error: --device: expected auto, cpu, cuda or")
     assert error_of("sample", "run", "--out", "x.gif").startswith("error: --out: ")
     assert error_of("sample", "nowhere").startswith("error: run: there is no checkpoint")
     assert error_of("train", "--optimizer", "newton").startswith("error: --optimizer: expected one of adam, rmsprop")

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, run
+from training import cli, options, run
 from wgan_fast.train import TrainedGenerator
 
 pytestmark = pytest.mark.usefixtures("few_samples")
@@ -61,8 +61,8 @@ def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
     run(tmp_path / "run", data="digits", features=f"{networks}:make_features", steps=2, **own)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["fid"] > 0 and np.isfinite(metrics["kid"])
-    samples, labels = TrainedGenerator.load(tmp_path / "run", trust=True).sample(3)
-    assert samples.shape == (3, 1, 16, 16) and labels is None
+    generator = TrainedGenerator.load(tmp_path / "run", trust=True)
+    assert generator.sample(3).shape == (3, 16, 16) and generator.draw(3)[0].shape == (3, 1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,23 @@ def test_what_cannot_be_trained_is_told_before_anything_is_written(
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
     assert re.match(f"error: {message}", result.stderr), result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"width": 200_000}, {"latent_dimension": 2**62}, {"batch_size": 2**40}, {"batch_size": 2**62}, {"width": 2**62}],
+    ids=str,
+)
+def test_what_the_memory_cannot_hold_is_told_before_it_is_asked_for(
+    setting: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Linux asking succeeds, and the use ends the process."""
+
+    def asked(*args: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("wgan_fast.train.trainer.make_networks", asked)
+    name, value = *setting.keys(), *setting.values()
+    result = cli("train", "--out", tmp_path / "run", *options(), f"--{name.replace('_', '-')}", value)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: the memory does not suffice; "), result.stderr

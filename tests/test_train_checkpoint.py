@@ -187,6 +187,20 @@ def test_a_damaged_checkpoint_is_told_and_the_previous_one_offered(how: str, mes
     assert cli("train", "--resume", "--out", tmp_path).exit_code == 0
 
 
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """PyTorch reads the weights without looking at their checksums."""
+    run(tmp_path / "run", **SETTINGS)
+    file = tmp_path / "run" / checkpoint.NAME
+    weights = torch.load(file)["critic"]["layers.0.weight"].numpy().tobytes()
+    content = bytearray(file.read_bytes())
+    content[content.index(weights) + 2] ^= 1
+    file.write_bytes(content)
+    torch.load(file)
+    for command in (["sample", file, "--out", tmp_path / "x.npy"], ["train", "--resume", "--out", tmp_path / "run"]):
+        result = cli(*command)
+        assert result.exit_code == 2 and f"{file} is damaged; " in result.stderr, result.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -355,7 +369,7 @@ def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
     subprocess.run([sys.executable, *command(tmp_path / "whole")], check=True, capture_output=True)
     expected = everything(tmp_path / "whole")
     draw = random.Random(0)
-    for kill in range(20):
+    for kill in range(20):  # also before the first checkpoint
         folder = tmp_path / f"run{kill}"
         process = subprocess.Popen([sys.executable, *command(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while not (folder / "metrics.jsonl").exists() and process.poll() is None:
@@ -363,7 +377,6 @@ def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
         time.sleep(draw.uniform(0, 2))
         process.kill()
         process.communicate()
-        again = ["--resume"] if (folder / checkpoint.NAME).exists() or (folder / checkpoint.PREVIOUS).exists() else []
-        options = command(folder, *again) if again else [*command(folder), "--overwrite"]
-        subprocess.run([sys.executable, *options], check=True, capture_output=True)
+        again = [*command(folder), "--resume", "auto"]
+        subprocess.run([sys.executable, *again], check=True, capture_output=True)
         assert_equal(everything(folder), expected)

@@ -45,8 +45,8 @@ from wgan_fast.train.config import make_config
         ({"beta1": 1.0}, "beta1: expected a number from 0 to below 1, got 1.0"),
         ({"beta2": -0.1}, "beta2: expected a number from 0 to below 1, got -0.1"),
         ({"average_decay": 1.5}, "average_decay: expected a number from 0 to below 1, got 1.5"),
-        ({"device": "abacus"}, "device: expected cpu, cuda or cuda:N, got 'abacus'"),
-        ({"device": "meta"}, "device: expected cpu, cuda or cuda:N, got 'meta'"),
+        ({"device": "abacus"}, "device: expected auto, cpu, cuda or cuda:N, got 'abacus'"),
+        ({"device": "meta"}, "device: expected auto, cpu, cuda or cuda:N, got 'meta'"),
         ({"device": "cuda:99"}, "device: PyTorch finds .* CUDA devices here, got 'cuda:99'"),
     ],
 )
@@ -116,3 +116,21 @@ def test_a_file_without_settings_is_named(options: list[str], message: str, few_
     assert result.stderr.count("\n") == 1
     assert re.match(f"error: {message}", result.stderr), result.stderr
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: &a x\nmodel: *a\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nalgorithm: *b\n",
+        "algorithm: [wgan]\n",
+        "[" * 9_000,
+        "# " + "x" * 10_000,
+    ],
+    ids=["aliases", "nested aliases", "a list", "brackets", "long"],
+)
+def test_settings_are_flat_and_short(text: str, tmp_path: Path) -> None:
+    """A few lines with aliases can stand for more than any memory holds."""
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="^config: .*config.yaml( is not YAML of settings: |: expected a name or)"):
+        make_config(tmp_path / "config.yaml", {})

@@ -12,7 +12,8 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 
 from PIL import Image
 
-from wgan_fast.train.data.decoder import Decoder, save_samples
+from wgan_fast.train.data.decoder import Decoder
+from wgan_fast.train.data.sample_files import save_samples
 from wgan_fast.train.data.sources import make_data
 
 
@@ -75,9 +76,19 @@ def test_a_grid_shows_every_image(tmp_path, channels):
 @pytest.mark.parametrize(
     ("name", "decoder", "labels", "message"),
     [
-        ("a.png", Decoder("vectors"), None, "path: vectors go into a file of type .npy, .npz, .csv, .tsv, got "),
-        ("a.csv", Decoder("images"), None, "path: images go into a file of type .npy, .npz, .png, got "),
-        ("a.npy", Decoder("images"), torch.zeros(2), "path: labels need a file of another type than .npy: .npz, .png"),
+        (
+            "a.png",
+            Decoder("vectors"),
+            None,
+            "path: vectors go into a file of type .npy, .npz, .csv, .tsv, .parquet, got ",
+        ),
+        ("a.csv", Decoder("images"), None, "path: images go into a file of type .npy, .npz, .png, .jpg, .jpeg, got "),
+        (
+            "a.npy",
+            Decoder("images"),
+            torch.zeros(2),
+            "path: labels need a file of another type than .npy: .npz, .png, .jpg, .jpeg",
+        ),
     ],
 )
 def test_samples_that_a_file_cannot_hold(tmp_path, name, decoder, labels, message):

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ import torch
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
 from training import cli, everything, options, rows, small_config
-from wgan_fast.train.launch import cpu_threads, launch
+from wgan_fast.train import TrainConfig
+from wgan_fast.train.config import find_device
+from wgan_fast.train.launch import LaunchError, choose_threads, choose_workers, cpu_threads, launch, placement
+from wgan_fast.train.networks.named import make_models
 
 
 def torchrun(world: int) -> dict[str, str]:
@@ -69,6 +73,76 @@ def test_a_job_that_slurm_requeues_goes_on(few_samples: None, tmp_path: Path) ->
     again = os.environ | SLURM | {"SLURM_RESTART_COUNT": "1"}
     subprocess.run(command, env=again, check=True, capture_output=True)
     assert everything(tmp_path / "run")["step"] == 400
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "width", "settings", "threads", "why"),
+    [
+        ("dcgan", (3, 16, 16), 4, {}, 3, "all that PyTorch uses here"),
+        ("mlp", (2,), 128, {}, 1, "more do not pay for networks this small"),
+        ("mlp", (10,), 512, {}, 3, "all that PyTorch uses here"),
+        ("dcgan", (3, 16, 16), 4, {"threads": 1}, 1, "as --threads says"),
+    ],
+)
+def test_as_many_threads_as_pay(
+    model: str,
+    shape: tuple[int, ...],
+    width: int,
+    settings: dict[str, int],
+    threads: int,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Measured: docs/decisions.md."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    config = TrainConfig(**settings)
+    critic = make_models(model, shape, latent_dimension=2, width=width).critic
+    chosen = choose_threads(config, critic, shape, fabric := launch(config))
+    assert chosen == (threads, why)
+    told = f"on cpu (PyTorch finds no GPU), {threads} thread{'s' * (threads > 1)} ({why})"
+    assert placement(config, fabric, chosen) == told
+
+
+def test_files_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu, on_cpu = (SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "cpu"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    config = TrainConfig()
+    assert [choose_workers(config, True, fabric) for fabric in (on_gpu, on_cpu)] == [8, 1]
+    assert choose_workers(config, False, on_gpu) == 0
+    assert choose_workers(TrainConfig(workers=0), True, on_gpu) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert choose_workers(config, True, on_gpu) == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert choose_workers(config, True, on_gpu) == 0
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for present, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda present=present: int(present))
+        assert find_device("auto").type == device
+        assert find_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Abacus")
+    there = SimpleNamespace(device=torch.device("cuda:0"))
+    chosen = choose_threads(TrainConfig(), torch.nn.Linear(2, 1), (3, 16, 16), there)
+    assert placement(TrainConfig(), there, chosen) == (
+        "on cuda:0, Abacus (PyTorch finds a GPU), precision 32, convolutions in TF32; --precision bf16 may be faster"
+    )
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in torchrun(2).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match="^torchrun started 2 processes here, and PyTorch finds 1 GPUs: "):
+        launch(small_config())
+
+
+def test_the_first_line_says_what_computes(few_samples: None, tmp_path: Path) -> None:
+    result = cli("train", "--device", "cpu", "--out", tmp_path / "run", *options())
+    assert result.exit_code == 0 and result.stdout.startswith("on cpu, 1 thread (as --threads says)\n"), result.output
 
 
 def test_a_batch_that_processes_cannot_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,14 @@ def test_penalty_has_finite_gradients_and_the_textbooks_value(name, shape, class
 
 
 @pytest.mark.parametrize("name", ["dcgan", "resnet"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (2, 48, 48), (1, 31, 57), (4, 100, 64)], ids=str)
+def test_images_of_any_size(name, shape):
+    models = tiny_models(name, shape)
+    samples = models.generator(torch.randn(2, LATENT))
+    assert samples.shape == (2, *shape) and models.critic(samples).shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "resnet"])
 def test_generator_in_bfloat16_and_channels_last(name):
     generator = tiny_models(name, (3, 16, 16)).generator
     latent = torch.randn(4, LATENT)
@@ -100,7 +108,7 @@ def test_generator_can_be_exported_for_batches_of_any_size(name, classes):
                 r"model: dcgan and resnet make images .*got shape \(.*\): use mlp.*--size",
             )
             for name in ("dcgan", "resnet")
-            for shape in ((2,), (3, 8, 8), (3, 24, 24), (3, 32, 64), (32, 32))
+            for shape in ((2,), (3, 7, 8), (32, 32))
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Signals end a run after a checkpoint, and a clock asks for checkpoints."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, options
+from training import cli, everything, options
 from wgan_fast.train import Trainer
 from wgan_fast.train.run import checkpoint
 from wgan_fast.train.run.signals import SIGNALS, SaveRequest
@@ -165,3 +166,24 @@ def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tm
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1 and error.count("\n") == 1, error
     assert "--workers: a process that prefetched data was killed" in error
+
+
+@pytest.mark.long
+def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path) -> None:
+    """With processes that prefetch data, at drawn moments; the same command goes on."""
+    arguments = [*options(steps=150, data="digits", workers=2, latent_dimension=4, checkpoint_every=40)]
+    command = [sys.executable, "-m", "wgan_fast", "train", "--resume", "auto", *arguments, "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    expected, draw, stopped = everything(tmp_path / "whole"), random.Random(0), 0
+    for number in range(10):
+        folder = tmp_path / f"run{number}"
+        process = begun(folder, "--steps", "150", "--latent-dimension", "4", "--checkpoint-every", "40")
+        time.sleep(draw.uniform(0, 3))
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+        assert process.returncode in (0, 128 + signal.SIGTERM), error  # 0: it had just ended
+        stopped += process.returncode != 0
+        assert process.returncode == 0 or error.startswith("error: stopped at step "), error
+        subprocess.run([*command, str(folder)], check=True, capture_output=True)
+        torch.testing.assert_close(everything(folder), expected, rtol=0, atol=0)
+    assert stopped >= 5

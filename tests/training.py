@@ -15,7 +15,7 @@ from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.networks.named import Models, make_models
 from wgan_fast.train.run import checkpoint
 
-SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2}
+SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2, "threads": 1}
 
 
 def small_config(**settings: Any) -> TrainConfig:
@@ -61,6 +61,8 @@ LATENT = 6
 CASES = [
     ("mlp", (2,)),
     ("mlp", (1, 5, 7)),
+    ("dcgan", (1, 28, 28)),
+    ("resnet", (3, 31, 48)),
     *((name, (channels, side, side)) for name in ("dcgan", "resnet") for channels, side in ((3, 16), (1, 32), (3, 64))),
 ]
 cases = pytest.mark.parametrize(("name", "shape"), CASES)

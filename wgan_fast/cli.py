@@ -3,12 +3,13 @@
 import inspect
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import torch
 import typer
@@ -17,7 +18,9 @@ from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.config import PLACES, TrainConfig, kinds_of, make_config, read_settings
+
+_T = TypeVar("_T")
 
 
 class _Group(TyperGroup):
@@ -75,7 +78,8 @@ def train(config: Path | None = None, **options: Any) -> None:
     advice = "a smaller --batch-size, --width or --size may help"
     try:
         with _telling_of_memory(advice):
-            trainer = Trainer(make_config(config, given))
+            settings = _asking_for_trust(lambda trust: make_config(config, given | trust))
+            trainer = Trainer(settings)
     except (TypeError, ValueError, OSError, LaunchError) as error:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
@@ -102,8 +106,9 @@ def train(config: Path | None = None, **options: Any) -> None:
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
-    kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path or setting.name == "resume" else kind  # Path("") would be the current folder
+    kind = next(kind for kind in kinds_of(setting) if kind is not NoneType)
+    # TrainConfig itself tells of a wrong name; Path("") would be the current folder.
+    kind = str if kind is Path or get_origin(kind) is Literal or setting.name in ("resume", "size") else kind
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -134,36 +139,48 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[
-        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
+        Path,
+        typer.Option(
+            help="The file: .png or .jpg (a grid of images), .npy, .npz; .csv, .tsv or .parquet for tables. A name "
+            "without a suffix is a folder of single images."
+        ),
     ] = Path("samples.npy"),
-    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1)] = 64,
+    count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1, max=2**40)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
         str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
     ] = None,
     interpolate: Annotated[
-        int | None, typer.Option(help="Samples from one latent vector to another, this many in each row.", min=2)
+        int | None,
+        typer.Option(help="Samples from one latent vector to another, as many in each row.", min=2, max=9999),
     ] = None,
+    image_type: Annotated[str, typer.Option(help="Of single images: png or jpg.")] = "png",
     overwrite: _Overwrite = False,
     trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
-        from wgan_fast.train.data.decoder import save_samples
+        from wgan_fast.train.data.sample_files import save_images, save_samples
 
-    _check_new(out, overwrite)
+    folder = out.is_dir() or not out.suffix
+    if not (out.is_dir() and not any(out.iterdir())):
+        _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
             if interpolate is None:
-                samples, labels = generator.sample(count, seed=seed, label=label)
+                samples, labels = generator.draw(count, seed=seed, label=label)
             else:
-                samples, labels = generator.interpolations(count, interpolate, seed=seed, label=label)
-        labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
-        save_samples(out, samples, generator.decoder, labels, columns=interpolate)
+                samples, labels = generator.draw_between(count, interpolate, seed=seed, label=label)
+        if folder:
+            _ = [*save_images(out, samples, generator.decoder, labels, f".{image_type}")]
+        else:
+            held = out.suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")
+            save_samples(out, samples, generator.decoder, labels if held else None, columns=interpolate)
     except ValueError as error:
-        _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
+        names = {"path": "--out", "rows": "--count", "steps": "--interpolate", "suffix": "--image-type"}
+        _stop(_message(sample, error, names, run), code=2)
     except OSError as error:
         _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
@@ -173,13 +190,13 @@ def sample(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     count: Annotated[
-        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2)
+        int | None, typer.Option(help="Generated and held-out samples, at most 2,500 unless given.", min=2, max=2**40)
     ] = None,
     features: Annotated[str | None, typer.Option(help="A network for FID and KID, my.module:make_features.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Where the data of the run are now.", show_default="where they were")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
     trust: _Trust = False,
 ) -> None:
     """Judge a trained generator against held-out samples of its data; prints JSON."""
@@ -189,13 +206,18 @@ def evaluate(
 
     try:
         # Not those of the machine that trained.
-        here = {"device": device, "precision": "32", "backend": "auto", "threads": 1}
+        here = {"device": device, "precision": "32", "backend": "auto", "threads": None}
         found = read_settings(run / "config.yaml", "run")
-        check_trust({"features": None if features else found.get("features")}, run, trust)
         settings = found | here | {"trust": trust} | ({"features": features} if features else {})
         settings |= {"data": data} if data else {}
         with _telling_of_memory("a smaller --count may help"):
-            metrics = evaluate_run(run, TrainConfig(**settings), count)
+            untyped = {"features": None if features else found.get("features")}
+
+            def evaluated(more: dict[str, bool]) -> dict[str, Any]:
+                check_trust(untyped, run, more.get("trust", trust))
+                return evaluate_run(run, TrainConfig(**settings | more), count)
+
+            metrics = _asking_for_trust(evaluated)
     except (TypeError, ValueError, OSError) as error:
         of_run = {} if data else {"data": f"run: the data of {run}"}
         gone = isinstance(error, ArgumentFileNotFoundError) and not data
@@ -217,7 +239,7 @@ def export(
 
     _check_new(out, overwrite)
     try:
-        generator = TrainedGenerator.load(run, trust=trust)
+        generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         generator.export(out)
     except ValueError as error:
         _stop(_message(export, error, {"path": "--out"}, run), code=2)
@@ -256,6 +278,9 @@ def reproduce(
         except KeyboardInterrupt:
             typer.echo()
             _stop(f"stopped; {out} holds what was complete", code=130)
+        except OSError as error:
+            typer.echo()
+            _stop(f"{error.filename or out} cannot be read or written: {error.strerror or error}", code=1)
         typer.echo(f"{'holds' if outcome.holds else 'DOES NOT HOLD'} ({outcome.seconds:.1f} s)")
         for number in outcome.numbers:
             verdict = "" if number.holds else "  DOES NOT HOLD"
@@ -294,6 +319,22 @@ def _message(
     elif any(isinstance(word, OptionInfo) for word in parameter.annotation.__metadata__):
         name = f"--{name.replace('_', '-')}"
     return f"{name}: {error.message}"
+
+
+def _asking_for_trust(read: Callable[[dict[str, bool]], _T]) -> _T:
+    """What ``read({})`` returns. If that needs ``trust`` and somebody sits at the terminal, they are asked."""
+    try:
+        return read({})
+    except ArgumentValueError as error:
+        if error.argument != "trust" or not _is_interactive():
+            raise
+        if not typer.confirm(f"{error.message.partition(';')[0]}. Run it?", err=True):
+            raise
+    return read({"trust": True})
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @contextmanager
@@ -344,7 +385,9 @@ def _stop_writing(out: Path, error: OSError) -> NoReturn:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    # A name may hold line ends, and sequences that a terminal obeys.
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    typer.echo(f"error: {shown}", err=True)
     raise typer.Exit(code)
 
 

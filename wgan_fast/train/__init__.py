@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wgan_fast.train.config import TrainConfig
+    from wgan_fast.train.fitting import fit
     from wgan_fast.train.generator import TrainedGenerator
     from wgan_fast.train.trainer import Trainer
 
-__all__ = ["TrainConfig", "TrainedGenerator", "Trainer"]
+__all__ = ["TrainConfig", "TrainedGenerator", "Trainer", "fit"]
 
-_MODULES = {"TrainConfig": "config", "TrainedGenerator": "generator", "Trainer": "trainer"}
+_MODULES = {"TrainConfig": "config", "TrainedGenerator": "generator", "Trainer": "trainer", "fit": "fitting"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a class when it is first used: the settings and the networks need no Lightning."""
+    """Imports a class or function when it is first used: the settings and the networks need no Lightning."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

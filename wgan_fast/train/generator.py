@@ -1,14 +1,18 @@
 """A trained generator, read from a run without its data: samples, interpolations, and a file that needs no library."""
 
 import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_integer
+from wgan_fast._checks import ArgumentError, ArgumentTypeError, ArgumentValueError, check_integer
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.networks.base import evaluating, latents
 from wgan_fast.train.networks.named import Models, load_factory, make_models
@@ -17,6 +21,7 @@ from wgan_fast.train.run.checkpoint import load_checkpoint
 from wgan_fast.train.run.contents import check_trust
 
 BATCH = 500  # samples that are generated at once
+UNITS = "units.json"  #: in an exported file, what its numbers mean
 
 
 def build_networks(spec: dict[str, Any]) -> Models:
@@ -25,6 +30,48 @@ def build_networks(spec: dict[str, Any]) -> Models:
         role: load_factory(spec[role], role) if spec[role] is not None else None for role in ("generator", "critic")
     }
     return make_models(**{**spec, "shape": tuple(spec["shape"]), **factories})
+
+
+@contextmanager
+def naming_damage(source: Path | str) -> Iterator[None]:
+    """Turns any error into one that names the checkpoint: a file may hold anything."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ArgumentValueError(
+            "run", f"the checkpoint of {source} is not as a run writes it: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _restore(spec: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """The generator of a checkpoint. The library's own take the tensors that were read, so that no size which the file
+    names is ever allocated.
+    """
+    named = spec["generator"] is None
+    if named and (spec["depth"] or 0) > len(weights):
+        raise ValueError(f"{spec['depth']} layers, of {len(weights)} weights")
+    with torch.random.fork_rng(devices=[]):
+        if named:
+            with torch.device("meta"):
+                network = build_networks(spec | {"critic": None}).generator
+        else:
+            make = load_factory(spec["generator"], "generator")
+            arguments = {name: spec[name] for name in ("latent_dimension", "classes")}
+            network = make(shape=tuple(spec["shape"]), **arguments)
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    if named and any(weights[name].dtype != kind for name, kind in kinds.items() if name in weights):
+        raise ValueError("weights of another type")
+    try:
+        network.load_state_dict(weights, assign=named)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ArgumentValueError(
+            "run", f"{spec['generator'] or spec['name']} makes another network than was trained: {reason}"
+        ) from error
+    return network.requires_grad_(False).eval()
 
 
 @torch.no_grad()
@@ -58,6 +105,7 @@ class TrainedGenerator:
         classes: how many labels it takes; 0 is none.
         decoder: of the data that it imitates.
         step: how long it was trained.
+        source: the run folder or checkpoint that it was read from.
     """
 
     network: nn.Module
@@ -65,6 +113,7 @@ class TrainedGenerator:
     classes: int
     decoder: Decoder
     step: int
+    source: Path
 
     @classmethod
     def load(cls, path: Path | str, *, trust: bool = False) -> "TrainedGenerator":
@@ -88,42 +137,38 @@ class TrainedGenerator:
         """From what :func:`.run.checkpoint.load_checkpoint` returns of ``source``.
 
         Raises:
-            ValueError: the user's function makes another network than was trained.
+            ValueError: the user's function makes another network than was trained, or what it holds is not as a run
+                writes it.
         """
         spec = state["networks"]
-        check_trust(spec, source, trust)
-        with torch.random.fork_rng(devices=[]):
-            network = build_networks(spec).generator
-        try:
-            network.load_state_dict(state["generator"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ArgumentValueError(
-                "run", f"{spec['generator']} makes another network than was trained: {reason}"
-            ) from error
-        network.requires_grad_(False).eval()
-        return cls(network, spec["latent_dimension"], spec["classes"], Decoder.from_dict(state["codec"]), state["step"])
+        check_trust({"generator": spec.get("generator")}, source, trust)
+        with naming_damage(source):
+            network = _restore(spec, state["generator"])
+            decoder, size, classes = Decoder.from_dict(state["codec"]), spec["latent_dimension"], spec["classes"]
+            decoder.restore(
+                generate(network, torch.zeros(2, size, device="cpu"), cyclic_labels(2, classes))
+            )  # on trial
+            return cls(network, size, classes, decoder, state["step"], Path(source))
 
-    def sample(self, count: int, *, seed: int = 0, label: int | str | None = None) -> tuple[Tensor, Tensor | None]:
-        """Samples (count, ...) as the network makes them, and their labels (count,).
+    def sample(self, count: int, *, seed: int = 0, label: Any = None) -> Any:
+        """Samples in the user's units and type.
 
         Args:
             count: how many.
             seed: of the latent vectors.
             label: of all of them, as the data name it; None takes each in turn.
 
+        Returns:
+            A tensor (count, ...) if the data were one, a pandas DataFrame if they were a table, else an array. A
+            generator with labels returns ``(samples, labels)``; a DataFrame holds them itself.
+
         Raises:
-            TypeError: an argument is no integer.
+            TypeError: an argument is of the wrong type.
             ValueError: one is too small, or there is no such label.
         """
-        check_integer("count", count, 1)
-        check_integer("seed", seed, 0)
-        labels = self._labels(count, label)
-        return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
+        return self.decoder.give(*self.draw(count, seed=seed, label=label))
 
-    def interpolations(
-        self, rows: int, steps: int, *, seed: int = 0, label: int | str | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def interpolations(self, rows: int, steps: int, *, seed: int = 0, label: Any = None) -> Any:
         r"""Samples (rows * steps, ...), each row from one latent vector to another on the great circle between them.
 
         .. math:: \frac{\sin((1 - t) \omega)}{\sin \omega} z_0 + \frac{\sin(t \omega)}{\sin \omega} z_1
@@ -132,6 +177,17 @@ class TrainedGenerator:
 
         Source: White, "Sampling Generative Networks", 2016, section 2.1.
         """
+        return self.decoder.give(*self.draw_between(rows, steps, seed=seed, label=label))
+
+    def draw(self, count: int, *, seed: int = 0, label: Any = None) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`sample`, but as the network makes them, with labels as indices into ``decoder.classes``."""
+        check_integer("count", count, 1)
+        check_integer("seed", seed, 0)
+        labels = self._labels(count, label)
+        return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
+
+    def draw_between(self, rows: int, steps: int, *, seed: int = 0, label: Any = None) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`interpolations`, but as the network makes them, with labels as indices."""
         for name, value, minimum in (("rows", rows, 1), ("steps", steps, 2), ("seed", seed, 0)):
             check_integer(name, value, minimum)
         first, last = seeded_latents(2 * rows, self.latent_dimension, seed).chunk(2)
@@ -143,10 +199,10 @@ class TrainedGenerator:
         labels = labels.repeat_interleave(steps) if labels is not None else None
         return generate(self.network, path.flatten(0, 1), labels), labels
 
-    def _labels(self, count: int, label: int | str | None) -> Tensor | None:
+    def _labels(self, count: int, label: Any) -> Tensor | None:
         if label is None:
             return cyclic_labels(count, self.classes)
-        if not isinstance(label, int | str):
+        if not isinstance(label, int | str | np.integer | np.bool_):
             raise ArgumentTypeError("label", f"expected one of the data's labels, got {label!r}")
         known = self.decoder.classes if self.classes else ()
         if str(label) not in known:
@@ -155,9 +211,12 @@ class TrainedGenerator:
         return torch.full((count,), known.index(str(label)), device="cpu")
 
     def export(self, path: Path | str) -> None:
-        """Writes the network for ``torch.export.load``, which needs PyTorch alone.
+        """Writes the generator for ``torch.export.load``, which needs PyTorch alone.
 
-        It takes latent vectors (B, latent_dimension), with classes also labels (B,), for any B.
+        It takes latent vectors (B, latent_dimension), with classes also labels (B,), for any B, and returns samples in
+        the user's units and type: those of :meth:`sample`. A table's are float64 numbers (B, columns), of dates the
+        seconds since 1970, of a category its place in the list. The lists, the names of columns and of labels are in
+        the extra file ``units.json``.
 
         Raises:
             ValueError: the suffix is another than ``.pt2``, or PyTorch cannot export the network.
@@ -170,13 +229,30 @@ class TrainedGenerator:
             example.append(torch.zeros(2, dtype=torch.int64, device="cpu"))
         batch = torch.export.Dim("batch", min=1)
         try:
+            channels = self.network(*example).shape[1]
             exported = torch.export.export(
-                self.network, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example), strict=False
+                _InUnits(self.network, self.decoder, channels).eval(),
+                tuple(example),
+                dynamic_shapes=(tuple({0: batch} for _ in example),),
+                strict=False,
             )
         except Exception as error:  # a network of one's own may do anything
             reason = str(error).strip().split("\n", 1)[0]
             raise ArgumentValueError("run", f"torch.export cannot export the generator: {reason}") from error
         written = io.BytesIO()  # a full disk would abort PyTorch's own writer
-        torch.export.save(exported, written)
+        torch.export.save(exported, written, extra_files={UNITS: json.dumps(self.decoder.describe())})
         with whole_file(Path(path)) as unfinished:
             unfinished.write_bytes(written.getbuffer())
+
+
+class _InUnits(nn.Module):
+    """The network, and the way back to the user's units."""
+
+    def __init__(self, network: nn.Module, decoder: Decoder, channels: int) -> None:
+        super().__init__()
+        self.network, self.units = network, decoder.units(channels)
+        self.dtype = decoder.torch_dtype()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        samples: Tensor = self.units(self.network(*inputs)).to(self.dtype)
+        return samples

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import nn
 
 from wgan_fast._checks import ArgumentValueError
-from wgan_fast.train.config import PRECISIONS, TrainConfig
+from wgan_fast.train.config import PRECISIONS, TrainConfig, find_device
 
 
 class LaunchError(RuntimeError):
@@ -27,11 +27,16 @@ def launch(config: TrainConfig) -> Fabric:
 
     Raises:
         ValueError: the batch size is not a multiple of the number of processes.
-        LaunchError: the environment names several processes that nothing started, or several that know nothing of one
-            another.
+        LaunchError: the environment names several processes that nothing started, several that know nothing of one
+            another, or more than there are GPUs.
     """
-    device = torch.device(config.device)
+    device = find_device(config.device)
     world, local = _processes()
+    if device.type == "cuda" and local > torch.cuda.device_count():
+        raise LaunchError(
+            f"torchrun started {local} processes here, and PyTorch finds {torch.cuda.device_count()} GPUs: start as "
+            "many as there are, or name --device cpu"
+        )
     if config.batch_size % world:
         raise ArgumentValueError("batch_size", f"expected a multiple of the {world} processes, got {config.batch_size}")
     fabric = Fabric(
@@ -77,6 +82,41 @@ def place(fabric: Fabric, network: nn.Module) -> nn.Module:
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network.to(fabric.device)
+
+
+#: Weights of a critic of vectors from which on a second CPU thread pays. A layer of 128 units is too little work.
+MANY_WEIGHTS = 100_000
+
+
+def choose_threads(config: TrainConfig, critic: nn.Module, shape: tuple[int, ...], fabric: Fabric) -> tuple[int, str]:
+    """CPU threads per operation, and why: ``config.threads``, else as many as pay for samples of this shape."""
+    if config.threads is not None:
+        return config.threads, "as --threads says"
+    if fabric.device.type == "cuda":
+        return 1, "the GPU computes"
+    if len(shape) < 3 and sum(weights.numel() for weights in critic.parameters()) < MANY_WEIGHTS:
+        return 1, "more do not pay for networks this small"
+    return torch.get_num_threads(), "all that PyTorch uses here"  # it knows of OMP_NUM_THREADS, and of torchrun's share
+
+
+def choose_workers(config: TrainConfig, decoded: bool, fabric: Fabric) -> int:
+    """Processes that prefetch data: ``config.workers``, else as many as the files to decode keep busy."""
+    if config.workers is not None:
+        return config.workers
+    spare = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) - 1
+    return max(0, min(8 if fabric.device.type == "cuda" else 1, spare)) if decoded else 0
+
+
+def placement(config: TrainConfig, fabric: Fabric, threads: tuple[int, str]) -> str:
+    """What a run computes on, and why, in a line."""
+    count, why = threads
+    if fabric.device.type == "cpu":
+        chosen = "cpu (PyTorch finds no GPU)" if config.device == "auto" else "cpu"
+        return f"on {chosen}, {count} thread{'s' if count > 1 else ''} ({why})"
+    found = " (PyTorch finds a GPU)" if config.device == "auto" else ""
+    name = torch.cuda.get_device_name(fabric.device)
+    faster = ", convolutions in TF32; --precision bf16 may be faster" if config.precision == "32" else ""
+    return f"on {fabric.device}, {name}{found}, precision {config.precision}{faster}"
 
 
 @contextmanager

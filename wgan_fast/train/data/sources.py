@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from wgan_fast._checks import ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.train.data.decoder import Decoder
-from wgan_fast.train.data.samples import PATHS, Samples, open_samples, refuse_image_settings
+from wgan_fast.train.data.opening import IN_MEMORY, PATHS, Preparation, open_path
+from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.toys import TOYS, Distribution, make_toy
 from wgan_fast.train.run.signals import ignore_signals
 
@@ -53,10 +54,12 @@ class Data(ABC):
         classes: the names of the labels; empty without labels.
         centres: the modes of a toy distribution, of shape (modes, dimension), or None.
         sigma: the standard deviation of every mode, per coordinate, or None.
+        decoded: whether reading a batch takes time; see :class:`.samples.Samples`.
     """
 
     centres: Tensor | None = None
     sigma: float | None = None
+    decoded = False
 
     def __init__(self, shape: tuple[int, ...], decoder: Decoder) -> None:
         self.shape = shape
@@ -132,6 +135,7 @@ class FiniteData(Data):
                     UserWarning,
                     stacklevel=3,
                 )
+        self.decoded = samples.decoded
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])
         self._known: tuple[tuple[int, int], Any] | None = None
 
@@ -182,7 +186,13 @@ def _in_proportion(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArr
 
 
 def make_data(
-    source: str, *, seed: int = 0, size: int | None = None, colour: bool | None = None, label: str | None = None
+    source: str,
+    *,
+    seed: int = 0,
+    size: int | str | None = None,
+    colour: bool | None = None,
+    alpha: bool = False,
+    label: str | None = None,
 ) -> Data:
     """Opens data.
 
@@ -190,38 +200,44 @@ def make_data(
         source: a name in :data:`DATASETS` (a folder of the same name is ``./name``), or a path:
 
             - a folder of images, or a folder with one sub-folder of images per class;
-            - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional integers ``labels``:
-              (N, D) are vectors; uint8 (N, H, W) or (N, H, W, channels) are images; floats (N, channels, S, S) within
-              [-1, 1] or [0, 1] are images, not resized;
+            - ``.npy``, or ``.npz`` with an array ``samples`` (or a single array) and optional ``labels``, integers or
+              texts: (N, D) are vectors; (N, H, W), (N, H, W, channels) and (N, channels, H, W) images; see
+              :class:`.images.ImageArray`;
             - ``.csv``, ``.tsv``, ``.parquet``: a table of mixed types; see :class:`.tables.Column`.
 
             Vectors are standardised, images scaled to [-1, 1], tables encoded.
         seed: seed of the held-out split of finite data.
-        size: side of the images, a power of two of at least 16; the centre square is resized to it. None means 32 for a
-            folder, 16 for ``digits``, and the images' own size for arrays.
-        colour: True for 3 channels, False for 1. None means 3 for a folder, 1 for ``digits``, and unchanged for
-            arrays.
-
+        size: side of the images, or ``HEIGHTxWIDTH``; they are cropped at the centre and resized to it. None means 32
+            for a folder, 16 for ``digits``, and the images' own size for arrays.
+        colour: True for 3 channels, False for 1. None means 1 for a folder of grey images and ``digits``, 3 for another
+            folder, and unchanged for arrays.
+        alpha: keep transparency as a further channel. Else it is blended with white.
         label: the column of a table that holds the labels.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
-        ValueError: the source, its content, ``size`` or ``colour`` is not as described. Images with a valid
-            header but damaged pixels are found only when they are read; that error names the file, too.
+        ValueError: the source, its content or a setting is not as described. Images with a valid header but damaged
+            pixels are found only when they are read; that error names the file, too.
     """
+    how = Preparation(size, colour, alpha, label)
     if source in TOYS:
-        refuse_image_settings(source, size, colour)
-        if label is not None:
-            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {label!r}")
+        how.refuse_images(source)
+        how.refuse_label(source)
         return ToyData(make_toy(source))
     path = Path(source)
     if source not in DATASETS and not path.exists():
+        if source in IN_MEMORY:
+            raise ArgumentValueError(
+                "data",
+                f"the run was trained on data in memory ({source}): go on with wgan_fast.train.fit(data, out=..., "
+                "resume=True), or name a file that holds them",
+            )
         if path.suffix or os.sep in source:
             raise ArgumentFileNotFoundError("data", f"there is no {source}; expected {', '.join(DATASETS)}, or {PATHS}")
         near = difflib.get_close_matches(source, DATASETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ArgumentValueError("data", f"expected one of {', '.join(DATASETS)}, or {PATHS}, got {source!r}{hint}")
-    return FiniteData(open_samples(source, size, colour, label), seed)
+    return FiniteData(open_path(source, how), seed)
 
 
 def batches(

@@ -117,23 +117,33 @@ def _embed(embedding: nn.Embedding | None, labels: Tensor | None) -> Tensor | No
     return embedded
 
 
-def is_image_side(side: int) -> bool:
-    """Whether the image networks support this side: a power of two of at least 16."""
-    return side >= 16 and side.bit_count() == 1
+class Crop(nn.Module):
+    """The centre of a map, of this height and width; all of it where it has them."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, maps: Tensor) -> Tensor:
+        top, left = (maps.shape[2] - self.height) // 2, (maps.shape[3] - self.width) // 2
+        return maps[..., top : top + self.height, left : left + self.width]
 
 
-def doublings(shape: tuple[int, ...]) -> int:
-    """How many times 4 must be doubled to reach the side S of images (channels, S, S): log2(S / 4).
+def first_map(shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
+    """How often the map that a generator of images (channels, H, W) begins with is doubled, and its height and width.
+
+    The shorter side begins with 4 to 8: 32 x 32 is 4 x 4 doubled three times, 28 x 28 is 7 x 7 doubled twice. What
+    the last map is larger than the image is cropped.
 
     Raises:
-        ValueError: ``shape`` is not (channels, S, S) with S a power of two of at least 16.
+        ValueError: ``shape`` is not (channels, H, W) with sides of at least 8.
     """
-    if len(shape) == 3:
-        _, height, width = shape
-        if height == width and is_image_side(height):
-            return height.bit_length() - 3
+    if len(shape) == 3 and min(shape[1:]) >= 8:
+        doublings = (min(shape[1:]) // 4).bit_length() - 1
+        height, width = (-(-side // 2**doublings) for side in shape[1:])
+        return doublings, (height, width)
     raise ArgumentValueError(
         "model",
-        "dcgan and resnet make images (channels, S, S) whose side S is a power of two of at least 16, got shape "
+        "dcgan and resnet make images (channels, H, W) of at least 8 x 8, got shape "
         f"{tuple(shape)}: use mlp, or resize the images with --size",
     )

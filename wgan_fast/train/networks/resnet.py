@@ -1,5 +1,5 @@
 """The residual networks of Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, appendix F (CIFAR-10), for
-square images whose side is a power of two.
+images of any size from 8 x 8.
 
 Initialised as in the code published with the paper: biases 0; weights uniform with the variance of Glorot and Bengio,
 doubled for the 3 x 3 convolutions of the blocks.
@@ -10,44 +10,48 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from wgan_fast.train.networks.base import Critic, Generator, doublings
+from wgan_fast.train.networks.base import Critic, Crop, Generator, first_map
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class ResNetGenerator(Generator):
-    """A linear layer to a 4 x 4 map, then residual blocks that double its side, with batch normalisation.
+    """A linear layer to a small map, then residual blocks that double its side, with batch normalisation.
+
+    The map is 4 x 4 where the side is a power of two; see :func:`.base.first_map`.
 
     Args:
         latent_dimension: coordinates of a latent vector.
-        shape: shape of an image, (channels, S, S) with S a power of two of at least 16; S = 32 gives three blocks.
+        shape: shape of an image, (channels, H, W); 32 x 32 gives three blocks.
         width: channels of every map.
         classes: number of labels; 0 is a generator without labels.
     """
 
     def __init__(self, latent_dimension: int, shape: tuple[int, ...], width: int = 128, classes: int = 0) -> None:
         super().__init__(latent_dimension, classes)
+        doublings, (height, across) = first_map(shape)
         self.layers = nn.Sequential(
-            _initialised(nn.Linear(self.input_dimension, width * 16)),
-            nn.Unflatten(1, (width, 4, 4)),
-            *(_up_block(width) for _ in range(doublings(shape))),
+            _initialised(nn.Linear(self.input_dimension, width * height * across)),
+            nn.Unflatten(1, (width, height, across)),
+            *(_up_block(width) for _ in range(doublings)),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             _convolution(width, shape[0], gain=1.0),
             nn.Tanh(),
+            Crop(*shape[1:]),
         )
 
 
 class ResNetCritic(Critic):
-    """Residual blocks that halve the side down to 8, two more at 8 x 8, mean pooling and a linear layer.
+    """Residual blocks that halve the side down to 8 (to 14, at most), two more there, mean pooling and a linear layer.
 
     Args:
-        shape, width, classes: as for :class:`ResNetGenerator`; S = 32 gives four blocks.
+        shape, width, classes: as for :class:`ResNetGenerator`; 32 x 32 gives four blocks.
         batch_norm: BatchNorm in every block but the first. The paper uses none.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int = 128, classes: int = 0, batch_norm: bool = False) -> None:
-        halvings = doublings(shape) - 1
+        halvings = max(1, first_map(shape)[0] - 1)
         layers = nn.Sequential(
             _first_block(shape[0], width),
             *(_down_block(width, batch_norm) for _ in range(halvings - 1)),

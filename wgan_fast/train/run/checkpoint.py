@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -14,14 +16,15 @@ from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.run.atomic import flush, whole_file
-from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS, has_checkpoint
+from wgan_fast.train.run.contents import BEST, CHECKPOINT, PREVIOUS, has_checkpoint
 
 NAME = CHECKPOINT
-#: Keys of a checkpoint. ``generator`` is the averaged generator, which samples are drawn from.
-KEYS = frozenset(
-    {"generator", "critic", "trained_generator", "optimizers", "scalers", "step", "batches", "random", "history"}
-    | {"networks", "codec", "config"}
-)
+#: What a checkpoint holds. ``generator`` is the averaged generator, which samples are drawn from.
+KEYS: dict[str, type] = {
+    **dict.fromkeys(("generator", "critic", "trained_generator", "history", "networks", "codec", "config"), dict),
+    **dict.fromkeys(("optimizers", "scalers", "random"), list),
+    **dict.fromkeys(("step", "batches"), int),
+}
 
 
 def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None:
@@ -40,6 +43,14 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
     fabric.barrier()
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Writes ``best.pt``, which :meth:`.generator.TrainedGenerator.load` reads; the one before is lost."""
+    written = io.BytesIO()
+    torch.save(state, written)
+    with whole_file(folder / BEST) as unfinished:
+        unfinished.write_bytes(written.getbuffer())
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
@@ -86,7 +97,8 @@ def check_resumable(state: dict[str, Any], config: TrainConfig, data: Data) -> N
         ValueError: it cannot; begins with the setting that must change.
     """
     for name in FIXED:  # with another seed it would train on held-out samples
-        before, now = state["config"][name], getattr(config, name)
+        now = getattr(config, name)
+        before = state["config"].get(name, now)  # a setting may be newer than the run
         if now != before:
             raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
     if config.steps < state["step"]:
@@ -99,13 +111,20 @@ def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> N
     was held out must not become training data.
     """
     before, now = state.get("identity"), data.identity()
-    if before is not None and before["count"] != now["count"]:
-        raise ArgumentValueError(
-            "data", f"{config.data} has {now['count']} samples, the run began with {before['count']}"
+    try:
+        decoder = Decoder.from_dict(state["codec"])
+        count, digest = (before["count"], before["hash"]) if before is not None else (now["count"], now["hash"])
+        other_count, other_kind, other_rows = (
+            bool(differ)
+            for differ in (count != now["count"], not data.decoder.resembles(decoder), digest != now["hash"])
         )
-    if not data.decoder.resembles(Decoder.from_dict(state["codec"])):
+    except Exception as error:  # a file may hold anything
+        raise ArgumentValueError("resume", f"the checkpoint does not describe its data: {error!r:.200}") from error
+    if other_count:
+        raise ArgumentValueError("data", f"{config.data} has {now['count']} samples, the run began with {count}")
+    if other_kind:
         raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
-    if before is not None and before["hash"] != now["hash"]:
+    if other_rows:
         raise ArgumentValueError(
             "data", f"{config.data} has other samples, or in another order, than the run began with; begin a new run"
         )
@@ -114,12 +133,24 @@ def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> N
 def _read(file: Path) -> tuple[dict[str, Any] | None, str]:
     """The checkpoint and an empty string, or None and the problem."""
     try:
+        with zipfile.ZipFile(file) as archive:
+            # As torch.save writes them. Compressed ones could unpack to any size; PyTorch checks no checksums.
+            whole = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            if not whole or archive.testzip() is not None:
+                return None, "is damaged"
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         return None, "is not a checkpoint of wgan_fast"
     except Exception:  # arbitrary bytes may raise any error, in words that say nothing to a user
         return None, "is truncated or not a checkpoint of wgan_fast train"
-    if not isinstance(state, dict) or not state.keys() >= KEYS:
-        missing = sorted(KEYS - set(state)) if isinstance(state, dict) else ["everything"]
+    if not isinstance(state, dict) or not state.keys() >= KEYS.keys():
+        missing = sorted(KEYS.keys() - state.keys()) if isinstance(state, dict) else ["everything"]
         return None, f"is not a checkpoint of wgan_fast train: it lacks {', '.join(missing)}"
+    strange = [name for name, kind in KEYS.items() if not isinstance(state[name], kind)]
+    if strange:
+        return None, f"is not a checkpoint of wgan_fast train: its {strange[0]} is a {type(state[strange[0]]).__name__}"
+    if not all(isinstance(value, str | int | float | NoneType) for value in state["config"].values()):
+        return None, "is damaged: its settings are no names and numbers"
+    if not all(0 <= state[name] < 2**48 for name in ("step", "batches")):
+        return None, "is damaged: it counts its steps wrongly"
     return state, ""

@@ -2,6 +2,8 @@
 not data.
 """
 
+import errno
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +14,11 @@ import yaml
 from wgan_fast._checks import ArgumentValueError
 
 CONFIG = "config.yaml"
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "previous.pt"
+MAX_YAML = 10_000  #: bytes of settings; ours are a tenth of it, and PyYAML takes quadratic time for nested brackets
+CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "previous.pt", "best.pt"
 #: Files and folders that a run writes.
-RUN_FILES = (CONFIG, "metrics.jsonl", "metrics.json", "samples.png", "curve.png", CHECKPOINT, PREVIOUS)
-RUN_FOLDERS = ("samples", "tensorboard")
+RUN_FILES = (CONFIG, "metrics.jsonl", "metrics.json", "samples.png", "curve.png", CHECKPOINT, PREVIOUS, BEST)
+RUN_FOLDERS = ("samples", "tensorboard", "csv")
 #: In a run that waits to be removed, because another takes its place.
 REPLACED = ".replaced"
 #: Settings that every ``config.yaml`` of ours holds; a file of that name may be anybody's.
@@ -24,8 +27,30 @@ _OWN = (
     re.compile("|".join(map(re.escape, (*RUN_FILES, REPLACED)))),
     re.compile(r"samples/\d{6,}\.png"),
     re.compile(r"tensorboard/events\.out\.tfevents\.[^/]*"),
+    re.compile(r"csv/(metrics\.csv|hparams\.yaml)"),
     re.compile(r"(samples/)?unfinished-[^/]*"),  # of a killed process
 )
+
+
+def load_flat_yaml(file: Path) -> Any:
+    """What a YAML file of settings holds, if it is of the kind that :meth:`.TrainConfig.to_yaml` writes.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not YAML, or longer than any of ours, or has anchors: a few lines of those can stand for more
+            text than any memory holds.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    if file.stat().st_size > MAX_YAML:
+        raise ValueError(f"longer than {MAX_YAML:,} bytes")
+    text = file.read_text(encoding="utf-8")
+    try:
+        if any(isinstance(token, yaml.AnchorToken | yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has anchors or aliases")
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
 
 
 def check_trust(settings: Mapping[str, Any], source: Path | str, trust: bool) -> None:
@@ -34,10 +59,15 @@ def check_trust(settings: Mapping[str, Any], source: Path | str, trust: bool) ->
     Raises:
         ValueError: ``settings`` of ``source`` name a network, and ``trust`` is False.
     """
-    named = {role: settings.get(role) for role in ("generator", "critic", "features")}
-    names = ", ".join(f"{role} {name}" for role, name in named.items() if name is not None)
+    named = {role: settings.get(role) for role in ("generator", "critic", "features", "logger")}
+    names = ", ".join(f"{role} {name}" for role, name in named.items() if ":" in str(name) and not _is_ours(str(name)))
     if names and not trust:
         raise ArgumentValueError("trust", f"{source} would run code: {names}; if you trust that code, add --trust")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it names a network of a library, which a file may name."""
+    return name.startswith("torchvision:")
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -48,7 +78,7 @@ def has_checkpoint(folder: Path) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` has a ``config.yaml`` of ours."""
     try:
-        found = yaml.safe_load((folder / CONFIG).read_text()) if (folder / CONFIG).is_file() else None
+        found = load_flat_yaml(folder / CONFIG)
     except Exception:  # arbitrary text may raise any error
         return False
     return isinstance(found, dict) and found.keys() >= _SIGNATURE
@@ -58,8 +88,14 @@ def holds_only_runs(folder: Path) -> bool:
     """Whether ``folder`` is a run, or holds runs alone, as ``runs/`` does."""
     if is_run(folder):
         return True
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return bool(entries) and all(entry.is_dir() and is_run(entry) for entry in entries)
+    found = False
+    with os.scandir(folder) as entries:  # which may be a million pictures
+        for entry in entries:
+            if not entry.name.startswith("."):
+                if not (entry.is_dir() and is_run(Path(entry.path))):
+                    return False
+                found = True
+    return found
 
 
 def foreign(folder: Path) -> Path | None:

@@ -139,6 +139,15 @@ class History:
         }
 
 
+def check_state(state: dict[str, Any]) -> None:
+    """Raises an error of any type where a :meth:`History.state_dict` from a file is none."""
+    torch.stack([*state["critic"], torch.zeros(3, device="cpu")])
+    torch.stack([*state["generator"], torch.zeros((), device="cpu")])
+    norm = state.get("gradient_norm")
+    if norm is not None:
+        norm.item()
+
+
 def _row(line: str) -> Row | None:
     """Parses a row. None for other content, such as the incomplete last line of a killed run."""
     try:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wgan_fast.train.data.decoder import Decoder, save_samples
+from wgan_fast.train.data.decoder import Decoder
+from wgan_fast.train.data.sample_files import save_samples
 from wgan_fast.train.view.colours import BLUE, GREEN, RED
 
 ESTIMATES = {

@@ -1,0 +1,139 @@
+"""Training in one line: what goes in comes back in its units and its type."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
+
+from training import SMALL, cli, write_image
+from wgan_fast.train import TrainConfig, TrainedGenerator, fit
+
+pytestmark = pytest.mark.usefixtures("few_samples")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Pairs(torch.utils.data.Dataset):
+    """(sample, label), as torchvision's datasets."""
+
+    def __init__(self, samples, labels):
+        self.samples, self.labels = samples, labels
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index], self.labels[index]
+
+
+def test_arrays_and_tensors_come_back_as_they_were() -> None:
+    random = np.random.default_rng(0)
+    counts = fit(random.poisson(5, (60, 3)).astype(np.int16), **SMALL).sample(7)
+    assert counts.shape == (7, 3) and counts.dtype == np.int16
+    images = torch.rand(40, 3, 12, 10, dtype=torch.bfloat16)
+    generator = fit(images, labels=["ant", "bee"] * 20, model="mlp", out="images", **SMALL)
+    samples, labels = generator.sample(7)
+    assert samples.shape == (7, 3, 12, 10) and samples.dtype == torch.bfloat16
+    assert samples.min() >= 0 and samples.max() <= 1
+    assert {*labels} == {"ant", "bee"} and {*generator.sample(4, label="bee")[1]} == {"bee"}
+    again, _ = TrainedGenerator.load("images").sample(7)
+    assert torch.equal(samples, again)
+    assert cli("sample", "images", "--out", "x.npz", "--count", 7).exit_code == 0
+    with np.load("x.npz") as file:  # in the type that NumPy has
+        assert torch.equal(torch.from_numpy(file["samples"]).to(torch.bfloat16), samples)
+        assert file["labels"].tolist() == labels.tolist()
+
+
+def test_a_frame_comes_back_with_its_labels() -> None:
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame(
+        {"n": random.integers(0, 99, 80), "x": random.normal(size=80).round(2), "y": ["a", "b"] * 40}
+    )
+    generator = fit(frame, label="y", **SMALL)
+    sample = generator.sample(20, label="b")
+    assert sample.dtypes.to_dict() == frame.dtypes.to_dict() and list(sample) == list(frame)
+    assert {*sample["y"]} == {"b"} and (sample["x"] == sample["x"].round(2)).all()
+
+
+@pytest.mark.parametrize("kind", ["tensors", "pictures", "dicts"])
+def test_datasets(kind: str) -> None:
+    pictures = [Image.effect_noise((10, 14), 40) for _ in range(30)]
+    labels = [10, 20, 30] * 10
+    if kind == "tensors":
+        data = Pairs([torch.rand(1, 14, 10) for _ in pictures], labels)
+    elif kind == "pictures":
+        data = Pairs(pictures, labels)
+    else:
+        data = Pairs(pictures, labels)
+        data.__class__ = type(
+            "Dicts", (Pairs,), {"__getitem__": lambda self, i: {"image": pictures[i], "label": labels[i]}}
+        )
+    generator = fit(data, conditional=True, **SMALL)
+    samples, found = generator.sample(6)
+    assert samples.shape == ((6, 1, 14, 10) if kind == "tensors" else (6, 14, 10))
+    assert found.tolist() == [10, 20, 30, 10, 20, 30]
+
+
+def test_names_and_folders(tmp_path: Path) -> None:
+    assert fit("25gaussians", **SMALL).sample(3).shape == (3, 2)
+    for number in range(12):
+        write_image(tmp_path / "pictures" / f"{number}.jpg", size=(20, 20))
+    samples = fit(tmp_path / "pictures", size=16, **SMALL).sample(3)
+    assert samples.shape == (3, 16, 16, 3) and samples.dtype == np.uint8
+
+
+def test_a_run_goes_on_with_the_same_data_only() -> None:
+    data = np.random.default_rng(0).normal(size=(60, 2))
+    whole = fit(data, out="whole", **SMALL).sample(5)
+    fit(data, out="parts", **SMALL | {"steps": 2})
+    assert np.array_equal(fit(data, out="parts", resume=True, steps=4).sample(5), whole)
+    with pytest.raises(ValueError, match="data: array has other"):
+        fit(data + 1, out="parts", resume=True, steps=6)
+    result = cli("train", "--resume", "--out", "parts")
+    assert result.exit_code == 2 and "wgan_fast.train.fit(data, out=..., resume=True)" in result.stderr
+
+
+def test_an_interrupt_says_how_to_go_on() -> None:
+    def interrupt() -> None:
+        while not list(Path().glob("run/metrics.jsonl")):
+            time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^stopped; run has a checkpoint of step \d+. To go on: wgan_fast.train.fit"
+    ):
+        fit(np.random.default_rng(0).normal(size=(60, 2)), out="run", **SMALL | {"steps": 10**6})
+    assert Path("run/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "data: expected a name, a path, an array, .* got int", lambda: fit(5)),
+        (TypeError, "data: expected a name, .* got list", lambda: fit([1, 2])),
+        (ValueError, "labels: the array: expected labels .* got int64 of shape", lambda: fit(np.eye(4), labels=[1, 2])),
+        (ValueError, "labels: expected none beside a name", lambda: fit("digits", labels=[1])),
+        (ValueError, "labels: expected none beside a DataFrame", lambda: fit(pandas.DataFrame({"a": [1, 2]}), [1, 2])),
+        (ValueError, "label: names a column of a table, and the array is none", lambda: fit(np.eye(4), label="x")),
+        (ValueError, "size: applies to images only", lambda: fit(np.eye(4), size=16)),
+        (TypeError, "item 0 of the dataset: expected a tensor", lambda: fit(Pairs(["a"], [1]))),
+        (TypeError, "data: .* got ndarray; wgan_fast.train.fit takes data", lambda: TrainConfig(data=np.eye(3))),
+        (TypeError, "unexpected keyword argument 'epochs'", lambda: fit(np.eye(4), epochs=3)),
+    ],
+)
+def test_what_cannot_be_fitted_is_told(error, message, call) -> None:
+    with pytest.raises(error, match=message):
+        call()
+    assert not Path("runs").exists()

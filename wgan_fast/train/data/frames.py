@@ -1,0 +1,167 @@
+"""pandas' DataFrames as columns of text, and back; pandas itself is imported when it is needed."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgan_fast._checks import ArgumentValueError
+from wgan_fast.train.data.tables import Cells, Column, FrameType
+
+
+@dataclass
+class SourceTable:
+    """A table as it came.
+
+    Attributes:
+        columns: cells of text; None is a missing value.
+        frames: the types of the columns of a DataFrame, by name.
+        blanks: how each column of a file writes a missing value, by name.
+        index: the name of the column of a file that only counted the rows, which is left out of ``columns``.
+        integer_names: whether the names of a DataFrame's columns are integers.
+    """
+
+    columns: dict[str, Cells]
+    frames: dict[str, FrameType] = field(default_factory=dict)
+    blanks: dict[str, str] = field(default_factory=dict)
+    index: str | None = None
+    integer_names: bool = False
+
+
+def table_of_frame(frame: Any) -> SourceTable:
+    """A pandas DataFrame as columns of text, and their types. The index is left out.
+
+    Raises:
+        ValueError: two columns have one name, or there are no rows or columns.
+    """
+    names = [str(name) for name in frame.columns]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or not names or not len(frame):
+        got = f"two columns {twice[0]!r}" if twice else f"shape {frame.shape}"
+        raise ArgumentValueError("data", f"expected a DataFrame with rows, and columns of unique names, got {got}")
+    integers = all(isinstance(name, int | np.integer) for name in frame.columns)
+    table = SourceTable({}, integer_names=integers)
+    for place, name in enumerate(names):
+        series = frame.iloc[:, place]
+        kind = str(series.dtype)
+        absent = series.isna().tolist()
+        if kind == "category":
+            of = series.cat.categories
+            texts = tuple(_cells(of))
+            found = FrameType("category", str(of.dtype), texts, bool(series.cat.ordered))
+            cells = [None if code < 0 else texts[code] for code in series.cat.codes.tolist()]
+        else:
+            found = FrameType(kind)
+            if kind == "object":
+                kinds = {type(value) for value, gone in zip(series.tolist(), absent, strict=True) if not gone}
+                found = replace(found, of=kinds.pop().__name__ if len(kinds) == 1 else "str")
+            cells = [None if gone else cell for cell, gone in zip(_cells(series), absent, strict=True)]
+        table.columns[name], table.frames[name] = cells, found
+    return table
+
+
+def _cells(series: Any) -> list[str]:
+    """The values of a Series or an Index as text; what stands for missing ones does not matter."""
+    kind = str(series.dtype)
+    if kind.startswith("timedelta"):
+        return [str(value) for value in series.astype("int64").tolist()]
+    if kind.startswith("datetime") and "," in kind:  # of a time zone
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    if kind in ("float16", "float32"):
+        return [str(value) for value in series.to_numpy()]  # the shortest that names it
+    cells = [_cell(value) for value in series.tolist()]
+    if kind.startswith("datetime") and all(cell == "NaT" or cell.endswith(" 00:00:00") for cell in cells):
+        cells = [cell.removesuffix(" 00:00:00") for cell in cells]
+    return cells
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        text: str = value.isoformat(sep=" ")
+        return text[:26]  # of a pandas Timestamp nanoseconds
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def frame_of_columns(columns: Mapping[str, Cells], frames: Mapping[str, FrameType]) -> Any:
+    """Columns of text as a pandas DataFrame with columns of these types; one without a type is text."""
+    pandas = import_pandas()
+    found = {
+        name: _series(pandas, cells, frames.get(name, FrameType("object", "str"))) for name, cells in columns.items()
+    }
+    return pandas.DataFrame(found)
+
+
+#: From the cells of a column of objects to its values.
+_OBJECTS: dict[str, Callable[[str], Any]] = {
+    "bool": lambda cell: cell == "True",
+    "bool_": lambda cell: cell == "True",
+    "int": int,
+    "float": float,
+    "date": date.fromisoformat,
+    "datetime": datetime.fromisoformat,
+    "Timestamp": datetime.fromisoformat,
+    "Decimal": Decimal,
+}
+
+
+def _series(pandas: Any, cells: Cells, frame: FrameType) -> Any:
+    kind = frame.name
+    if kind == "category":
+        levels = _series(pandas, frame.categories, FrameType(frame.of, "str"))
+        places = {text: place for place, text in enumerate(frame.categories)}
+        codes = [-1 if cell is None else places[cell] for cell in cells]
+        index = pandas.Index(levels)
+        return pandas.Series(pandas.Categorical.from_codes(codes, categories=index, ordered=frame.ordered))
+    if kind.startswith("datetime"):
+        moments = pandas.to_datetime(pandas.Series(cells, dtype=object), utc="," in kind, format="ISO8601")
+        return moments.astype(kind)
+    convert: Callable[[str], Any] = _OBJECTS.get(frame.of, str)
+    if kind.lower().startswith("bool"):
+        convert = _OBJECTS["bool"]
+    elif kind.lower().startswith(("int", "uint", "timedelta")):
+        bounds = np.iinfo("int64" if kind.startswith("timedelta") else kind.lower())
+        convert = lambda cell: min(max(int(cell), bounds.min), bounds.max)  # noqa: E731
+    elif kind.lower().startswith("float"):
+        convert = float
+    values = [None if cell is None else convert(cell) for cell in cells]
+    return pandas.Series(values, dtype=object).astype(kind)
+
+
+def type_of_column(column: Column) -> FrameType:
+    """The type in the user's DataFrame, or what pandas would give a column of a file."""
+    if column.frame is not None:
+        return column.frame
+    if column.kind == "date":
+        return FrameType("datetime64[us]")
+    if column.kind == "number" and column.decimals != 0:
+        return FrameType("float64")
+    if column.kind == "number" or (column.categories and _are_whole(column.categories)):
+        return FrameType("int64" if column.missing is None else "Int64")
+    return FrameType("object", "str")
+
+
+def _are_whole(names: Sequence[str]) -> bool:
+    return all(name.lstrip("-").isdecimal() and str(int(name)) == name for name in names)
+
+
+def type_of_labels(classes: tuple[str, ...]) -> FrameType:
+    """As :func:`type_of_column`, of a file's column of labels."""
+    return FrameType("int64") if _are_whole(classes) else FrameType("object", "str")
+
+
+def frame_of_arrays(columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Arrays as the columns of a pandas DataFrame."""
+    return import_pandas().DataFrame(dict(columns))
+
+
+def import_pandas() -> Any:
+    try:
+        import pandas  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ArgumentValueError("data", "DataFrames and .parquet files need pandas: pip install pandas") from error
+    return pandas

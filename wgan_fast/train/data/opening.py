@@ -1,0 +1,222 @@
+"""Opens data of every kind: scikit-learn's digits, files and folders, and what a program holds in memory."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
+from wgan_fast.train.data.frames import table_of_frame
+from wgan_fast.train.data.images import ImageArray, ImageFolder, Target, fit, image_size, layout_of, naming
+from wgan_fast.train.data.samples import Samples, Table, Vectors
+from wgan_fast.train.data.table_files import TABLES, read_table
+from wgan_fast.train.run.memory import physical_memory
+
+#: What :func:`open_path` reads beside ``digits``.
+PATHS = "a folder of images, a file .npy or .npz, or a table .csv, .tsv or .parquet"
+#: What settings call data in memory.
+IN_MEMORY = ("array", "tensor", "DataFrame", "dataset")
+_SHAPES = (
+    "expected numbers of shape (N, D) for vectors, or (N, H, W), (N, H, W, channels) or (N, channels, H, W) with 1 to "
+    "4 channels for images"
+)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How data are to be read: the settings of :class:`.config.TrainConfig` of the same names."""
+
+    size: int | str | None = None
+    colour: bool | None = None
+    alpha: bool = False
+    label: str | None = None
+
+    def refuse_images(self, source: object) -> None:
+        """Raises ValueError if a setting is given that applies to images only, for other data."""
+        for name, value in {"size": self.size, "colour": self.colour, "alpha": self.alpha or None}.items():
+            if value is not None:
+                raise ArgumentValueError(name, f"applies to images only, and {source} holds vectors; got {value}")
+
+    def refuse_label(self, source: object) -> None:
+        """Raises ValueError if ``label`` is given, for data that are no table."""
+        if self.label is not None:
+            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {self.label!r}")
+
+
+def open_path(source: str, how: Preparation) -> Samples:
+    """Opens scikit-learn's ``digits``, or the data at a path; see :func:`wgan_fast.train.data.sources.make_data`."""
+    path, size = Path(source), image_size(how.size)
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ArgumentValueError("data", f"expected {PATHS}; {source} is another thing, a pipe or a device perhaps")
+    suffix = path.suffix.lower()
+    if suffix in TABLES and not path.is_dir():
+        how.refuse_images(source)
+        return Table(path, read_table(path), how.label)
+    how.refuse_label(source)
+    if source == "digits":
+        return _digits(Target(*(size or (16, 16)), bool(how.colour), how.alpha))
+    if path.is_dir():
+        return ImageFolder(path, size, how.colour, how.alpha)
+    if suffix == ".npy":
+        with naming(path, "an array"):
+            array = np.lib.format.open_memmap(path, mode="r")
+        return open_array(path, array, None, how)
+    if suffix == ".npz":
+        return open_array(path, *_read_npz(path), how)
+    raise ArgumentValueError("data", f"expected {PATHS}, got {source}")
+
+
+def kind_of(data: object) -> str:
+    """What settings call data in memory, one of :data:`IN_MEMORY`.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
+        return "DataFrame"
+    if isinstance(data, Tensor):
+        return "tensor"
+    if isinstance(data, np.ndarray):
+        return "array"
+    if isinstance(data, list | tuple) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise ArgumentTypeError(
+            "data",
+            "expected a name, a path, an array, a tensor, a DataFrame, or a dataset with a length and items, "
+            f"got {type(data).__name__}",
+        )
+    return "dataset"
+
+
+def open_memory(data: Any, labels: Any, how: Preparation) -> Samples:
+    """Opens an array, a tensor, a DataFrame or a dataset.
+
+    Args:
+        data: what :func:`kind_of` names.
+        labels: one for each sample, or None; not of a DataFrame.
+        how: the settings.
+
+    Raises:
+        TypeError, ValueError: the data or labels are not usable.
+    """
+    kind = kind_of(data)
+    if kind == "DataFrame":
+        if labels is not None:
+            raise ArgumentValueError("labels", "expected none beside a DataFrame; name its column with label")
+        how.refuse_images("a DataFrame")
+        return Table("the DataFrame", table_of_frame(data), how.label)
+    how.refuse_label(f"the {kind}")
+    if kind == "dataset":
+        data, of_items = _read_dataset(data, how)
+        labels = of_items if labels is None else labels
+    given = None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if isinstance(data, Tensor):
+        return _open_tensor(f"the {kind}", data, given, how)
+    return open_array(f"the {kind}", data, given, how)
+
+
+def open_array(name: object, array: NDArray[Any], labels: NDArray[Any] | None, how: Preparation) -> Samples:
+    """Vectors (N, D), or images (N, H, W), (N, H, W, channels) or (N, channels, H, W) of any type of numbers."""
+    given = f"{array.dtype} of shape {array.shape}"
+    samples: Samples
+    if array.dtype.kind not in "biuf" or array.size == 0:
+        raise ArgumentValueError("data", f"{name}: {_SHAPES}; got {given}")
+    if array.ndim == 2:
+        how.refuse_images(name)
+        samples = Vectors(name, array, [f"x{column}" for column in range(array.shape[1])])
+    elif layout_of(array.shape) is not None:
+        samples = ImageArray(name, array, image_size(how.size), how.colour, how.alpha)
+    else:
+        raise ArgumentValueError("data", f"{name}: {_SHAPES}; got {given}")
+    if labels is not None:
+        samples.set_labels(name, labels)
+    return samples
+
+
+def _open_tensor(name: str, tensor: Tensor, labels: NDArray[Any] | None, how: Preparation) -> Samples:
+    kept = tensor.detach().cpu()
+    array = (kept.float() if tensor.dtype == torch.bfloat16 else kept).numpy()
+    samples = open_array(name, array, labels, how)
+    assert samples.decoder.array is not None
+    given = replace(samples.decoder.array, tensor=str(tensor.dtype).removeprefix("torch."))
+    samples.decoder = replace(samples.decoder, array=given)
+    return samples
+
+
+def _read_dataset(data: Any, how: Preparation) -> tuple[NDArray[Any] | Tensor, NDArray[Any] | None]:
+    """Every sample of a dataset, and its labels: items are samples, (sample, label), or of Hugging Face dicts."""
+    samples: list[Any] = []
+    labels: list[Any] = []
+    target: Target | None = None
+    for index in range(len(data)):
+        sample, label = _item(data[index], index)
+        if isinstance(sample, Image.Image):
+            size = image_size(how.size) or (sample.height, sample.width)
+            target = target or Target(
+                *size, sample.mode not in ("1", "L", "LA") if how.colour is None else how.colour, how.alpha
+            )
+            sample = fit(sample, target)
+        elif not isinstance(sample, Tensor | np.ndarray):
+            raise ArgumentTypeError(
+                "data",
+                f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}",
+            )
+        if samples and (type(sample), sample.shape) != (type(samples[0]), samples[0].shape):
+            raise ArgumentValueError(
+                "data",
+                f"item {index} of the dataset has shape {tuple(sample.shape)}, the first {tuple(samples[0].shape)}",
+            )
+        samples.append(sample)
+        labels.append(label)
+    if not samples:
+        raise ArgumentValueError("data", "the dataset is empty")
+    known = np.array(labels) if all(isinstance(label, int | str | np.integer) for label in labels) else None
+    stacked = torch.stack(samples) if isinstance(samples[0], Tensor) else np.stack(samples)
+    return (stacked[..., 0] if target is not None and stacked.shape[3] == 1 else stacked), known
+
+
+def _item(item: Any, index: int) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        names = [name for name in ("image", "img", "pixel_values", "samples", "x") if name in item]
+        if not names:
+            raise ArgumentValueError("data", f"item {index} of the dataset has no image, only {', '.join(item)}")
+        label = next((item[name] for name in ("label", "labels", "y") if name in item), None)
+        item = (item[names[0]], label)
+    sample, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
+    if isinstance(label, Tensor) and label.dim() == 0 and not label.is_floating_point():
+        label = label.item()
+    return sample, label
+
+
+def _digits(target: Target) -> Samples:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # importing it takes a second
+
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    pixels = np.stack([fit(Image.fromarray(image), target) for image in pixels])
+    pixels = pixels[..., 0] if pixels.shape[3] == 1 else pixels
+    samples = ImageArray("digits", pixels, colour=target.colour, alpha=target.alpha)
+    samples.set_labels("digits", data.target)
+    return samples
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as start:
+            cure = "; it is a .npy file, rename it" if start.read(6) == b"\x93NUMPY" else ""
+        raise ArgumentValueError("data", f"{path} is not an archive of arrays, as numpy.savez writes it{cure}")
+    with naming(path, "arrays"), np.load(path, allow_pickle=False) as file:
+        unpacked = sum(member.file_size for member in file.zip.infolist())
+        if unpacked > physical_memory() / 2:
+            raise ValueError(f"unpacked it takes {unpacked / 2**30:.1f} GiB, too much here; store it as .npy")
+        arrays = {name: file[name] for name in file.files}
+    labels = arrays.pop("labels", None)
+    if "samples" not in arrays and len(arrays) != 1:
+        raise ArgumentValueError("data", f"{path}: expected an array named samples, got {', '.join(arrays) or 'none'}")
+    return arrays.get("samples", next(iter(arrays.values()))), labels
