@@ -1,6 +1,6 @@
 """The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -80,7 +80,7 @@ class _RunnerPerKind:
     def _make(self, differentiate: Differentiate) -> Any:
         raise NotImplementedError
 
-    def _settings(self, tensors: list[Tensor]) -> Hashable:
+    def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         return self._frozen.settings()
 
     def __call__(self, *inputs: Any) -> Tensor:
@@ -146,9 +146,10 @@ class _GraphPerKind(_RunnerPerKind):
     def _make(self, differentiate: Differentiate) -> GraphRunner:
         return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
 
-    def _settings(self, tensors: list[Tensor]) -> Hashable:
+    def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         # Kernels get numbers of the host when they are launched.
-        on_host = [(*tensor.flatten().tolist(),) for tensor in tensors if tensor.is_cpu]
+        device = self._optimization.device.type
+        on_host = [(*tensor.flatten().tolist(),) for tensor in tensors if tensor.device.type != device]
         return (self._frozen.settings(), *self._frozen.settings_of_optimizer(), *on_host)
 
 

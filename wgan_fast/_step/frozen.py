@@ -51,8 +51,8 @@ class Frozen:
         self._held_by_modules = [
             values.values() for part in self._parts for values in (part._modules, part._parameters, part._buffers)
         ]
-        optimizer = self._optimization.optimizer
-        self._hooks = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+        of_optimizer = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")  # a wrapper may have none
+        self._hooks = [getattr(self._optimization.inner, name, {}) for name in of_optimizer]
         for part in self._parts:
             self._hooks += part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks
         self._held = [*chain.from_iterable(self._held_by_modules), *self._optimization.parameters(frozen=True)]
