@@ -280,7 +280,7 @@ def capture_on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(backends, "obstacle_to_graph", lambda update: None)
     stream = capture.CaptureStream(SimpleNamespace(device=torch.device("cpu")), None)
     monkeypatch.setattr(capture, "_take_stream", lambda device: stream)
-    monkeypatch.setattr(graph, "_warm_up_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(graph, "warm_up_stream", lambda current: SimpleNamespace(wait_stream=lambda other: None))
     monkeypatch.setattr(losses, "is_recorded", lambda: HostGraph.capturing)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", HostGraph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)

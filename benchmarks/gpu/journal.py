@@ -1,6 +1,6 @@
 """The journal of a GPU report: a line of JSON for each finished comparison, measurement and step.
 
-A line is written and flushed as soon as its fact is known, to every file of the journal, so a kill loses at most the
+A line is written as soon as its fact is known, to every file of the journal, so a kill loses at most the
 line under way. Child processes find the files in the environment. A line has a ``kind``:
 
 - ``start``: the first. ``sources`` is a hash of the code, ``commit`` its name, ``environment`` the machine.
@@ -77,8 +77,9 @@ class Journal:
         for file in self.files:
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
-                os.write(descriptor, text)  # in one call, so that lines of several processes do not mix
-                os.fsync(descriptor)
+                # In one call, so that lines of several processes do not mix. No kill takes it back, so the report need
+                # not wait for the disk thousands of times.
+                os.write(descriptor, text)
             finally:
                 os.close(descriptor)
         self.lines.append(line)

@@ -62,6 +62,12 @@ def host_view(value: Any) -> Any:
     return torch.empty(0, dtype=value.dtype).set_(flat, value.storage_offset(), value.shape, value.stride())
 
 
+def read_at_launch(value: Any) -> Any:
+    """As :func:`host_view`, for what a kernel reads: numbers of the host become arguments when it is launched."""
+    view = host_view(value)
+    return view.clone() if isinstance(value, Tensor) and value.device.type == "cpu" else view
+
+
 def copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
@@ -155,7 +161,11 @@ def implementation(operator: Operator, kernel: Any) -> Callable[..., Any]:
                 generator = values.get("generator") or torch.cuda.default_generators[device.index]
                 seed = draws.seed(generator, capture)
             host: dict[str, Any] = {}
-            inputs = with_tensors(operator, tree_map(host_view, values), even_if_taken=False)
+            viewed = {
+                key: tree_map(host_view if key in written or name == "aten::copy_" else read_at_launch, value)
+                for key, value in values.items()
+            }
+            inputs = with_tensors(operator, viewed, even_if_taken=False)
 
             def before() -> None:
                 host["inputs"] = copies = tree_map(copied, inputs)

@@ -876,6 +876,9 @@ int multiply(void* handle, const char* name) {
 }  // namespace
 
 API int cublasCreate_v2(void** handle) {
+  constexpr int CUBLAS_STATUS_NOT_INITIALIZED = 1;
+  const Lock lock(mutex);
+  if (refused("cublasCreate")) return CUBLAS_STATUS_NOT_INITIALIZED;  // it allocates
   *handle = new Handle;
   return 0;
 }

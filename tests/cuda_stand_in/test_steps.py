@@ -171,6 +171,112 @@ def test_all_warm_ups_are_on_one_stream() -> None:
     assert len({entry.stream for entry in entries if entry.kind == "product"}) == 1
 
 
+def test_warm_ups_on_another_stream_have_another_side_stream() -> None:
+    """Memory that one caller frees is not used again while another one's stream is waited for."""
+    step, streams = critic_step(), []
+    for current in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(current), logged() as entries:
+            step.func.close()
+            step()
+        streams.append({entry.stream for entry in entries if entry.kind == "product"})
+    assert len(streams[0]) == len(streams[1]) == 1 and streams[0] != streams[1]
+
+
+def test_updates_skipped_at_first_do_not_prevent_a_capture() -> None:
+    """SGD has no momentum before an update, and the first ones in float16 are often skipped."""
+    factor = torch.tensor(torch.inf).cuda()
+    momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
+    step = critic_step(optimizer=momentum, penalty=None, loss=lambda real, fake: factor * (fake.mean() - real.mean()))
+    repeated(step, WARM_UP + 1)
+    factor.fill_(1.0)
+    repeated(step, 3)  # the first update, one with momentum, the capture
+    with logged() as entries:
+        step()
+    assert "graph" in kinds(entries) and step.func.skipped == WARM_UP + 1
+
+
+WITHOUT_PRODUCTS = """
+import computing
+import torch
+from test_steps import WARM_UP, critic_step, nn, repeated
+
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, device="cuda"))
+
+    def forward(self, x):
+        return (x * self.weight).tanh().sum(1)
+
+repeated(critic_step(critic=Critic()), WARM_UP + 2)
+"""
+
+
+def test_critic_that_never_used_cublas() -> None:
+    """As one of convolutions alone. cuBLAS cannot make a handle under capture, and this process has none."""
+    run = subprocess.run([sys.executable, "-c", WITHOUT_PRODUCTS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+class Multiplied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = small()
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return factor * self.critic(x)
+
+
+def test_number_in_a_tensor_of_the_host_is_not_frozen() -> None:
+    """A kernel gets it as an argument, which a graph records."""
+    outputs = []
+    for backend in ("eager", "graph"):
+        torch.manual_seed(1)
+        step = critic_step(backend, Multiplied(), penalty=None)
+        outputs.append([step(torch.tensor(factor)) for factor in (*[1.0] * (WARM_UP + 2), 3.0, 1.0)])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_that_are_added_after_a_capture_are_called() -> None:
+    critic = small()
+    optimizer = adam(critic.parameters())
+    step = critic_step(critic=critic, optimizer=lambda _: optimizer)
+    for register in (
+        critic.register_forward_hook,
+        critic[0].weight.register_hook,
+        optimizer.register_step_pre_hook,
+    ):
+        repeated(step, WARM_UP + 1)
+        calls: list[Any] = []
+        register(lambda *_, calls=calls: calls.append(None))
+        step()
+        assert calls, register
+
+
+def test_settings_of_a_scaler_are_captured_anew() -> None:
+    scaler = torch.amp.GradScaler()
+    step = repeated(critic_step(scaler=scaler, penalty=None), WARM_UP + 1)
+    scaler.set_growth_interval(7)
+    step()
+    assert len(step.func._run._kept) == 2
+
+
+def test_interrupted_capture_leaves_no_gradients() -> None:
+    """Ctrl-C during the update: the memory of the gradients was never written."""
+
+    def interrupts(*_: Any) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            raise KeyboardInterrupt
+
+    critic = small()
+    optimizer = adam(critic.parameters())
+    optimizer.register_step_pre_hook(interrupts)
+    step = repeated(critic_step(critic=critic, optimizer=lambda _: optimizer), WARM_UP)
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert all(parameter.grad is None for parameter in critic.parameters())
+
+
 def test_gradients_are_those_of_the_last_graph() -> None:
     critic = small()
     step = CriticStep(critic, adam(critic.parameters()), backend="graph")
@@ -469,6 +575,9 @@ def test_step_refused_inside_a_capture_of_the_caller() -> None:
     refused_inside_a_capture(step, "no state yet.*call the step at least once before the capture")
     assert not any(optimizer.state.values())
     repeated(step, 2)
+    scaler = torch.amp.GradScaler()
+    refused_inside_a_capture(critic_step("eager", critic, lambda _: optimizer, scaler=scaler), "no state yet")
+    assert scaler._scale is None
     momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
     refused_inside_a_capture(critic_step("eager", optimizer=momentum), "no state yet")
 

@@ -1,6 +1,6 @@
 """The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -80,7 +80,7 @@ class _RunnerPerKind:
     def _make(self, differentiate: Differentiate) -> Any:
         raise NotImplementedError
 
-    def _settings(self) -> Hashable:
+    def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         return self._frozen.settings()
 
     def __call__(self, *inputs: Any) -> Tensor:
@@ -90,7 +90,7 @@ class _RunnerPerKind:
             None if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves
         ]  # 1, 1.0 and True are equal
         kinds = [(tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors]
-        key = (structure, *others, *kinds, self._settings())
+        key = (structure, *others, *kinds, self._settings(tensors))
         try:
             step = self._kept.get(key)
         except TypeError as error:
@@ -146,8 +146,11 @@ class _GraphPerKind(_RunnerPerKind):
     def _make(self, differentiate: Differentiate) -> GraphRunner:
         return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
 
-    def _settings(self) -> Hashable:
-        return (self._frozen.settings(), *self._frozen.settings_of_optimizer())
+    def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
+        # Kernels get numbers of the host when they are launched.
+        device = self._optimization.device.type
+        on_host = [(*tensor.flatten().tolist(),) for tensor in tensors if tensor.device.type != device]
+        return (self._frozen.settings(), *self._frozen.settings_of_optimizer(), *on_host)
 
 
 class _CompiledPerKind(_RunnerPerKind):

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 
@@ -60,12 +59,26 @@ def _take_stream(device: torch.device) -> CaptureStream:
     free = _free_streams(device)
     if free:
         return free.pop()
-    x = torch.ones(1, 1, device=device)
-    weight, bias = nn.Parameter(torch.ones_like(x)), nn.Parameter(torch.ones_like(x[0]))
+    with torch.cuda.stream(warm_up_stream(torch.cuda.current_stream(device))):
+        _use_cublas(device)  # its handle cannot be made under capture, and a critic of convolutions alone has made none
     stream = torch.cuda.Stream(device)
     with capturing(stream, torch.cuda.graph_pool_handle(), []) as graph:
-        F.linear(x, weight, bias).sum().backward()  # the backward's thread has workspaces of its own
+        _use_cublas(device)
     return CaptureStream(stream, graph)
+
+
+def _use_cublas(device: torch.device) -> None:
+    """In this thread and in that of backward passes, which has a handle and workspaces of its own."""
+    x, weight, bias = (torch.ones(shape, device=device, requires_grad=True) for shape in ((1, 1), (1, 1), (1,)))
+    F.linear(x, weight, bias).sum().backward()
+
+
+@cache
+def warm_up_stream(current: torch.cuda.Stream) -> torch.cuda.Stream:
+    """One for all steps on a stream, because PyTorch keeps cuBLAS's workspaces for each. Not one for several: memory
+    that the caller frees is used again on the warm-up's stream, which waits for this caller's stream alone.
+    """
+    return torch.cuda.Stream(current.device)
 
 
 @contextmanager

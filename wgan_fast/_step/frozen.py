@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterator
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import dropout_probability, numerical_settings
+
+_HOOKS_OF_TENSOR = attrgetter("_backward_hooks")
 
 
 class Frozen:
@@ -26,7 +28,7 @@ class Frozen:
         return Frozen, (self._modules, self._optimization)  # a view cannot be copied
 
     def settings(self) -> Hashable:
-        """Modules, tensors and which of them are frozen, modes, and PyTorch's settings that choose kernels."""
+        """Modules, tensors and which of them are frozen, hooks, modes, and PyTorch's settings that choose kernels."""
         groups = self._optimization.optimizer.param_groups
         held = [*chain.from_iterable(self._held_by_modules), *chain(*[group["params"] for group in groups])]
         if len(held) != len(self._held) or not all(map(is_, held, self._held)):
@@ -35,6 +37,8 @@ class Frozen:
         return (
             self._identity,
             *[tensor.requires_grad for tensor in self._tensors],
+            # The numbers of their handles, which are never given twice.
+            *[(*hooks,) for hooks in filter(None, chain(self._hooks, map(_HOOKS_OF_TENSOR, self._tensors)))],
             *[part.training for part in self._parts],
             *map(dropout_probability, self._with_dropout),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
@@ -47,6 +51,10 @@ class Frozen:
         self._held_by_modules = [
             values.values() for part in self._parts for values in (part._modules, part._parameters, part._buffers)
         ]
+        of_optimizer = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")  # a wrapper may have none
+        self._hooks = [getattr(self._optimization.inner, name, {}) for name in of_optimizer]
+        for part in self._parts:
+            self._hooks += part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks
         self._held = [*chain.from_iterable(self._held_by_modules), *self._optimization.parameters(frozen=True)]
         self._tensors = [value for value in dict.fromkeys(self._held) if isinstance(value, Tensor)]
         # A module may be replaced by one with the same tensors, or none: another activation. The key keeps it alive.
@@ -60,6 +68,9 @@ class Frozen:
                     yield value.item() if value.is_cpu else value.data_ptr()
                 elif name != "params":
                     yield tuple(value) if isinstance(value, list) else value
+        scaler = self._optimization.scaler
+        if scaler is not None:
+            yield scaler.get_growth_factor(), scaler.get_backoff_factor(), scaler.get_growth_interval()
 
     def addresses(self) -> list[int]:
         """The addresses of parameters, buffers and the optimizer's state, which a CUDA graph records; of those that

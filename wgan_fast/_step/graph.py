@@ -1,13 +1,12 @@
 """A step as a CUDA graph."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from wgan_fast._step.capture import GraphPool
+from wgan_fast._step.capture import GraphPool, warm_up_stream
 from wgan_fast._step.frozen import Frozen
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._step.synchronisation import watching_synchronisation
@@ -51,14 +50,15 @@ def run_inside_a_capture(differentiate: Differentiate, optimization: Optimizatio
         raise CaptureError(f"a step inside a CUDA graph capture: the process group is not one of NCCL{advice}")
     optimizer = optimization.inner
     state = optimizer.state
+    scaler = optimization.scaler
     no_state = CaptureError(
-        "a step inside a CUDA graph capture: the optimizer has no state yet, and each replay of the graph would reset "
-        "it; call the step at least once before the capture"
+        "a step inside a CUDA graph capture: the optimizer or the scaler has no state yet, and each replay of the "
+        "graph would reset it; call the step at least once before the capture"
     )
     stateless = isinstance(optimizer, torch.optim.SGD) and not any(
         group["momentum"] for group in optimizer.param_groups
     )
-    if not state and not stateless:
+    if (not state and not stateless) or (scaler is not None and scaler._scale is None):
         raise no_state
     known = {parameter: set(values) for parameter, values in state.items()}
     statistics = optimization.apply(*differentiate(*inputs))
@@ -70,12 +70,6 @@ def run_inside_a_capture(differentiate: Differentiate, optimization: Optimizatio
     if made:
         raise no_state
     return statistics
-
-
-@cache
-def _warm_up_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all steps, because PyTorch keeps cuBLAS's workspaces for each stream."""
-    return torch.cuda.Stream(device)
 
 
 class _Captured(NamedTuple):
@@ -109,9 +103,9 @@ class GraphRunner:
     def __call__(self, *tensors: Tensor) -> Tensor:
         captured = self._captured
         if captured is not None and captured.addresses != self._frozen.addresses():
-            self._warm, self._captured = 0, None
+            captured = self._captured = None
+            self._warm = 0
         if self._warm < self.WARM_UP:
-            self._warm += 1
             return self._warm_up(tensors)
         if captured is None:
             self._captured = captured = self._capture(tensors)
@@ -128,16 +122,19 @@ class GraphRunner:
 
     def _warm_up(self, tensors: tuple[Tensor, ...]) -> Tensor:
         current = torch.cuda.current_stream(self._optimization.device)
-        stream = _warm_up_stream(self._optimization.device)
+        stream = warm_up_stream(current)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             with watching_synchronisation() as in_gradients:
                 found = self._optimization.collect(*self._differentiate(*tensors))
             self._optimization.all_reduce(found)
+            # An update without momentum waits for the device; it cannot be the last one.
+            most = self.WARM_UP if self._optimization.has_momentum() else self.WARM_UP - 1
             with watching_synchronisation() as in_update:
                 statistics = self._optimization.update(found)
         current.wait_stream(stream)
         self._synchronisation = next(iter([*in_gradients, *in_update]), None)
+        self._warm = min(self._warm + 1, most)
         return statistics
 
     def _capture(self, tensors: tuple[Tensor, ...]) -> _Captured:
@@ -156,9 +153,11 @@ class GraphRunner:
                 with self._pool.capturing(optimization.generators) as graph:
                     statistics = optimization.update(found)
                 graphs.append(graph)
-        except Exception as error:
+        except BaseException as error:
             for parameter in parameters:
                 parameter.grad = None  # the memory of the capture was never written
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
         gradients = [(parameter, parameter.grad) for parameter in parameters]
         return _Captured(graphs, inputs, found, gradients, statistics, self._frozen.addresses())
