@@ -1,5 +1,6 @@
 """Signals end a run after a checkpoint, and a clock asks for checkpoints."""
 
+import itertools
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 
 from training import cli, everything, options
 from wgan_fast.train import Trainer
+from wgan_fast.train.data import sources
 from wgan_fast.train.run import checkpoint
 from wgan_fast.train.run.signals import SIGNALS, SaveRequest
 
@@ -166,6 +169,46 @@ def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tm
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1 and error.count("\n") == 1, error
     assert "--workers: a process that prefetched data was killed" in error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EOFError(),
+        ConnectionResetError(104, "Connection reset by peer"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+        RuntimeError("Pin memory thread exited unexpectedly"),
+    ],
+    ids=repr,
+)
+def test_the_death_of_a_worker_is_told_however_it_is_noticed(
+    error: Exception, few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that breaks while a batch is sent raises before PyTorch looks for its workers."""
+
+    class Loader(sources.DataLoader):
+        def __iter__(self) -> Iterator[sources.Batch]:
+            yield from itertools.islice(super().__iter__(), 3)
+            raise error
+
+    monkeypatch.setattr(sources, "DataLoader", Loader)
+    result = cli("train", "--out", tmp_path / "run", *options(n_critic=1, n_critic_boost=0, checkpoint_every=2))
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert "--workers: a process that prefetched data was killed" in result.stderr
+    assert "to go on from step 2: wgan-fast train --resume --out" in result.stderr
+
+
+def test_workers_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(loader: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(sources.DataLoader, "__iter__", start)
+    result = cli("train", "--out", tmp_path / "run", *options())
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert (
+        "--workers: processes that prefetch data cannot be started: Resource temporarily unavailable; " in result.stderr
+    )
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -352,7 +353,7 @@ def _telling_of_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not re.search("^DataLoader worker .*(killed|exited)|^Pin memory thread exited", str(error)):
             raise
         raise ArgumentValueError(
             "workers", "a process that prefetched data was killed, for want of memory perhaps; fewer of them may help"

@@ -265,7 +265,8 @@ def batches(
 
     Raises:
         ValueError: ``world`` does not divide ``size``. Iterating raises the errors of reading the data, also those of a
-            worker.
+            worker, and says so where workers cannot be started.
+        RuntimeError: a worker died. PyTorch raises that from a signal handler, too: anywhere, between two batches.
     """
     if size % world:
         raise ArgumentValueError("size", f"expected a multiple of the {world} training processes, got {size}")
@@ -294,8 +295,20 @@ class _Numbered(Dataset[Batch | Exception]):
             return error
 
 
-def _raising(results: Iterable[Batch | Exception]) -> Iterator[Batch]:
-    for result in results:
+def _raising(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
+    try:
+        results = iter(loader)
+    except OSError as error:  # no more processes, files or shared memory
+        reason = error.strerror or error
+        raise ArgumentValueError(
+            "workers", f"processes that prefetch data cannot be started: {reason}; fewer of them, or 0, may help"
+        ) from error
+    while True:
+        try:
+            result = next(results)
+        except (EOFError, OSError) as error:
+            # Of a worker that died while it sent a batch: errors about the data are returned.
+            raise RuntimeError("DataLoader worker exited unexpectedly") from error  # as PyTorch, had it looked first
         if isinstance(result, Exception):
             raise result
         yield result
