@@ -74,7 +74,7 @@ def _read_text(path: Path) -> SourceTable:
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
-    """The lines. Python before 3.11 refuses a zero byte; later it keeps one, and NumPy drops it at the end of a text."""
+    """The lines. Python before 3.11 refuses a zero byte; later it keeps one, which NumPy drops at the end of a text."""
     for line in lines:
         if "\0" in line:
             raise csv.Error("the next line holds a zero byte; save the table as text in UTF-8")
