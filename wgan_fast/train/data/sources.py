@@ -317,4 +317,8 @@ def _raising(loader: Iterable[Batch | Exception], workers: int) -> Generator[Bat
         # Not left to the last reference, which an error's traceback may hold: at its exit Python sends workers a signal
         # that they ignore, and waits for them.
         if workers:
-            results._shutdown_workers()
+            try:
+                results._shutdown_workers()
+            finally:  # a worker that hangs, and where the death of another interrupted this
+                for worker in results._workers:
+                    worker.kill()
