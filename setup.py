@@ -1,8 +1,9 @@
 """Builds the extension `wgan_fast._C`: the CPU kernels always, the CUDA kernels where there is nvcc and a CUDA torch.
 
 Environment variables: WGAN_FAST_CUDA=0 leaves the CUDA kernels out, WGAN_FAST_CUDA=1 fails if they cannot be built;
-WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; DEBUG=1, MAX_JOBS and
-TORCH_CUDA_ARCH_LIST mean what they mean for every PyTorch extension.
+WGAN_FAST_WERROR=1 makes warnings, register spills and a failed compilation errors; WGAN_FAST_STATIC_CUDART=1 links the
+CUDA runtime into the extension, which then serves CPU builds of torch too; DEBUG=1, MAX_JOBS and TORCH_CUDA_ARCH_LIST
+mean what they mean for every PyTorch extension.
 
 If the CUDA kernels do not compile, the CPU kernels are built alone; if those do not compile either, wgan_fast is
 installed without the extension and computes with its reference in plain PyTorch. `_build.json` inside the package
@@ -69,6 +70,7 @@ except ImportError as error:  # an sdist needs no torch
 WERROR = os.environ.get("WGAN_FAST_WERROR") == "1"
 DEBUG = os.environ.get("DEBUG") == "1"
 CUDA_WANTED = os.environ.get("WGAN_FAST_CUDA")
+STATIC_CUDART = os.environ.get("WGAN_FAST_STATIC_CUDART") == "1"
 RECORD = "_build.json"
 
 
@@ -133,7 +135,8 @@ def extension(cuda: bool) -> Extension:
         sources += sorted(glob("csrc/kernels/*.cu"))
         os.environ["TORCH_CUDA_ARCH_LIST"] = architectures = cuda_architectures()
         macros += [("WGAN_FAST_CUDA", "1"), ("WGAN_FAST_CUDA_ARCHITECTURES", f'"{architectures}"')]
-        libraries += ["c10_cuda", "torch_cuda", "cudart"]
+        # Neither torch_cuda nor c10_cuda: with the runtime linked into it, an extension serves CPU builds of torch too.
+        libraries += ["cudart_static", "rt", "dl", "pthread"] if STATIC_CUDART else ["cudart"]
     return Extension(
         "wgan_fast._C",
         sources,
@@ -205,6 +208,7 @@ class Build(BuildExtension):
             self.extensions = []
         record = {
             "torch": None if torch_missing else torch.__version__,
+            "cuda": None if failure or left_out else torch.version.cuda,
             "debug": DEBUG,
             "failure": failure,
             "cuda_left_out": None if failure else left_out,

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from critics import CRITICS, Projection
-from wgan_fast import CriticLoss, CriticStep, GeneratorStep, clip_weights_, gradient_penalty
+from wgan_fast import CriticLoss, CriticStep, GeneratorStep, clip_weights_, critic_loss, gradient_penalty
 from wgan_fast.optim import RMSprop
 
 pytestmark = [
@@ -156,6 +156,28 @@ def check_ddp(rank: int, static_graph: bool) -> None:
         assert_same(list(critic.parameters()), list(expected_critic.parameters()))
 
 
+def check_ddp_with_the_penalty_outside(rank: int) -> None:
+    """As docs/step.md says: reduced along with the loss in one backward, not in a backward of its own."""
+    for backwards in (1, 2):
+        critic, shape = make("mlp")
+        expected_critic = copy.deepcopy(critic)
+        wrapped = DistributedDataParallel(critic)
+        real, fake, _ = whole(0, shape, 8)
+        mine = slice(rank * 4, rank * 4 + 4)
+        loss = critic_loss(*wrapped(torch.cat([real[mine], fake[mine]])).chunk(2))
+        outside = penalty(critic, real[mine], fake[mine])
+        if backwards == 1:
+            (loss + outside).backward()
+        else:
+            loss.backward()
+            outside.backward()
+        CriticLoss(expected_critic, penalty=penalty)(real, fake).loss.backward()
+        error = max(
+            (a - b).abs().max().item() for a, b in zip(gradients(critic), gradients(expected_critic), strict=True)
+        )
+        assert (error < 1e-12) == (backwards == 1), error
+
+
 def check_fsdp(rank: int) -> None:
     for name in ("mlp", "dcgan", "layer norm"):
         critic, shape = make(name)
@@ -209,10 +231,11 @@ def check_fsdp_by_layers(rank: int) -> None:
         check_step,
         partial(check_ddp, static_graph=False),
         partial(check_ddp, static_graph=True),
+        check_ddp_with_the_penalty_outside,
         check_fsdp,
         check_fsdp_by_layers,
     ],
-    ids=["step", "DDP", "DDP with a static graph", "FSDP", "FSDP by layers"],
+    ids=["step", "DDP", "DDP with a static graph", "DDP, penalty outside", "FSDP", "FSDP by layers"],
 )
 def test_two_processes(check: Callable[[int], None], tmp_path: Path) -> None:
     in_two_processes(check, tmp_path)

@@ -33,6 +33,7 @@ FINE = doctor.Facts(
 )
 
 
+WHEEL = ("2.11", "2.13")
 CPU_BUILD = {**BUILD, "cuda": None, "cuda_architectures": []}
 
 
@@ -45,8 +46,21 @@ def test_doctor_is_content() -> None:
     ("facts", "problem", "remedy"),
     [
         (replace(FINE, torch="2.14.1"), "built for torch 2.13.0, and this is 2.14.1", "REINSTALL"),
-        (replace(FINE, torch_cuda=None, gpus=()), "this torch is a build without CUDA", "REINSTALL"),
-        (replace(FINE, torch_cuda="12.8"), "this torch is a build for CUDA 12.8", "REINSTALL"),
+        (
+            replace(FINE, build=None, failure="it was built for CUDA 13.0, and this torch for CUDA 12.8"),
+            "could not be loaded: it was built for CUDA 13.0",
+            "REINSTALL",
+        ),
+        (
+            replace(FINE, build=None, failure="this wheel holds extensions for torch 2.11, 2.13", wheel_for=WHEEL),
+            "this wheel holds extensions for torch 2.11, 2.13",
+            "install PyTorch 2.11 or 2.13, or build it for this PyTorch: REINSTALL",
+        ),
+        (
+            replace(FINE, torch=None, torch_failure="No module named 'torch'", wheel_for=WHEEL),
+            "No module named 'torch'",
+            "install PyTorch 2.11 or 2.13 (https://pytorch.org/get-started/locally/)",
+        ),
         (replace(FINE, gpus=(("NVIDIA T4", "7.5"),)), "NVIDIA T4 is 7.5", 'TORCH_CUDA_ARCH_LIST="7.5" REINSTALL'),
         (replace(FINE, build=CPU_BUILD, cuda_left_out="nvcc was not found"), "nvcc was not found", "WGAN_FAST_CUDA=1"),
         (replace(FINE, build=None, failure="undefined symbol"), "could not be loaded: undefined symbol", "REINSTALL"),
@@ -67,11 +81,12 @@ def test_doctor_says_how_to_mend(facts: doctor.Facts, problem: str, remedy: str)
     "facts",
     [
         replace(FINE, gpus=()),
+        replace(FINE, gpus=(), torch_cuda=None),
         replace(FINE, build=CPU_BUILD, torch_cuda=None, gpus=(), cuda_left_out="torch is a build without CUDA"),
         replace(FINE, build=CPU_BUILD, gpus=(), cuda_left_out="nvcc was not found"),
         replace(FINE, build=CPU_BUILD, cuda_left_out="WGAN_FAST_CUDA=0 was set when it was built"),
     ],
-    ids=["no GPU", "CPU torch", "no GPU and no nvcc", "by choice"],
+    ids=["no GPU", "CUDA kernels for a CPU torch", "CPU torch", "no GPU and no nvcc", "by choice"],
 )
 def test_doctor_lets_be(facts: doctor.Facts) -> None:
     assert not any(finding.remedy for finding in doctor.diagnose(facts))

@@ -1,11 +1,14 @@
 """The examples run, each in a short form and in a process of its own; those whose packages are missing are skipped."""
 
 import importlib.util
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +73,44 @@ def test_example(example: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_lightning_with_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    wait(run("lightning_module", f"steps=6, devices=2, folder={str(tmp_path)!r}", processes=2))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
 def test_distributed(way: str) -> None:
     wait(run("distributed", f"steps=2, way={way!r}", processes=2))
+
+
+NOTEBOOKS = {path.stem: path for path in (FOLDER / "notebooks").glob("*.ipynb")}
+
+
+def code_of(notebook: Path) -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebooks_are_executed_and_small() -> None:
+    assert NOTEBOOKS.keys() == {"quick_start", "own_table", "own_images", "theory"}
+    for notebook in NOTEBOOKS.values():
+        cells = code_of(notebook)
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
+        assert any("image/png" in output.get("data", {}) for output in outputs)
+        assert notebook.stat().st_size < 150_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook(name: str, tmp_path: Path) -> None:
+    """Its code as one program, with few steps; the pictures in it are of a full run."""
+    cells = code_of(NOTEBOOKS[name])
+    for module in ("matplotlib", "lightning"):
+        pytest.importorskip(module)
+    program, replaced = re.subn(
+        r"^STEPS = \d+$", "STEPS = 2", "\n".join("".join(cell["source"]) for cell in cells), flags=re.MULTILINE
+    )
+    assert replaced == 1
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"MPLBACKEND": "Agg"}, check=True)

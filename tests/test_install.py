@@ -1,6 +1,7 @@
 """Installing: which torch the build finds, and that the version has one source."""
 
 import importlib.metadata
+import importlib.util
 import json
 import re
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 import torch
 
 import wgan_fast
@@ -107,6 +110,48 @@ def test_backend_knows_the_front_ends(
 ) -> None:
     monkeypatch.setattr(backend, "front_end", lambda: (command, environment, tmp_path))
     assert expected.format(folder=tmp_path) in [str(python) for python in backend._target_pythons()][1:3]
+
+
+@pytest.mark.parametrize(
+    ("failing", "failure", "cuda_left_out"),
+    [
+        ({True}, None, "they did not compile: x.cu:1: error"),
+        ({True, False}, "x.cu:1: error", None),
+        (set(), None, None),
+    ],
+)
+def test_cuda_kernels_that_do_not_compile_leave_the_others(
+    failing: set[bool],
+    failure: str | None,
+    cuda_left_out: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The compiler is a stand-in that fails with the CUDA kernels, or with both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)
+    for variable in ("WGAN_FAST_WERROR", "WGAN_FAST_CUDA"):
+        monkeypatch.delenv(variable, raising=False)
+    spec = importlib.util.spec_from_file_location("wgan_fast_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "cuda_left_out", lambda: None)
+    monkeypatch.setattr(script, "extension", lambda cuda: setuptools.Extension("wgan_fast._C", ["x.cu"] * cuda))
+
+    def compile_as(command: Any) -> str | None:
+        return "x.cu:1: error" if bool(command.extensions[0].sources) in failing else None
+
+    monkeypatch.setattr(script.Build, "compile", compile_as)
+    build = script.Build(setuptools.Distribution({"ext_modules": [script.extension(True)]}))
+    build.ensure_finalized()
+    build.run()
+    (file,) = tmp_path.rglob("_build.json")
+    record = json.loads(file.read_text())
+    assert (record["failure"], record["cuda_left_out"]) == (failure, cuda_left_out)
+    last = capfd.readouterr().err.rstrip().rpartition("\n")[2]
+    assert (failure or cuda_left_out or "") in last and bool(last) == bool(failure or cuda_left_out)
 
 
 @pytest.mark.slow

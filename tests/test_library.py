@@ -1,16 +1,21 @@
 """The choice between the extension and the reference; the warning; public modules."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import wgan_fast
 from wgan_fast import CriticStep, _library, clip_weights_, gradient_penalty, interpolate, ops, reference
 
 
@@ -61,6 +66,55 @@ def test_an_extension_for_another_torch_is_not_loaded(monkeypatch: pytest.Monkey
     assert _library._load() == (None, "it was built for torch 2.11.0+cu130, and this is torch 2.13.0")
     monkeypatch.setattr(_library, "record", {"torch": "2.13.1+cpu"})
     assert _library._load()[0] is _library.extension
+
+
+@pytest.mark.parametrize(
+    ("record", "torch_version", "torch_cuda", "reason"),
+    [
+        ({"torch": "2.13.0+cu130", "cuda": "13.0"}, "2.13.1+cpu", None, None),
+        ({"torch": "2.13.0+cu130", "cuda": "13.0"}, "2.13.0+cu132", "13.2", None),
+        (
+            {"torch": "2.13.0+cu130", "cuda": "13.0"},
+            "2.13.0+cu126",
+            "12.6",
+            "for CUDA 13.0, and this torch for CUDA 12.6",
+        ),
+        ({"torch": "2.13.0+cpu", "cuda": None}, "2.13.0+cu126", "12.6", None),
+        ({"torch": "2.1.0"}, "2.13.0", None, "it was built for torch 2.1.0, and this is torch 2.13.0"),
+    ],
+)
+def test_which_torch_an_extension_serves(
+    record: dict[str, str], torch_version: str, torch_cuda: str | None, reason: str | None
+) -> None:
+    found = _library.mismatch(record, torch_version, torch_cuda)
+    assert (found is None) == (reason is None) and (reason or "") in (found or "")
+
+
+@pytest.mark.parametrize("held", [["2.9", "2.11", "9.9"], ["2.9", "2.10", "2.11"]])
+def test_a_wheel_of_several_extensions(held: list[str], tmp_path: Path) -> None:
+    """The package as `make wheels` lays it out, with one extension under several names; 9.9 stands for this torch."""
+    package = tmp_path / "wgan_fast"
+    source = Path(wgan_fast.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("_C.*", "_build.json", "__pycache__"))
+    this = ".".join(torch.__version__.split(".")[:2])
+    (extension,) = source.glob("_C.*")
+    for minor in held:
+        folder = package / "_builds" / f"torch-{minor.replace('9.9', this)}"
+        folder.mkdir(parents=True)
+        shutil.copy(extension, folder)
+        (folder / "_build.json").write_text(json.dumps({"torch": f"{minor.replace('9.9', this)}.0", "failure": None}))
+    program = (
+        "import wgan_fast._library as l; print(l.record.get('torch'), l.extension and l.extension.__file__, l.failure)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    if "9.9" in held:
+        assert result.stdout == f"{this}.0 {package / '_builds' / f'torch-{this}' / extension.name} None\n"
+    else:
+        told = f"this wheel holds extensions for torch 2.9, 2.10, 2.11, and this is torch {torch.__version__}"
+        assert result.stdout == f"None None {told}\n"
 
 
 def test_the_reason_for_a_failed_build_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,16 @@ def test_version_needs_nothing() -> None:
     assert (result.returncode, result.stdout) == (0, f"wgan_fast {wgan_fast.__version__}\n"), result.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["--version", "doctor"])
+def test_a_full_disk_is_told_without_a_traceback(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "wgan_fast", command], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (result.returncode, result.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize("columns", ["40", "80"])
 def test_help_is_not_cut(columns: str) -> None:
     pytest.importorskip("wgan_fast.cli", reason="the extra wgan_fast[train] is not installed")

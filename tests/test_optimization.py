@@ -3,6 +3,7 @@
 import copy
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from updates import (
 )
 from wgan_fast import (
     CriticStep,
+    GeneratorStep,
     gradient_penalty,
     optim,
     reference,
@@ -226,3 +228,84 @@ def test_an_error_leaves_the_optimizer_as_it_was(error: type, argument: str, arg
     with pytest.raises(error, match=f"^{argument}: "):
         CriticStep(optimizer=adam, **arguments)
     assert (adam.state_dict(), adam.defaults) == before
+
+
+def wrapped_by(tool: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    if tool == "Fabric":
+        fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu", devices=1)
+        return fabric.setup(network, optimizer)[1]
+    if tool == "Lightning":
+        lightning = pytest.importorskip("lightning")
+        wrapped = pytest.importorskip("lightning.pytorch.core.optimizer").LightningOptimizer(optimizer)
+        module, trainer = lightning.LightningModule(), lightning.Trainer(accelerator="cpu", logger=False)
+        module.trainer, wrapped._strategy, trainer.strategy._lightning_module = trainer, trainer.strategy, module
+        module.automatic_optimization = False
+        return wrapped
+    return pytest.importorskip("accelerate").Accelerator(cpu=True).prepare(optimizer)
+
+
+@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize("tool", ["Fabric", "Lightning", "Accelerate"])
+def test_wrapped_optimizers(tool: str, fused: bool | None) -> None:
+    """Steps with a wrapped optimizer change the weights as with the optimizer itself, and skip what is not finite."""
+    networks = [nn.Linear(2, 1) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [torch.optim.Adam(network.parameters(), lr=1e-2, fused=fused) for network in networks]
+    optimizers[1] = wrapped_by(tool, networks[1], optimizers[1])
+    real, fake, t = torch.randn(8, 2), torch.randn(8, 2), torch.rand(8)
+    steps = [
+        CriticStep(network, optimizer, penalty=partial(gradient_penalty, t=t))
+        for network, optimizer in zip(networks, optimizers, strict=True)
+    ]
+    generator = nn.Linear(3, 2)
+    generator_optimizer = wrapped_by(tool, generator, torch.optim.Adam(generator.parameters(), lr=1e-2, fused=fused))
+    generator_step = GeneratorStep(generator, networks[1], generator_optimizer)
+    for step in steps:
+        step(real, fake)
+    torch.testing.assert_close(networks[1].weight, networks[0].weight, rtol=0, atol=0)
+    before = generator.weight.clone(), networks[1].weight.clone()
+    generator_step(torch.randn(8, 3))
+    assert not torch.equal(generator.weight, before[0])
+    with pytest.warns(RuntimeWarning, match="a gradient was not finite"):
+        steps[1](real * torch.inf, fake)
+    assert torch.equal(networks[1].weight, before[1]) and steps[1].skipped == 1
+
+
+@pytest.mark.parametrize("step", [CriticStep, partial(GeneratorStep, nn.Linear(3, 2))])
+def test_an_optimizer_that_unscales_is_refused(step: Any) -> None:
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(network.parameters())
+    optimizer.scaler = torch.amp.GradScaler("cpu")  # as Accelerate's has it for float16
+    with pytest.raises(TypeError, match="optimizer.optimizer, and pass its GradScaler as scaler="):
+        step(network, optimizer)
+
+
+@pytest.mark.slow
+def test_lightning_counts_the_updates(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+
+    class WGAN(lightning.LightningModule):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator, self.critic = nn.Linear(3, 2), nn.Linear(2, 1)
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [torch.optim.Adam(network.parameters()) for network in (self.critic, self.generator)]
+
+        def on_fit_start(self) -> None:
+            critic_adam, generator_adam = self.optimizers()
+            self.critic_step = CriticStep(self.critic, critic_adam)
+            self.generator_step = GeneratorStep(self.generator, self.critic, generator_adam)
+
+        def training_step(self, real: Tensor, index: int) -> None:
+            self.critic_step(real, lambda: self.generator(torch.randn(len(real), 3)))
+            if index % 2 == 1:
+                self.generator_step(torch.randn(len(real), 3))
+
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **off)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning advises on workers and loggers
+        trainer.fit(WGAN(), torch.utils.data.DataLoader(torch.randn(16, 2), batch_size=4))
+    assert trainer.global_step == 4 + 2

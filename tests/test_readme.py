@@ -34,6 +34,14 @@ def test_loop() -> None:
     assert names["output"].loss.isfinite()
 
 
+def test_troubleshooting_quotes_real_messages() -> None:
+    """What stands in quotation marks is in a message of the library."""
+    quoted = re.findall(r'^\| "([^"]+)" \|', (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    source = "".join(path.read_text() for path in (ROOT / "wgan_fast").rglob("*.py"))
+    source = source.replace("{name}'s loss is {loss}", "critic's loss is nan")
+    assert len(quoted) >= 3 and [text for text in quoted if text not in source] == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 100
 

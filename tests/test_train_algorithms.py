@@ -108,3 +108,10 @@ def test_half_precision_on_a_cpu(algorithm: str, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["precision"] == "bf16"
     for row in rows(tmp_path):
         assert all(np.isfinite(value) for value in row.values()) and row["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("data", ["x.csv", "my/X.Parquet", "DataFrame"])
+def test_tables_train_within_minutes_unless_the_published_settings_are_wanted(data):
+    quick, faithful = (TrainConfig(data=data, faithful=faithful) for faithful in (False, True))
+    assert (quick.steps, quick.n_critic, quick.batch_size) == (5000, 1, 250)
+    assert (faithful.steps, faithful.n_critic, faithful.batch_size) == (100_000, 5, 64)

@@ -61,8 +61,8 @@ def test_networks_of_ones_own(networks: str, tmp_path: Path) -> None:
     run(tmp_path / "run", data="digits", features=f"{networks}:make_features", steps=2, **own)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["fid"] > 0 and np.isfinite(metrics["kid"])
-    samples, labels = TrainedGenerator.load(tmp_path / "run", trust=True).sample(3)
-    assert samples.shape == (3, 1, 16, 16) and labels is None
+    generator = TrainedGenerator.load(tmp_path / "run", trust=True)
+    assert generator.sample(3).shape == (3, 16, 16) and generator.draw(3)[0].shape == (3, 1, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
+from PIL import Image
+
 from training import cli
 from wgan_fast.train import TrainedGenerator
 from wgan_fast.train.generator import seeded_latents
@@ -39,6 +41,24 @@ def test_samples_are_seeded_and_labelled(digits_run: Path, tmp_path: Path) -> No
         assert cli("sample", digits_run, "--count", 12, "--out", tmp_path / name).exit_code == 0
     assert np.load(tmp_path / "images.npy").shape == (12, 16, 16)
     assert np.load(tmp_path / "images.npz")["labels"].tolist() == labels.tolist()
+
+
+def test_single_images_go_into_folders_of_their_labels(digits_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "digits of mine"
+    result = cli("sample", digits_run, "--count", 12, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == [*"0123456789"]
+    assert len(list((out / "1").iterdir())) == 2
+    images, labels = TrainedGenerator.load(digits_run).sample(12)
+    with Image.open(out / str(labels[11]) / "000011.png") as image:
+        assert np.array_equal(np.asarray(image), images[11])
+    again = cli("sample", digits_run, "--count", 12, "--out", out)
+    assert again.exit_code == 2 and "exists already" in again.stderr
+    assert cli("sample", digits_run, "--count", 2, "--out", tmp_path / "j", "--image-type", "jpg").exit_code == 0
+    with Image.open(tmp_path / "j" / "0" / "000000.jpg") as image:
+        assert image.format == "JPEG" and image.size == (16, 16)
+    wrong = cli("sample", digits_run, "--out", tmp_path / "k", "--image-type", "gif")
+    assert wrong.exit_code == 2 and wrong.stderr.startswith("error: --image-type: expected one of .png, .jpg")
 
 
 def test_interpolations_begin_and_end_at_samples(digits_run: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, options, small_config
+from training import cli, options, run, small_config
+from wgan_fast.train import TrainedGenerator
 from wgan_fast.train.view import observers
 
 
@@ -61,7 +62,7 @@ def test_rows_alone_are_logged_and_alarm() -> None:
 
 
 def test_other_processes_watch_nothing(tmp_path: Path) -> None:
-    with observers.watch(small_config(), tmp_path, None, None, None, active=False) as watching:
+    with observers.watch(SimpleNamespace(rank=1), None) as watching:
         assert watching == []
     assert not list(tmp_path.iterdir())
 
@@ -104,3 +105,56 @@ def test_a_run_outlives_each_fault(
     result = cli("train", "--out", tmp_path / "run", *options(sample_every=2, evaluate_every=2))
     assert result.exit_code == 0 and result.stdout.count("warning: ") >= 1, result.output
     assert torch.load(tmp_path / "run" / "checkpoint.pt")["step"] == 4
+
+
+class Kept:
+    """A logger of a user's."""
+
+    def __init__(self, save_dir):
+        self.file = Path(save_dir) / "kept.txt"
+
+    def log_metrics(self, metrics, step):
+        with self.file.open("a") as file:
+            file.write(f"{step}\n")
+
+    def finalize(self, status):
+        with self.file.open("a") as file:
+            file.write("end\n")
+
+
+def test_loggers_of_fabric_and_of_users(few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "csv", logger="csv")
+    assert (tmp_path / "csv" / "csv" / "metrics.csv").read_text().startswith("critic_loss,")
+    run(tmp_path / "csv", logger="csv", overwrite=True)  # its files are of the run
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    run(tmp_path / "own", logger="test_train_observers:Kept")
+    assert (tmp_path / "own" / "kept.txt").read_text() == "2\n4\nend\n"
+    result = cli("train", "--config", tmp_path / "own" / "config.yaml", "--out", tmp_path / "again")
+    assert result.exit_code == 2 and "would run code: logger test_train_observers:Kept" in result.stderr
+    result = cli("train", "--logger", "nothing", "--out", tmp_path / "x")
+    assert result.exit_code == 2 and result.stderr.startswith("error: --logger: expected tensorboard, csv or ")
+
+
+def test_tensorboard_has_the_pictures(few_samples: None, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path / "run", sample_every=2)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [image.step for image in events.Images("samples")] == [2, 4]
+
+
+def test_the_best_checkpoint_is_kept(few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of values 3, 1, 2 that of the second evaluation, also where the run was resumed between them."""
+    values = iter([3.0, 1.0, 2.0, 9.0, 9.0])
+    monkeypatch.setattr(
+        "wgan_fast.train.view.evaluation.Evaluation.evaluate",
+        lambda self, count=None: {"earth_movers_distance": next(values), "modes_total": None},
+    )
+    best = {"best": "earth_movers_distance", "evaluate_every": 1}
+    run(tmp_path / "run", steps=2, **best)
+    run(tmp_path / "run", steps=3, resume=True, **best)
+    assert torch.load(tmp_path / "run" / "best.pt")["step"] == 2
+    assert TrainedGenerator.load(tmp_path / "run" / "best.pt").step == 2
+    with pytest.raises(ValueError, match="best: fid needs features"):
+        small_config(best="fid")

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,30 @@ def test_a_reader_that_is_gone_does_not_end_a_run(clock: SimpleNamespace, monkey
     with ProgressDisplay(steps=10, start=0, batch_size=8) as display:
         display.say("a message")
     assert written == ["a message"]
+
+
+def test_a_notebook_shows_one_line_that_changes(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, str]] = []
+
+    class Handle:
+        def update(self, content, raw):
+            shown.append(("update", content["text/plain"]))
+
+    def display(content, raw, display_id):
+        shown.append(("new", content["text/plain"]))
+        return Handle()
+
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    module = ModuleType("IPython.display")
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(progress, "Console", partial(progress.Console, force_jupyter=True))
+    with ProgressDisplay(steps=100, start=0, batch_size=8) as bar:
+        for step in (10, 20, 100):
+            clock.now += 1.0
+            bar.update(step, [])
+    assert [kind for kind, _ in shown] == ["new", "update", "update"]
+    assert shown[1][1].startswith("step 20/100 ")
 
 
 @pytest.mark.parametrize(

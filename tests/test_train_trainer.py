@@ -142,7 +142,7 @@ print(peaks[1] - peaks[0])
 def test_the_compiler_trains_as_well(few_samples: None, tmp_path: Path) -> None:
     for backend in ("eager", "compile"):
         run(tmp_path / backend, backend=backend, steps=6)
-    eager, compiled = (TrainedGenerator.load(tmp_path / backend).sample(20)[0] for backend in ("eager", "compile"))
+    eager, compiled = (TrainedGenerator.load(tmp_path / backend).draw(20)[0] for backend in ("eager", "compile"))
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
 
 

@@ -1,9 +1,11 @@
 """The command `wgan-fast`, also `python -m wgan_fast`."""
 
+import errno
+import os
 import sys
 
 DOCTOR = "Say what is installed and built, and how to mend what does not match."
-BENCH = "Time the library against the textbook on this machine."
+BENCH = "Time the library against the textbook on this machine, in some minutes."
 _HELP = f"""Usage: wgan-fast COMMAND
 
 Commands:
@@ -18,6 +20,21 @@ in the folder of wgan_fast's sources"""
 
 
 def main() -> int:
+    try:
+        try:
+            return _run()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}", file=sys.stderr)
+        # What is left in the buffer would fail again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run() -> int:
     command, arguments = sys.argv[1:2], sys.argv[2:]
     # These two need torch and numpy alone, and doctor must work where nothing else does.
     if command == ["doctor"]:

@@ -4,6 +4,8 @@ and the reference.
 
 import importlib
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,40 +22,66 @@ from wgan_fast._torch import warn_user
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def wheel_builds(package: Path) -> dict[str, Path]:
+    """In a wheel that `make wheels` made: the folder of each extension, by the minor version of torch. Else empty."""
+    folders = (package / "_builds").glob("torch-*")
+    return {
+        folder.name.removeprefix("torch-"): folder
+        for folder in sorted(folders, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.name)])
+    }
+
+
 def read_record(folder: Path) -> dict[str, Any]:
-    """What setup.py recorded of the build: ``torch``, ``debug``, ``failure`` and ``cuda_left_out``; empty for none."""
+    """What setup.py recorded of the build: ``torch``, ``cuda``, ``debug``, ``failure``, ``cuda_left_out``; empty for
+    none.
+    """
     file = folder / "_build.json"
     record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return record
 
 
-def mismatch(built_for: str | None, torch_version: str) -> str | None:
-    """Why an extension built for one torch does not serve another: the C++ ABI changes between minor versions."""
-    if built_for is None or built_for.split(".")[:2] == torch_version.split(".")[:2]:
-        return None
-    return f"it was built for torch {built_for}, and this is torch {torch_version}"
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def mismatch(record: dict[str, Any], torch_version: str, torch_cuda: str | None) -> str | None:
+    """Why an extension does not serve a torch: the C++ ABI changes between its minor versions, and CUDA's between major
+    ones. CUDA kernels that a CPU build of torch cannot use do no harm.
+    """
+    built_for, cuda = record.get("torch"), record.get("cuda")
+    if built_for is not None and _minor(built_for) != _minor(torch_version):
+        return f"it was built for torch {built_for}, and this is torch {torch_version}"
+    if cuda is not None and torch_cuda is not None and cuda.split(".")[0] != torch_cuda.split(".")[0]:
+        return f"it was built for CUDA {cuda}, and this torch for CUDA {torch_cuda}"
+    return None
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
-    folder = Path(__file__).parent
+    if _held and not record:
+        return None, f"this wheel holds extensions for torch {', '.join(_held)}, and this is torch {torch.__version__}"
     if record.get("failure"):
         return None, f"it was not compiled when wgan_fast was installed: {record['failure']}"
-    if differs := mismatch(record.get("torch"), torch.__version__):  # loading it could crash
+    if differs := mismatch(record, torch.__version__, torch.version.cuda):  # loading it could crash
         return None, differs
     try:
         return importlib.import_module("wgan_fast._C"), None
     except ImportError as error:
         if not isinstance(error, ModuleNotFoundError):
             return None, f"it was compiled for another PyTorch than {torch.__version__}, or is damaged: {error}"
-        if (folder.parent / "setup.py").exists():
+        if (_package.parent / "setup.py").exists():
             return None, (
-                f"wgan_fast is imported from its source folder {folder.parent}, where nothing was built: run Python "
+                f"wgan_fast is imported from its source folder {_package.parent}, where nothing was built: run Python "
                 "from another folder, or build it here with `pip install -e .`"
             )
-        return None, f"{folder} holds no compiled extension for this Python"
+        return None, f"{_package} holds no compiled extension for this Python"
 
 
-record = read_record(Path(__file__).parent)
+_package = Path(__file__).parent
+_held = wheel_builds(_package)
+_folder = _held.get(_minor(torch.__version__), _package)
+record = read_record(_folder)
+if _folder != _package:
+    sys.modules["wgan_fast"].__path__.append(str(_folder))  # `wgan_fast._C` is found there
 #: The module ``_C``; or None, and the reason.
 extension, failure = _load()
 _operators = torch.ops.wgan_fast

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
 import torch
 import typer
@@ -19,7 +19,7 @@ from typer.models import OptionInfo
 
 from wgan_fast._checks import ArgumentError, ArgumentFileNotFoundError, ArgumentValueError
 from wgan_fast.experiments import NAMES as EXPERIMENTS
-from wgan_fast.train.config import PLACES, TrainConfig, make_config, read_settings
+from wgan_fast.train.config import PLACES, TrainConfig, kinds_of, make_config, read_settings
 
 _T = TypeVar("_T")
 
@@ -109,8 +109,9 @@ def train(config: Path | None = None, **options: Any) -> None:
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
-    kind = next(kind for kind in get_args(setting.type) or (setting.type,) if kind is not NoneType)
-    kind = str if kind is Path or setting.name in ("resume", "size") else kind  # Path("") would be the current folder
+    kind = next(kind for kind in kinds_of(setting) if kind is not NoneType)
+    # TrainConfig itself tells of a wrong name; Path("") would be the current folder.
+    kind = str if kind is Path or get_origin(kind) is Literal or setting.name in ("resume", "size") else kind
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
@@ -141,7 +142,11 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file.
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
     out: Annotated[
-        Path, typer.Option(help="The file: .png (a grid of images), .npy, .npz; .csv or .tsv for tables.")
+        Path,
+        typer.Option(
+            help="The file: .png or .jpg (a grid of images), .npy, .npz; .csv, .tsv or .parquet for tables. A name "
+            "without a suffix is a folder of single images."
+        ),
     ] = Path("samples.npy"),
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1, max=2**40)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
@@ -152,15 +157,18 @@ def sample(
         int | None,
         typer.Option(help="Samples from one latent vector to another, as many in each row.", min=2, max=9999),
     ] = None,
+    image_type: Annotated[str, typer.Option(help="Of single images: png or jpg.")] = "png",
     overwrite: _Overwrite = False,
     trust: _Trust = False,
 ) -> None:
     """Draw samples from a trained generator."""
     with _needing_packages("sample"):
         from wgan_fast.train import TrainedGenerator
-        from wgan_fast.train.data.sample_files import save_samples
+        from wgan_fast.train.data.sample_files import save_images, save_samples
 
-    _check_new(out, overwrite)
+    folder = out.is_dir() or not out.suffix
+    if not (out.is_dir() and not any(out.iterdir())):
+        _check_new(out, overwrite)
     try:
         generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
@@ -168,10 +176,14 @@ def sample(
                 samples, labels = generator.draw(count, seed=seed, label=label)
             else:
                 samples, labels = generator.draw_between(count, interpolate, seed=seed, label=label)
-        labels = labels if out.suffix.lower() in (".npz", ".csv", ".tsv") else None
-        save_samples(out, samples, generator.decoder, labels, columns=interpolate)
+        if folder:
+            _ = [*save_images(out, samples, generator.decoder, labels, f".{image_type}")]
+        else:
+            held = out.suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")
+            save_samples(out, samples, generator.decoder, labels if held else None, columns=interpolate)
     except ValueError as error:
-        _stop(_message(sample, error, {"path": "--out", "rows": "--count", "steps": "--interpolate"}, run), code=2)
+        names = {"path": "--out", "rows": "--count", "steps": "--interpolate", "suffix": "--image-type"}
+        _stop(_message(sample, error, names, run), code=2)
     except OSError as error:
         _stop_writing(out, error)
     typer.echo(f"{out}: {len(samples)} samples of step {generator.step}")
@@ -269,6 +281,9 @@ def reproduce(
         except KeyboardInterrupt:
             typer.echo()
             _stop(f"stopped; {out} holds what was complete", code=130)
+        except OSError as error:
+            typer.echo()
+            _stop(f"{error.filename or out} cannot be read or written: {error.strerror or error}", code=1)
         typer.echo(f"{'holds' if outcome.holds else 'DOES NOT HOLD'} ({outcome.seconds:.1f} s)")
         for number in outcome.numbers:
             verdict = "" if number.holds else "  DOES NOT HOLD"

@@ -40,6 +40,7 @@ class Facts:
     build_failure: str | None = None  #: why the extension could not be compiled, as recorded by setup.py
     built_for: str | None = None  #: the torch that the extension was built for, as recorded by setup.py
     debug: bool = False  #: whether it was compiled with DEBUG=1, without optimisation
+    wheel_for: tuple[str, ...] = ()  #: in a wheel of several extensions: the minor versions of torch that it serves
     cuda_left_out: str | None = None  #: why the CUDA kernels were not compiled, as recorded by setup.py
     elsewhere: str | None = None  #: another wgan_fast on sys.path, which has an extension
     driver: str | None = None  #: the version of the GPU driver
@@ -76,8 +77,10 @@ def diagnose(facts: Facts) -> list[Finding]:
     build = facts.build
     rebuild = f"build it for this PyTorch: {facts.reinstall}"
     if facts.torch is None:
-        remedy = "install PyTorch 2.11 or later (https://pytorch.org/get-started/locally/)"
-        again = f", then {facts.reinstall}" if facts.build_failure or not facts.built_for else ""
+        wanted = " or ".join(facts.wheel_for) or "2.11 or later"
+        remedy = f"install PyTorch {wanted} (https://pytorch.org/get-started/locally/)"
+        served = facts.wheel_for or (facts.built_for and not facts.build_failure)
+        again = "" if served else f", then {facts.reinstall}"
         return [Finding(f"PyTorch cannot be imported: {facts.torch_failure}", remedy + again)]
     if build is None:
         if facts.elsewhere:
@@ -95,6 +98,8 @@ def diagnose(facts: Facts) -> list[Finding]:
                     f"fix that (a C++ compiler such as g++ must be installed), then {facts.reinstall}",
                 )
             ]
+        if facts.wheel_for and not facts.built_for:
+            rebuild = f"install PyTorch {' or '.join(facts.wheel_for)}, or {rebuild}"
         return [Finding(f"the extension could not be loaded: {facts.failure}", rebuild)]
     findings = []
     if facts.debug:
@@ -113,9 +118,8 @@ def diagnose(facts: Facts) -> list[Finding]:
         elif facts.torch_cuda:
             findings.append(Finding(f"CPU kernels only: {why}"))
         return findings
-    if facts.torch_cuda is None or _minor(build["cuda"])[0] != _minor(facts.torch_cuda)[0]:
-        this = f"a build for CUDA {facts.torch_cuda}" if facts.torch_cuda else "a build without CUDA"
-        findings.append(Finding(f"the kernels were built with CUDA {build['cuda']}, and this torch is {this}", rebuild))
+    if facts.torch_cuda is None:
+        findings.append(Finding("the CUDA kernels are built, but this torch is a build without CUDA"))
     for name, capability in facts.gpus:
         if not _runs_on(build["cuda_architectures"], capability):
             built_for = ", ".join(build["cuda_architectures"])
@@ -167,6 +171,7 @@ def collect() -> Facts:
         from wgan_fast import _library
     except (ImportError, OSError) as error:
         record = json.loads(note.read_text()) if (note := package / "_build.json").exists() else {}
+        versions = (folder.name.removeprefix("torch-") for folder in (package / "_builds").glob("torch-*"))
         return Facts(
             torch=None,
             torch_cuda=None,
@@ -176,6 +181,7 @@ def collect() -> Facts:
             torch_failure=str(error),
             build_failure=record.get("failure"),
             built_for=record.get("torch"),
+            wheel_for=tuple(sorted(versions, key=_minor)),
             driver=_driver(),
             reinstall=_reinstall_command(),
         )
@@ -192,9 +198,10 @@ def collect() -> Facts:
         build_failure=record.get("failure"),
         built_for=record.get("torch"),
         debug=record.get("debug", False),
+        wheel_for=tuple(_library.wheel_builds(package)),
         cuda_left_out=record.get("cuda_left_out"),
         elsewhere=None
-        if any(package.glob("_C.*"))  # it exists, but did not load
+        if any(package.rglob("_C.*"))  # it exists, but did not load
         else next((str(other) for other in others if other != package and any(other.glob("_C.*"))), None),
         driver=_driver(),
         reinstall=_reinstall_command(),

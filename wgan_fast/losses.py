@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -316,6 +316,10 @@ class CriticLoss(nn.Module):
         self.gradient_norms: Tensor | None = None
         # training mode and shapes -> (number of calls, whether rows are independent)
         self._probed: dict[Hashable, tuple[int, bool | None]] = {}
+
+    if TYPE_CHECKING:  # to type checkers the call of a Module returns Any
+
+        def __call__(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput: ...
 
     def forward(self, real: Tensor, fake: Tensor, *args: Any, **kwargs: Any) -> CriticOutput:
         """The loss at real and generated samples; further arguments go to the critic unchanged."""

@@ -19,7 +19,7 @@ from wgan_fast._checks import (
     module_of,
     without_partial,
 )
-from wgan_fast._step.backends import BACKENDS, choose_backend, make_runner
+from wgan_fast._step.backends import BACKENDS, Backend, choose_backend, make_runner
 from wgan_fast._step.frozen import Frozen
 from wgan_fast._step.graph import CaptureError, run_inside_a_capture
 from wgan_fast._step.optimization import Optimization, broadcast, has_hooks
@@ -46,7 +46,7 @@ from wgan_fast.losses import (
 )
 from wgan_fast.penalties import SCALED_PENALTIES, gradient_penalty
 
-__all__ = ["BACKENDS", "CriticStep", "GeneratorStep", "Samples"]
+__all__ = ["BACKENDS", "Backend", "CriticStep", "GeneratorStep", "Samples"]
 
 #: A batch, or a function without arguments that makes one.
 Samples = Tensor | Callable[[], Tensor]
@@ -232,7 +232,7 @@ class CriticStep(_Step):
         penalty: Penalty | None = gradient_penalty,
         loss: ScoreLoss = critic_loss,
         clip: float | None = None,
-        backend: str = "auto",
+        backend: Backend = "auto",
         scaler: torch.amp.GradScaler | None = None,
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
@@ -298,7 +298,7 @@ class GeneratorStep(_Step):
         optimizer: torch.optim.Optimizer,
         *,
         loss: Callable[..., Tensor] = generator_loss,
-        backend: str = "auto",
+        backend: Backend = "auto",
         scaler: torch.amp.GradScaler | None = None,
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:

@@ -5,9 +5,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/DeviceGuard.h>
-#ifdef WGAN_FAST_CUDA
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "kernels/scalar.h"
 
@@ -76,9 +74,12 @@ void dispatch_dtype(const Tensor& tensor, F&& f) {
   dispatch_dtype(kernel_dtype(tensor.scalar_type()), f);
 }
 
-#ifdef WGAN_FAST_CUDA
-inline cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
-#endif
+// PyTorch's CUDA stream of the current device. Through the interface of all devices: c10_cuda is not linked, which a CPU
+// build of PyTorch lacks, so that one extension serves CPU and CUDA builds.
+inline CUstream_st* current_stream() {
+  const c10::impl::VirtualGuardImpl cuda(at::kCUDA);
+  return static_cast<CUstream_st*>(cuda.getStreamNativeHandle(cuda.getStream(cuda.getDevice())));
+}
 
 template <class T>
 const T* data(const Tensor& tensor) {

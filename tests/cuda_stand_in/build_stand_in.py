@@ -57,7 +57,7 @@ def build_package(folder: Path) -> None:
     sources = sorted((ROOT / "csrc").rglob("*.cpp"))
     glue = [built / f"{source.relative_to(ROOT)}.o" for source in sources]
     libraries = [f"-L{path}" for path in library_paths("cpu")]
-    libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", "-lc10_cuda", "-ltorch_cuda"]
+    libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
     extension = package / f"_C{EXTENSION_SUFFIXES[0]}"
     run(*compiler, "-shared", "-fopenmp", *glue, *kernels, *libraries, "-o", extension)
 

@@ -1,7 +1,7 @@
 """The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from wgan_fast._step.graph import CaptureError, Differentiate, GraphRunner, obst
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import is_compiled, warn_user, without_autocast
 
-BACKENDS = ("auto", "eager", "graph", "compile")
+Backend = Literal["auto", "eager", "graph", "compile"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 KEPT = 8  # captured or compiled runners that are kept, one for each kind of inputs
 
 

@@ -25,7 +25,7 @@ def obstacle_to_graph(optimization: Optimization) -> str | None:
     """Why no CUDA graph can hold an update, or None if one can."""
     if optimization.device.type != "cuda":
         return f"the parameters are on {optimization.device}"
-    optimizer = optimization.optimizer
+    optimizer = optimization.inner
     if not isinstance(optimizer, RMSprop) and any(g.get("capturable") is False for g in optimizer.param_groups):
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
     if not optimization.skips_on_device:
@@ -49,7 +49,7 @@ def run_inside_a_capture(differentiate: Differentiate, optimization: Optimizatio
     group = optimization.process_group
     if group is not None and "nccl" not in torch.distributed.get_backend_config(group):
         raise CaptureError(f"a step inside a CUDA graph capture: the process group is not one of NCCL{advice}")
-    optimizer = optimization.optimizer
+    optimizer = optimization.inner
     state = optimizer.state
     no_state = CaptureError(
         "a step inside a CUDA graph capture: the optimizer has no state yet, and each replay of the graph would reset "

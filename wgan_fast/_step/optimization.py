@@ -17,7 +17,7 @@ class Optimization:
     """Applies gradients to the optimizer's parameters.
 
     Args:
-        optimizer: any ``torch.optim.Optimizer`` but LBFGS.
+        optimizer: any ``torch.optim.Optimizer`` but LBFGS, also as Lightning, Fabric and Accelerate wrap it.
         clip: bound that the weights are clipped to after each update; None: no clipping.
         scaler: the GradScaler that the loss was scaled with, or None.
         process_group: the processes whose gradients are averaged, weighted by their numbers of samples; or None.
@@ -43,11 +43,18 @@ class Optimization:
             raise ArgumentTypeError(
                 "process_group", f"expected a ProcessGroup, got {type(process_group).__name__}{reason}"
             )
+        if _own_scaler(optimizer) is not None:
+            raise ArgumentTypeError(
+                "optimizer",
+                "its wrapper unscales gradients, and a step gives it unscaled ones; take the optimizer inside of it, "
+                "optimizer.optimizer, and pass its GradScaler as scaler=",
+            )
         self.optimizer = optimizer
+        self.inner = _unwrapped(optimizer)  #: computes the update
         self.clip = clip
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.process_group = process_group
-        if isinstance(optimizer, torch.optim.LBFGS):
+        if isinstance(self.inner, torch.optim.LBFGS):
             raise ArgumentTypeError(
                 "optimizer", "LBFGS evaluates the loss by itself, several times in a step; take another"
             )
@@ -67,7 +74,7 @@ class Optimization:
                 raise ArgumentTypeError(
                     "scaler", "PyTorch's GradScaler cannot unscale complex gradients; leave it out, or take bfloat16"
                 )
-        self._fuses = self.device.type == "cpu" and _is_open_adam(optimizer)
+        self._fuses = self.device.type == "cpu" and _is_open_adam(self.inner)
         self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
         #: Random generators that the loss draws from, other than PyTorch's default ones.
@@ -83,18 +90,18 @@ class Optimization:
         takes a dozen passes over each parameter. Called before each update, as ``load_state_dict`` resets the choice,
         and not before the first, so that an error leaves the optimizer as it was.
         """
-        for setting in (self.optimizer.defaults, *self.optimizer.param_groups):
+        for setting in (self.inner.defaults, *self.inner.param_groups):
             setting["fused"] = True
-        self.optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as its constructor would
+        self.inner._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as its constructor would
 
     @property
     def skips_on_device(self) -> bool:
         """Whether the optimizer can skip an update on the device, without a synchronisation with the host."""
-        return getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        return getattr(self.inner, "_step_supports_amp_scaling", False)
 
     def has_momentum(self) -> bool:
         """False for SGD before its first step: fused SGD would keep uninitialised momentum where it skips that step."""
-        return not isinstance(self.optimizer, torch.optim.SGD) or all(
+        return not isinstance(self.inner, torch.optim.SGD) or all(
             group["momentum"] == 0 or "momentum_buffer" in self.optimizer.state.get(parameter, ())
             for group in self.optimizer.param_groups
             for parameter in group["params"]
@@ -154,10 +161,10 @@ class Optimization:
             of_one_type = [of_one for of_one in numbers if of_one.dtype == dtype]
             torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
         if self.skips_on_device and self.has_momentum():
-            optimizer: Any = self.optimizer
+            optimizer: Any = self.inner
             optimizer.grad_scale, optimizer.found_inf = None, found_inf
             try:
-                optimizer.step()
+                self.optimizer.step()
             finally:
                 del optimizer.grad_scale, optimizer.found_inf
         elif not found_inf.item():
@@ -175,6 +182,21 @@ def has_hooks(parameter: Tensor) -> bool:
 def _real(tensor: Tensor) -> Tensor:
     """A complex tensor as a view of real numbers (of a copy, if it is conjugated lazily); others unchanged."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer inside of the wrappers of Lightning, Fabric and Accelerate, which computes the update."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
+
+
+def _own_scaler(optimizer: torch.optim.Optimizer) -> Any:
+    """The enabled GradScaler that a wrapper's step uses, or None."""
+    strategy = getattr(optimizer, "_strategy", None)
+    precision = getattr(strategy, "precision_plugin", None) or getattr(strategy, "precision", None)
+    scaler = getattr(optimizer, "scaler", None) or getattr(precision, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def _is_open_adam(optimizer: torch.optim.Optimizer) -> bool:

@@ -43,6 +43,8 @@ def open_data(config: TrainConfig, samples: Samples | None = None) -> Data:
     data = make_data(config.data, **how) if samples is None else FiniteData(samples, config.seed)
     if config.conditional and not data.classes:
         raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
+    if config.augment is not None and data.decoder.kind != "images":
+        raise ArgumentValueError("augment", f"applies to images only, got {config.augment}")
     return data
 
 

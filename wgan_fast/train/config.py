@@ -3,25 +3,36 @@
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 import yaml
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, check_flag, check_integer, check_number
-from wgan_fast.step import BACKENDS
+from wgan_fast.step import BACKENDS, Backend
 from wgan_fast.train.algorithms import ALGORITHMS, preset
+from wgan_fast.train.augmentation import OPERATIONS, check_operations
 from wgan_fast.train.data.images import image_size
 from wgan_fast.train.data.sources import DATASETS
 from wgan_fast.train.data.toys import TOYS
 from wgan_fast.train.networks.named import MODELS
 from wgan_fast.train.run.contents import CONFIG, check_trust, has_checkpoint, load_flat_yaml
 
-OPTIMIZERS = ("adam", "rmsprop")
-NORMS = ("none", "batch")
+# The names that settings accept, for type checkers; a test compares them with ALGORITHMS and MODELS.
+AlgorithmName = Literal["gan", "nsgan", "wgan", "wgan-gp", "wgan-lp", "wgan-div", "dragan", "r1", "r3gan"]
+ModelName = Literal["mlp", "dcgan", "resnet"]
+OptimizerName = Literal["adam", "rmsprop"]
+NormName = Literal["none", "batch"]
+PrecisionName = Literal["32", "bf16", "16"]
+
+OPTIMIZERS = get_args(OptimizerName)
+NORMS = get_args(NormName)
+#: Metrics that the best checkpoint may be chosen by; those of features come from a network.
+METRICS_OF_FEATURES = ("fid", "kid", "precision", "recall")
+METRICS = ("earth_movers_distance", "sliced_wasserstein", *METRICS_OF_FEATURES)
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  #: ours, and Fabric's
 
 
@@ -65,7 +76,9 @@ class TrainConfig:
     data or the model. The defaults learn the 25 Gaussians in about a minute on two cores.
     """
 
-    algorithm: str = _setting("wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True)
+    algorithm: AlgorithmName = _setting(
+        "wgan-gp", f"What to train: {', '.join(ALGORITHMS)}.", choices=ALGORITHMS, fixed=True
+    )
     data: str = _setting(
         "25gaussians",
         f"{', '.join(DATASETS)}; a folder of images, a .npy or .npz file, a table (.csv, .tsv, .parquet).",
@@ -73,7 +86,7 @@ class TrainConfig:
     size: int | str | None = _setting(None, "Side of the images, or HEIGHTxWIDTH.", fixed=True)
     colour: bool | None = _setting(None, "3 channels per image, or 1.", fixed=True)
     alpha: bool = _setting(False, "Keep transparency, else blended with white.", fixed=True)
-    model: str | None = _setting(
+    model: ModelName | None = _setting(
         None,
         f"The networks: {', '.join(MODELS)}. The default is dcgan for images, else mlp.",
         choices=MODELS,
@@ -85,7 +98,7 @@ class TrainConfig:
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
     label: str | None = _setting(None, "The column of a table that holds the labels; implies conditional.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
-    faithful: bool = _setting(False, "Use the published settings for the built-in data, too, where they take hours.")
+    faithful: bool = _setting(False, "Use the published settings for built-in data and tables, too; they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
     budget: str | None = _setting(
         None,
@@ -97,17 +110,19 @@ class TrainConfig:
     n_critic_boost: int = _setting(
         None, "n_critic in the first 25 steps and in every 500th; 0 uses n_critic there, too.", minimum=0
     )
-    optimizer: str = _setting(
+    optimizer: OptimizerName = _setting(
         None, f"Optimizer of both networks: {', '.join(OPTIMIZERS)}.", choices=OPTIMIZERS, fixed=True
     )
     learning_rate: float = _setting(None, "Learning rate of both networks.", number=_POSITIVE)
+    generator_rate: float | None = _setting(None, "Learning rate of the generator, if it is another.", number=_POSITIVE)
+    critic_rate: float | None = _setting(None, "Learning rate of the critic, if it is another.", number=_POSITIVE)
     decay: bool = _setting(None, "Let the learning rate fall linearly to 0 over the run.")
     beta1: float = _setting(None, "Adam's decay of the gradients' mean.", number=_SHARE)
     beta2: float = _setting(None, "Adam's decay of the gradients' squares.", number=_SHARE)
     penalty_weight: float = _setting(None, "Weight of the penalty; for wgan-div, k.", number=_NOT_NEGATIVE)
     penalty_every: int = _setting(1, "Lazy penalty: at every n-th critic update, with n times the weight.", minimum=1)
     clip: float | None = _setting(None, "Clipping bound of the critic's weights.", number=_POSITIVE)
-    norm: str = _setting(
+    norm: NormName = _setting(
         None, f"Normalisation of the named model's critic: {', '.join(NORMS)}.", choices=NORMS, fixed=True
     )
     latent_dimension: int = _setting(None, "Size of a latent vector.", minimum=1, fixed=True)
@@ -116,11 +131,23 @@ class TrainConfig:
     )
     depth: int | None = _setting(None, "Hidden layers of mlp, in both networks.", minimum=1, fixed=True)
     average_decay: float = _setting(0.999, "Decay of the exponential moving average of the generator.", number=_SHARE)
+    augment: str | None = _setting(
+        None, f"For few images: changes that the critic sees in real and generated ones, {','.join(OPERATIONS)}."
+    )
+    start_from: str | None = _setting(None, "A run folder or a checkpoint whose weights the run begins with.")
     log_every: int = _setting(25, "Steps per row of metrics.jsonl.", minimum=1)
     sample_every: int = _setting(1000, "Steps per picture of samples from fixed latent vectors.", minimum=1)
     evaluate_every: int = _setting(1000, "Steps per comparison with held-out samples.", minimum=1)
     checkpoint_every: int = _setting(500, "Steps per checkpoint.", minimum=1)
-    features: str | None = _setting(None, "A network to features (B, F), for FID and KID: my.module:make_features.")
+    features: str | None = _setting(
+        None,
+        "A network to features, for FID, KID, precision and recall: inception (of torch-fidelity), "
+        "torchvision:resnet50 or my.module:make_features.",
+    )
+    best: str | None = _setting(
+        None, f"Keep the checkpoint that is best by this metric as best.pt: {', '.join(METRICS)}.", choices=METRICS
+    )
+    logger: str = _setting("tensorboard", "tensorboard, csv, or a logger of Lightning Fabric: my.module:MyLogger.")
     seed: int = _setting(0, "The same seed gives the same weights on the same machine.", minimum=0, fixed=True)
     threads: int | None = _setting(None, "CPU threads per operation. The default is as many as pay.", minimum=1)
     workers: int | None = _setting(
@@ -130,12 +157,12 @@ class TrainConfig:
         minimum=0,
     )
     device: str = _setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N.")
-    precision: str = _setting(
+    precision: PrecisionName = _setting(
         "32",
         f"Precision of the networks: {', '.join(PRECISIONS)}. On a GPU 32 has convolutions in TF32, as PyTorch has.",
         choices=PRECISIONS,
     )
-    backend: str = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
+    backend: Backend = _setting("auto", f"Backend of the steps: {', '.join(BACKENDS)}.", choices=BACKENDS)
     out: Path | None = _setting(
         None, "The run folder; by default runs/<algorithm>-<data>-seed<seed>, numbered.", place=True
     )
@@ -185,7 +212,13 @@ class TrainConfig:
         image_size(self.size)
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
-        for name in ("generator", "critic", "features"):
+        if self.augment is not None:
+            check_operations(self.augment)
+        if self.best in METRICS_OF_FEATURES and self.features is None:
+            raise ArgumentValueError("best", f"{self.best} needs features, a network")
+        if self.start_from is not None and (not isinstance(self.start_from, str) or not self.start_from):
+            raise ArgumentTypeError("start_from", f"expected a path as text, got {self.start_from!r}")
+        for name in ("generator", "critic", "features", "logger"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ArgumentTypeError(name, f"expected module:function, got {getattr(self, name)!r}")
         if self.out is not None and (not isinstance(self.out, str | Path) or not str(self.out)):
@@ -245,11 +278,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def kinds_of(setting: Field[Any]) -> tuple[Any, ...]:
+    """The types of a setting: str and None of ``str | None``. The choices of a Literal are one type."""
+    return (setting.type,) if get_origin(setting.type) is Literal else get_args(setting.type) or (setting.type,)
+
+
 def _check_setting(name: str, value: Any) -> None:
     """What the setting's field says of its value."""
     setting = TrainConfig.__dataclass_fields__[name]
     minimum, number, choices = (setting.metadata[rule] for rule in ("minimum", "number", "choices"))
-    kinds = get_args(setting.type) or (setting.type,)
+    kinds = kinds_of(setting)
     if value is None and NoneType in kinds:
         return
     if minimum is not None:
@@ -303,7 +341,8 @@ def _retyped(value: Any, kind: Any) -> Any:
             return float(value)
         except ValueError:
             return value
-    return str(value) if kind is str and type(value) is int else value
+    of_text = kind is str or get_origin(kind) is Literal
+    return str(value) if of_text and type(value) is int else value
 
 
 def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:

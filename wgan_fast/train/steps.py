@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wgan_fast import CriticStep, GeneratorStep, optim
 from wgan_fast.train.algorithms import ALGORITHMS
+from wgan_fast.train.augmentation import Augmentation, Augmented, check_operations
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.launch import process_group
 from wgan_fast.train.networks.base import Models
@@ -28,13 +29,23 @@ class Steps:
         optimizers: of the generator and of the critic.
         scalers: their gradient scalers, enabled for float16 only.
         average: the exponential moving average of the generator's weights.
+        augment: what real and generated images go through before the critic.
     """
 
     def __init__(self, config: TrainConfig, models: Models, fabric: Fabric) -> None:
         algorithm = ALGORITHMS[config.algorithm]
         clip_in_optimizer = config.clip if config.optimizer == "rmsprop" else None
         self._config, self._device = config, fabric.device
-        self.optimizers = [self._optimizer(models.generator, None), self._optimizer(models.critic, clip_in_optimizer)]
+        self._rates = [config.generator_rate or config.learning_rate, config.critic_rate or config.learning_rate]
+        self.optimizers = [
+            self._optimizer(network, rate, clip)
+            for network, rate, clip in zip(models, self._rates, (None, clip_in_optimizer), strict=True)
+        ]
+        self.augment: nn.Module = nn.Identity()
+        generator = models.generator
+        if config.augment is not None:
+            self.augment = Augmentation(check_operations(config.augment), fabric.global_rank, fabric.world_size)
+            generator = Augmented(generator, self.augment)
         scaled = config.precision == "16"
         self.scalers = [torch.amp.GradScaler(fabric.device.type, enabled=scaled) for _ in self.optimizers]
         generator_scaler, critic_scaler = (scaler if scaled else None for scaler in self.scalers)
@@ -55,7 +66,7 @@ class Steps:
         self.penalised = critic_step(algorithm.weighted_penalty(weight, fabric.global_rank, fabric.world_size))
         self.unpenalised = critic_step(None) if config.penalty_every > 1 else self.penalised
         self.generator_step = GeneratorStep(
-            models.generator,
+            generator,
             models.critic,
             self.optimizers[0],
             loss=algorithm.generator_loss,
@@ -75,26 +86,25 @@ class Steps:
         """The update of the critic for batch number ``batch``, penalised at every ``penalty_every``-th."""
         return self.penalised if batch % self._config.penalty_every == 0 else self.unpenalised
 
-    def _optimizer(self, network: nn.Module, clip: float | None) -> torch.optim.Optimizer:
+    def _optimizer(self, network: nn.Module, rate: float, clip: float | None) -> torch.optim.Optimizer:
         config = self._config
         if config.optimizer == "rmsprop":
-            return optim.RMSprop(network.parameters(), lr=self._rate(), clip=clip)
+            return optim.RMSprop(network.parameters(), lr=self._on_device(rate), clip=clip)
         betas = (config.beta1, config.beta2)
         return torch.optim.Adam(
-            network.parameters(), self._rate(), betas, fused=True, capturable=self._device.type == "cuda"
+            network.parameters(), self._on_device(rate), betas, fused=True, capturable=self._device.type == "cuda"
         )
 
-    def _rate(self) -> Any:
-        """The learning rate at first; on a GPU a tensor, which a captured step reads anew at each replay."""
-        rate = self._config.learning_rate
+    def _on_device(self, rate: float) -> Any:
+        """A learning rate; on a GPU a tensor, which a captured step reads anew at each replay."""
         return torch.tensor(rate, device=self._device) if self._device.type == "cuda" else rate
 
     def schedules(self, step: int) -> list[LambdaLR]:
         """The schedules of the learning rates of a run that is at ``step``: constant, or falling linearly to 0."""
         config = self._config
-        for optimizer in self.optimizers:
+        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
             for group in optimizer.param_groups:  # a checkpoint's rate is of its step, and lies on the CPU
-                group["lr"], group["initial_lr"] = self._rate(), config.learning_rate
+                group["lr"], group["initial_lr"] = self._on_device(rate), rate
         return [
             LambdaLR(optimizer, lambda step: 1 - step / config.steps if config.decay else 1.0, step - 1)
             for optimizer in self.optimizers

@@ -18,15 +18,15 @@ from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.data.samples import Samples
 from wgan_fast.train.data.sources import Batch, batches
 from wgan_fast.train.launch import choose_threads, choose_workers, cpu_threads, launch, placement
-from wgan_fast.train.run.checkpoint import check_resumable, load_resumable, save_checkpoint
+from wgan_fast.train.run.checkpoint import check_resumable, load_checkpoint, load_resumable, save_best, save_checkpoint
 from wgan_fast.train.run.folder import drop_replaced, run_folder
 from wgan_fast.train.run.history import History, Row, check_state
-from wgan_fast.train.run.randomness import all_random_states, own_random_states, set_random_states
+from wgan_fast.train.run.randomness import all_random_states, own_random_states, random_states, set_random_states
 from wgan_fast.train.run.signals import SaveRequest, Stopped
 from wgan_fast.train.steps import Steps
 from wgan_fast.train.view.evaluation import Evaluation, warning_of
-from wgan_fast.train.view.metrics import Metrics
-from wgan_fast.train.view.observers import due, watch
+from wgan_fast.train.view.metrics import MORE_IS_BETTER, Metrics
+from wgan_fast.train.view.observers import due, load_logger, watch
 from wgan_fast.train.view.progress import ProgressDisplay
 
 
@@ -43,6 +43,7 @@ class Trainer:
         critic: the critic.
         step: updates of the generator so far.
         saved_step: that of the last checkpoint; None without one.
+        best: the best value of ``config.best`` so far.
         folder: the run folder, once :meth:`run` has begun.
 
     The same configuration gives the same weights on the same machine, also where a run was stopped and resumed. Random
@@ -77,8 +78,10 @@ class Trainer:
         self.steps = Steps(config, models, self.fabric)
         self.averaged_generator = self.steps.average.module
         self.evaluation = Evaluation(config, self.data, self.averaged_generator, self.critic)
+        self.make_logger = load_logger(config.logger)
         self.step = self.batches_taken = 0
         self.saved_step: int | None = None
+        self.best: float | None = None
         # The steps read the labels from this tensor: a captured graph reads one address.
         local = config.batch_size // self.world
         conditional = self.networks["classes"] > 0
@@ -86,6 +89,8 @@ class Trainer:
         if self.restored is not None:
             check_resumable(self.restored, config, self.data)
             self.load_state_dict(self.restored)
+        elif config.start_from is not None:
+            self._load_networks(load_checkpoint(Path(config.start_from), "start_from"), "start_from")
 
     def run(self) -> Metrics:
         """Trains, evaluates, writes the run folder, and returns what its ``metrics.json`` holds.
@@ -109,7 +114,7 @@ class Trainer:
             own_random_states(self.seeds.training, self.fabric.device),
             self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
-            watch(config, self.folder, self.evaluation, self.history, display, active=self.rank == 0) as observers,
+            watch(self, display) as observers,
             closing(self._batches()) as real_batches,
         ):
             if self.restored is not None:
@@ -138,13 +143,13 @@ class Trainer:
         return metrics
 
     def update_critic(self, batch: Batch) -> Tensor:
-        """One update of the critic; returns the real samples of the batch on the device."""
+        """One update of the critic; returns the real samples that it saw, on the device."""
         step = self.steps.critic_step(self.batches_taken)
         self.batches_taken += 1
         for held in self.labels:
             assert batch.labels is not None
             held.copy_(batch.labels, non_blocking=True)
-        real = batch.samples.to(self.fabric.device, non_blocking=True)
+        real: Tensor = self.steps.augment(batch.samples.to(self.fabric.device, non_blocking=True))
         with self.fabric.autocast():
             output = step(real, self.fakes, *self.labels)
         self.history.add(output, step.gradient_norm if step.penalised else None)
@@ -164,8 +169,8 @@ class Trainer:
         return torch.randn(size, device=self.fabric.device)[self.rank :: self.world]
 
     def fakes(self) -> Tensor:
-        """A batch of generated samples."""
-        samples: Tensor = self.generator(self.latents(), *self.labels)
+        """A batch of generated samples, augmented as real ones are."""
+        samples: Tensor = self.steps.augment(self.generator(self.latents(), *self.labels))
         return samples
 
     def save_checkpoint(self) -> None:
@@ -188,6 +193,7 @@ class Trainer:
             "step": self.step,
             "batches": self.batches_taken,
             "history": self.history.state_dict(),
+            "best": self.best,
             "networks": self.networks,
             "codec": self.data.decoder.to_dict(),
             "identity": self.identity,
@@ -196,20 +202,38 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from :meth:`state_dict`; the history is read once the folder is open."""
+        self._load_networks(state, "resume")
+        self.best = state.get("best")
+        self.step, self.batches_taken = state["step"], state["batches"]
+        self.saved_step = self.step
+
+    def _load_networks(self, state: dict[str, Any], argument: str) -> None:
+        """Takes the weights of a checkpoint; to resume, the optimizers' state too."""
         try:
             self.averaged_generator.load_state_dict(state["generator"])
             self.critic.load_state_dict(state["critic"])
             self.generator.load_state_dict(state["trained_generator"])
-            self.steps.load_state_dict(state)
-            self.steps.average.n_averaged.fill_(state["step"])
-            check_state(state["history"])
-            with own_random_states(0, self.fabric.device):  # on trial
-                set_random_states(self._random_states(state), self.fabric.device)
+            if argument == "resume":
+                self.steps.load_state_dict(state)
+                self.steps.average.n_averaged.fill_(state["step"])
+                check_state(state["history"])
+                with own_random_states(0, self.fabric.device):  # on trial
+                    set_random_states(self._random_states(state), self.fabric.device)
         except Exception as error:  # a file may hold anything
             reason = str(error).splitlines()[-1].strip()  # a network of the user's may have changed
-            raise ArgumentValueError("resume", f"the networks are not the checkpoint's: {reason}") from error
-        self.step, self.batches_taken = state["step"], state["batches"]
-        self.saved_step = self.step
+            raise ArgumentValueError(argument, f"the networks are not the checkpoint's: {reason}") from error
+
+    def keep_if_best(self, found: Metrics) -> None:
+        """Writes ``best.pt`` if these metrics are the best so far. In the first process only, without collectives."""
+        name = self.config.best
+        value = found.get(name) if name is not None else None
+        if value is None or (
+            self.best is not None and (value <= self.best if name in MORE_IS_BETTER else value >= self.best)
+        ):
+            return
+        assert self.folder is not None
+        self.best = value
+        save_best(self.folder, self.state_dict() | {"random": [random_states(self.fabric.device)]})
 
     def _random_states(self, state: dict[str, Any]) -> dict[str, Any]:
         """This process's; with another number of processes, those of the first, which draw for the whole batch."""

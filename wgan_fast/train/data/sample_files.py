@@ -83,7 +83,8 @@ def save_images(
         OSError: a file cannot be written.
     """
     if decoder.kind != "images":
-        raise ArgumentValueError("path", f"{decoder.kind} go into a file of type {', '.join(_FITTING[decoder.kind])}")
+        fitting = ", ".join(_FITTING[decoder.kind])
+        raise ArgumentValueError("path", f"{decoder.kind} go into a file of type {fitting}, got {folder}")
     if suffix not in _PICTURES:
         raise ArgumentValueError("suffix", f"expected one of {', '.join(_PICTURES)}, got {suffix!r}")
     deep = decoder.array is not None and decoder.array.dtype[1:] == "u2" and samples.shape[1] == 1

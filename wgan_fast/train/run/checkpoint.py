@@ -16,7 +16,7 @@ from wgan_fast.train.config import FIXED, TrainConfig
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.run.atomic import flush, whole_file
-from wgan_fast.train.run.contents import CHECKPOINT, PREVIOUS, has_checkpoint
+from wgan_fast.train.run.contents import BEST, CHECKPOINT, PREVIOUS, has_checkpoint
 
 NAME = CHECKPOINT
 #: What a checkpoint holds. ``generator`` is the averaged generator, which samples are drawn from.
@@ -43,6 +43,14 @@ def save_checkpoint(fabric: Fabric, folder: Path, state: dict[str, Any]) -> None
             if file.exists():
                 os.replace(file, folder / PREVIOUS)
     fabric.barrier()
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Writes ``best.pt``, which :meth:`.generator.TrainedGenerator.load` reads; the one before is lost."""
+    written = io.BytesIO()
+    torch.save(state, written)
+    with whole_file(folder / BEST) as unfinished:
+        unfinished.write_bytes(written.getbuffer())
 
 
 def load_checkpoint(path: Path, argument: str = "resume") -> dict[str, Any]:
@@ -89,7 +97,8 @@ def check_resumable(state: dict[str, Any], config: TrainConfig, data: Data) -> N
         ValueError: it cannot; begins with the setting that must change.
     """
     for name in FIXED:  # with another seed it would train on held-out samples
-        before, now = state["config"].get(name), getattr(config, name)
+        now = getattr(config, name)
+        before = state["config"].get(name, now)  # a setting may be newer than the run
         if now != before:
             raise ArgumentValueError(name, f"a run that goes on keeps its {name}, {before}; got {now}")
     if config.steps < state["step"]:

@@ -15,10 +15,10 @@ from wgan_fast._checks import ArgumentValueError
 
 CONFIG = "config.yaml"
 MAX_YAML = 10_000  #: bytes of settings; ours are a tenth of it, and PyYAML takes quadratic time for nested brackets
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "previous.pt"
+CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "previous.pt", "best.pt"
 #: Files and folders that a run writes.
-RUN_FILES = (CONFIG, "metrics.jsonl", "metrics.json", "samples.png", "curve.png", CHECKPOINT, PREVIOUS)
-RUN_FOLDERS = ("samples", "tensorboard")
+RUN_FILES = (CONFIG, "metrics.jsonl", "metrics.json", "samples.png", "curve.png", CHECKPOINT, PREVIOUS, BEST)
+RUN_FOLDERS = ("samples", "tensorboard", "csv")
 #: In a run that waits to be removed, because another takes its place.
 REPLACED = ".replaced"
 #: Settings that every ``config.yaml`` of ours holds; a file of that name may be anybody's.
@@ -27,6 +27,7 @@ _OWN = (
     re.compile("|".join(map(re.escape, (*RUN_FILES, REPLACED)))),
     re.compile(r"samples/\d{6,}\.png"),
     re.compile(r"tensorboard/events\.out\.tfevents\.[^/]*"),
+    re.compile(r"csv/(metrics\.csv|hparams\.yaml)"),
     re.compile(r"(samples/)?unfinished-[^/]*"),  # of a killed process
 )
 
@@ -58,10 +59,15 @@ def check_trust(settings: Mapping[str, Any], source: Path | str, trust: bool) ->
     Raises:
         ValueError: ``settings`` of ``source`` name a network, and ``trust`` is False.
     """
-    named = {role: settings.get(role) for role in ("generator", "critic", "features")}
-    names = ", ".join(f"{role} {name}" for role, name in named.items() if name is not None)
+    named = {role: settings.get(role) for role in ("generator", "critic", "features", "logger")}
+    names = ", ".join(f"{role} {name}" for role, name in named.items() if ":" in str(name) and not _is_ours(str(name)))
     if names and not trust:
         raise ArgumentValueError("trust", f"{source} would run code: {names}; if you trust that code, add --trust")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it names a network of a library, which a file may name."""
+    return name.startswith("torchvision:")
 
 
 def has_checkpoint(folder: Path) -> bool:

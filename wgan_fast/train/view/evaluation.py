@@ -15,11 +15,11 @@ from wgan_fast.train.config import TrainConfig, find_device
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.generator import TrainedGenerator, cyclic_labels, generate, seeded_latents
 from wgan_fast.train.networks.base import evaluating
-from wgan_fast.train.networks.named import load_factory
 from wgan_fast.train.run.atomic import whole_file
 from wgan_fast.train.run.checkpoint import check_same_data, load_checkpoint
 from wgan_fast.train.run.history import Row
 from wgan_fast.train.view import plots
+from wgan_fast.train.view.features import make_features
 from wgan_fast.train.view.metrics import Metrics, check_features, evaluate, feature_distances
 from wgan_fast.train.view.progress import print_line
 
@@ -45,7 +45,7 @@ class Evaluation:
         self._config, self._data, self._seed = config, data, derive_seeds(config.seed).evaluation
         self._generator, self._critic = generator, critic
         self._classes = len(data.classes) if config.conditional else 0
-        self._features = load_factory(config.features, "features")() if config.features else None
+        self._features = make_features(config.features) if config.features else None
         real, _ = self._real(SAMPLES)  # at once: a damaged image among them should not be found after hours
         if self._features is not None:
             check_features(self._features, real)
@@ -56,7 +56,10 @@ class Evaluation:
         real, other_real = self._real(count or SAMPLES)
         generated = self.generated(len(real), self._labels(len(real)))
         metrics = evaluate(generated, real, other_real, self._data)
-        return metrics | (feature_distances(self._features, generated, real) if self._features is not None else {})
+        if self._features is None:
+            return metrics
+        device = next(self._generator.parameters()).device
+        return metrics | feature_distances(self._features, generated, real, device)
 
     def _real(self, count: int) -> tuple[Tensor, Tensor]:
         """Two sets of held-out samples, of at most ``count``; the same one twice where there is only one sample."""

@@ -1,4 +1,6 @@
-"""Metrics of generated samples against held-out real ones: mode coverage, Wasserstein distances, FID and KID."""
+"""Metrics of generated samples against held-out real ones: modes and Wasserstein distances; FID, KID, precision and
+recall of features.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -11,8 +13,11 @@ from wgan_fast import distances
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.sources import Data
 from wgan_fast.train.networks.custom import naming_own_code
+from wgan_fast.train.view.features import features_of
 
 MAX_EXACT = 1024  # coordinates; the cost matrix takes time proportional to them, so beyond it the distance is sliced
+NEIGHBOURS = 3  # of precision and recall
+MORE_IS_BETTER = ("precision", "recall")  #: of the metrics that choose a checkpoint
 Metrics = dict[str, float | None]
 
 
@@ -68,13 +73,16 @@ def _between_points(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: 
 
 
 @torch.no_grad()
-def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Metrics:
-    """FID and KID between the features of samples, as torchmetrics computes them.
+def feature_distances(
+    network: nn.Module, generated: Tensor, real: Tensor, device: torch.device | str = "cpu"
+) -> Metrics:
+    """FID and KID between the features of samples, as torchmetrics computes them, precision and recall.
 
     Args:
         network: maps preprocessed samples (B, ...) to features (B, F).
         generated: generated samples (B, ...).
         real: held-out real samples (B, ...).
+        device: where the network computes, in batches.
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, equation 6; Binkowski et al.,
     "Demystifying MMD GANs", 2018, section 3.
@@ -82,8 +90,8 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    network = network.eval()
-    features = [_features(network, samples) for samples in (real, generated)]
+    network = network.eval().to(device)
+    features = [features_of(network, samples, device) for samples in (real, generated)]
     identity = _Identity(features[0].shape[1])
     fid = FrechetInceptionDistance(identity)
     with warnings.catch_warnings():
@@ -95,7 +103,25 @@ def feature_distances(network: nn.Module, generated: Tensor, real: Tensor) -> Me
     with torch.random.fork_rng(devices=[]):  # the subsets of KID are random
         torch.manual_seed(0)
         kid_mean, _ = kid.compute()
-    return {"fid": fid.compute().item(), "kid": kid_mean.item()}
+    found: Metrics = {"fid": fid.compute().item(), "kid": kid_mean.item()}
+    if min(map(len, features)) > NEIGHBOURS:
+        found["precision"], found["recall"] = precision_and_recall(features[1], features[0])
+    return found
+
+
+def precision_and_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
+    """The share of generated points (B, F) on the manifold of the real ones, and of real ones on that of the generated.
+
+    A manifold is the balls around its points that reach to their third neighbours.
+
+    Source: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019.
+    """
+
+    def share(points: Tensor, manifold: Tensor) -> float:
+        radii = torch.cdist(manifold, manifold).kthvalue(NEIGHBOURS + 1, dim=1).values  # the nearest is itself
+        return (torch.cdist(points, manifold) <= radii).any(dim=1).float().mean().item()
+
+    return share(generated, real), share(real, generated)
 
 
 @torch.no_grad()
@@ -115,15 +141,7 @@ def check_features(network: nn.Module, real: Tensor) -> None:
             "features", "FID needs at least 4 held-out samples (a tenth of the data is held out), got fewer"
         )
     with naming_own_code("features"):
-        _features(network.eval(), real[:2])
-
-
-def _features(network: nn.Module, samples: Tensor) -> Tensor:
-    found = network(samples)
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(samples):
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ArgumentValueError("features", f"expected a network that returns features ({len(samples)}, F), got {got}")
-    return found.float()
+        features_of(network.eval(), real[:2])
 
 
 class _Identity(nn.Module):

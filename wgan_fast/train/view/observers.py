@@ -1,15 +1,24 @@
 """What watches a run: called after each step of the generator, with the row of the history that the step completed."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+from lightning.fabric.loggers.csv_logs import CSVLogger
+from lightning.fabric.loggers.logger import Logger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from PIL import Image
 
+from wgan_fast._checks import ArgumentValueError
 from wgan_fast.train.config import TrainConfig
+from wgan_fast.train.networks.named import load_factory
 from wgan_fast.train.run.history import History, Row
 from wgan_fast.train.view.alarms import Alarms
 from wgan_fast.train.view.evaluation import Evaluation, warning_of
+from wgan_fast.train.view.metrics import Metrics
 from wgan_fast.train.view.progress import ProgressDisplay
 
 #: ``(step, row)``: the steps done, and the row that this one completed, or None.
@@ -24,32 +33,56 @@ def due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
+class Watched(Protocol):
+    """What is watched: a :class:`.trainer.Trainer`."""
+
+    config: TrainConfig
+    folder: Path | None
+    evaluation: Evaluation
+    history: History
+    rank: int
+    make_logger: Callable[[Path], Logger]
+
+    def keep_if_best(self, found: Metrics) -> None: ...
+
+
 @contextmanager
-def watch(
-    config: TrainConfig,
-    folder: Path,
-    evaluation: Evaluation,
-    history: History,
-    display: ProgressDisplay,
-    *,
-    active: bool = True,
-) -> Iterator[list[Observer]]:
-    """The observers of a run, until the block ends; none where it is not ``active``, in all processes but the first."""
-    if not active:
+def watch(run: Watched, display: ProgressDisplay) -> Iterator[list[Observer]]:
+    """The observers of a run, until the block ends; none in all processes but the first."""
+    if run.rank != 0:
         yield []
         return
-    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    assert run.folder is not None
+    logger, config, evaluation = run.make_logger(run.folder), run.config, run.evaluation
     try:
         yield [
             harmless("log", log(logger), display),
-            harmless("alarms", alarms(config, history.rows, display), display),
-            harmless("evaluation", evaluations(config, evaluation, logger, display), display),
-            harmless("picture", pictures(config, evaluation, folder), display),
-            harmless("progress", lambda step, row: display.update(step, history.rows), display),
+            harmless("alarms", alarms(config, run.history.rows, display), display),
+            harmless("evaluation", evaluations(config, evaluation, logger, display, run.keep_if_best), display),
+            harmless("picture", pictures(config, evaluation, run.folder, logger), display),
+            harmless("progress", lambda step, row: display.update(step, run.history.rows), display),
         ]
     finally:
         with warning_of("log", display.say):
             logger.finalize("")  # whatever ended the run
+
+
+def load_logger(name: str) -> Callable[[Path], Logger]:
+    """Makes the logger that ``--logger`` names, of a run folder.
+
+    A class of the user's gets the folder as ``root_dir`` or ``save_dir``, if it takes one of them.
+
+    Raises:
+        ValueError: there is no such logger.
+    """
+    if name in ("tensorboard", "csv"):
+        kind: Callable[..., Logger] = TensorBoardLogger if name == "tensorboard" else CSVLogger
+        return lambda folder: kind(folder, name=name, version="")
+    if ":" not in name:
+        raise ArgumentValueError("logger", f"expected tensorboard, csv or my.module:MyLogger, got {name!r}")
+    factory: Callable[..., Any] = load_factory(name, "logger")
+    takes = next((word for word in ("root_dir", "save_dir") if word in inspect.signature(factory).parameters), None)
+    return lambda folder: factory(**{takes: folder} if takes else {})
 
 
 def harmless(name: str, observe: Observer, display: ProgressDisplay) -> Observer:
@@ -62,8 +95,8 @@ def harmless(name: str, observe: Observer, display: ProgressDisplay) -> Observer
     return observed
 
 
-def log(logger: TensorBoardLogger) -> Observer:
-    """Writes each row for TensorBoard."""
+def log(logger: Logger) -> Observer:
+    """Logs each row."""
 
     def observe(step: int, row: Row | None) -> None:
         if row is not None:
@@ -84,25 +117,37 @@ def alarms(config: TrainConfig, rows: Sequence[Row], display: ProgressDisplay) -
     return observe
 
 
-def pictures(config: TrainConfig, evaluation: Evaluation, folder: Path) -> Observer:
-    """Draws samples at every ``sample_every``-th step."""
+def pictures(config: TrainConfig, evaluation: Evaluation, folder: Path, logger: Logger | None = None) -> Observer:
+    """Draws samples at every ``sample_every``-th step, for TensorBoard too."""
 
     def observe(step: int, row: Row | None) -> None:
         if due(step, config.sample_every, config.steps):
-            evaluation.draw(folder / "samples" / f"{step:06d}.png")
+            path = folder / "samples" / f"{step:06d}.png"
+            evaluation.draw(path)
+            if isinstance(logger, TensorBoardLogger):
+                with Image.open(path) as picture:
+                    logger.experiment.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     return observe
 
 
 def evaluations(
-    config: TrainConfig, evaluation: Evaluation, logger: TensorBoardLogger, display: ProgressDisplay
+    config: TrainConfig,
+    evaluation: Evaluation,
+    logger: Logger,
+    display: ProgressDisplay,
+    keep_if_best: Callable[[Metrics], None] = lambda found: None,
 ) -> Observer:
-    """Compares samples with held-out ones at every ``evaluate_every``-th step but the last, which has its own."""
+    """Compares samples with held-out ones at every ``evaluate_every``-th step but the last, which has its own; at the
+    last one too if a best checkpoint is kept.
+    """
 
     def observe(step: int, row: Row | None) -> None:
-        if step % config.evaluate_every == 0 and step < config.steps:
+        last = step == config.steps
+        if (step % config.evaluate_every == 0 and not last) or (last and config.best is not None):
             found = {name: value for name, value in evaluation.evaluate(WATCHED_SAMPLES).items() if value is not None}
             logger.log_metrics(found, step)
             display.say(f"step {step}: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}")
+            keep_if_best({**found})
 
     return observe

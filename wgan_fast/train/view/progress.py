@@ -34,7 +34,7 @@ def print_line(line: str) -> None:
 
 
 class ProgressDisplay:
-    """A live bar on a terminal; elsewhere a plain line every five seconds.
+    """A live bar on a terminal, a line updated in place in a notebook; elsewhere a plain line every five seconds.
 
     Args:
         steps: last generator step of the run.
@@ -47,7 +47,9 @@ class ProgressDisplay:
         self._steps, self._first, self._batch_size, self._visible = steps, start, batch_size, visible
         self._console = Console()
         self._live = visible and self._console.is_terminal and not self._console.is_dumb_terminal
-        self._interval = 0.25 if self._live else 5.0
+        self._notebook = _NotebookLine() if visible and self._console.is_jupyter else None
+        self._live = self._live and self._notebook is None
+        self._interval = 0.25 if self._live else 1.0 if self._notebook else 5.0
         self._bar = Progress(
             BarColumn(bar_width=None),
             TextColumn("{task.description}"),
@@ -90,13 +92,30 @@ class ProgressDisplay:
         speed = f"{self.speed(step):,.0f} samples/s  {duration((self._steps - step) / rate)} left"
         values = _values(rows[-1]) if rows else ""
         if not self._live:
-            print_line(f"step {step}/{self._steps}  {values}  {speed}")
+            line = f"step {step}/{self._steps}  {values}  {speed}"
+            (print_line if self._notebook is None else self._notebook.show)(line)
             return
         if self._console.width < 120:
             values = "  ".join(values.split("  ")[:2])
         description = f"{step}/{self._steps}  {values}  {speed}"
         with suppress(OSError):
             self._bar.update(self._task, completed=step, description=description, refresh=True)
+
+
+class _NotebookLine:
+    """A line of text that replaces the one before. rich would open a new output for each."""
+
+    def __init__(self) -> None:
+        from IPython.display import display  # type: ignore[import-not-found]  # a notebook has it
+
+        self._display, self._handle = display, None
+
+    def show(self, line: str) -> None:
+        content = {"text/plain": line}
+        if self._handle is None:
+            self._handle = self._display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
 
 
 def duration(seconds: float) -> str:
