@@ -214,6 +214,53 @@ def test_a_critic_that_detaches_in_training_alone(folder: Path) -> None:
     assert message == "error: run: --generator or --critic: the loss depends on none of its parameters"
 
 
+EXITS = (
+    NETWORKS
+    + """
+import sys
+
+class Leaving(Network):
+    def forward(self, x):
+        if self.training and torch.is_grad_enabled():
+            sys.exit(3)
+        return super().forward(x)
+
+class LeavingAtOnce(Network):
+    def forward(self, x):
+        sys.exit(3)
+
+def make_leaving_critic(shape, classes):
+    return Leaving(*shape, 1)
+
+def make_critic_that_leaves_at_once(shape, classes):
+    return LeavingAtOnce(*shape, 1)
+
+def leave(**arguments):
+    sys.exit(3)
+"""
+).replace("from torch import nn", "import torch\nfrom torch import nn")
+
+
+@pytest.mark.parametrize("name", ["exits:leave", "exits:make_critic_that_leaves_at_once", "leaves:make"])
+def test_own_code_that_leaves_is_named(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is made, where it is tried, where it is imported."""
+    (folder / "exits.py").write_text(EXITS)
+    (folder / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    for module in ("exits", "leaves"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    error = error_of("train", *SMALL, "--critic", name, "--out", "run")
+    assert error.startswith("error: --critic: SystemExit: 3 (") and name.split(":")[0] in error
+    assert not (folder / "run").exists()
+
+
+def test_a_network_that_leaves_in_training_ends_no_run_silently(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "exits.py").write_text(EXITS)
+    monkeypatch.delitem(sys.modules, "exits", raising=False)
+    result = CliRunner().invoke(app, ["train", *SMALL, "--critic", "exits:make_leaving_critic", "--out", "run"])
+    assert isinstance(result.exception, RuntimeError), result.output
+    assert str(result.exception) == "a network called sys.exit(3) at step 0"
+
+
 def test_commands_import_what_they_need(tmp_path: Path) -> None:
     """The list of commands needs no Lightning; a command that does says what to install."""
     packages = ("lightning", "matplotlib", "ot", "rich", "sklearn", "tensorboard", "torchmetrics")

@@ -168,7 +168,7 @@ def damage(folder: Path, how: str) -> None:
     [
         ("truncated", "is truncated or not a checkpoint"),
         ("empty", "is truncated or not a checkpoint"),
-        ("text", "is not a checkpoint of wgan_fast"),
+        ("text", "is truncated or not a checkpoint"),
         ("table", "is truncated or not a checkpoint"),
         ("foreign", "is not a checkpoint of wgan_fast train: it lacks batches, codec"),
         ("list", "is not a checkpoint of wgan_fast train: it lacks everything"),

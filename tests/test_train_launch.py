@@ -59,9 +59,9 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "gan", "SLURM_NTASKS": "4", "SLU
 
 @pytest.mark.slow
 def test_a_job_that_slurm_requeues_goes_on(few_samples: None, tmp_path: Path) -> None:
-    """The same command, in a batch script: preempted by a signal to all processes of the job, then started again."""
+    """Preempted by a signal to all processes of the job; then the same command again, with fewer steps to its end."""
     command = [sys.executable, "-m", "wgan_fast", "train", "--resume", "auto", "--out", str(tmp_path / "run")]
-    command += [*options(steps=400, data="digits", workers=1, log_every=1, latent_dimension=4)]
+    command += [*options(data="digits", workers=1, log_every=1, latent_dimension=4), "--steps", "100000"]
     process = subprocess.Popen(command, env=os.environ | SLURM, stderr=subprocess.PIPE, start_new_session=True)
     while not (tmp_path / "run" / "metrics.jsonl").exists():
         assert process.poll() is None
@@ -69,10 +69,11 @@ def test_a_job_that_slurm_requeues_goes_on(few_samples: None, tmp_path: Path) ->
     os.killpg(process.pid, signal.SIGUSR1)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1
-    assert everything(tmp_path / "run")["step"] < 400
+    command[-1] = str(last := everything(tmp_path / "run")["step"] + 2)
     again = os.environ | SLURM | {"SLURM_RESTART_COUNT": "1"}
     subprocess.run(command, env=again, check=True, capture_output=True)
-    assert everything(tmp_path / "run")["step"] == 400
+    assert everything(tmp_path / "run")["step"] == last
+    assert [row["step"] for row in rows(tmp_path / "run")] == [*range(1, last + 1)]
 
 
 @pytest.mark.parametrize(
@@ -123,12 +124,27 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(torch.cuda, "device_count", lambda present=present: int(present))
         assert find_device("auto").type == device
         assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "tf32", "told"),
+    [
+        ((9, 0), "32", True, "precision 32, convolutions in TF32; --precision bf16 may be faster"),
+        ((9, 0), "32", False, "precision 32; --precision bf16 may be faster"),
+        ((9, 0), "bf16", True, "precision bf16"),
+        ((7, 5), "32", True, "precision 32; --precision 16 may be faster"),  # it has neither TF32 nor bfloat16
+    ],
+)
+def test_the_first_line_on_a_gpu(
+    capability: tuple[int, int], precision: str, tf32: bool, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Abacus")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     there = SimpleNamespace(device=torch.device("cuda:0"))
-    chosen = choose_threads(TrainConfig(), torch.nn.Linear(2, 1), (3, 16, 16), there)
-    assert placement(TrainConfig(), there, chosen) == (
-        "on cuda:0, Abacus (PyTorch finds a GPU), precision 32, convolutions in TF32; --precision bf16 may be faster"
-    )
+    config = TrainConfig(precision=precision)
+    chosen = choose_threads(config, torch.nn.Linear(2, 1), (3, 16, 16), there)
+    assert placement(config, there, chosen) == f"on cuda:0, Abacus (PyTorch finds a GPU), {told}"
 
 
 def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -375,6 +375,8 @@ BAD = [
     ("x.csv", text("a\n1\n2\n"), {"label": "a"}, "label: .*x.csv has no other column than 'a'"),
     ("digits", None, {"label": "a"}, "label: names a column of a table, and digits is none"),
     ("x.csv", text(b"a,b\n1,\xff\n"), {}, "data: .*x.csv: after line [01]: 'utf-8' codec"),
+    ("x.csv", text(b"a,b\n1,2\n3,x\0\n"), {}, "data: .*x.csv: after line 2: the next line holds a zero byte; "),
+    ("x.csv", text("a,b\n1,2\n".encode("utf-16-le")), {}, "data: .*x.csv: after line 0: the next line holds a zero"),
     ("x.csv", text('a,b\n1,"2\n'), {}, "data: .*x.csv: after line 2: unexpected end of data"),
     ("x.csv", text("a,b\n1,2\n2,3\n"), {"size": 16}, "size: applies to images only, and .*x.csv holds vectors"),
 ]

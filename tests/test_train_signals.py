@@ -1,5 +1,6 @@
 """Signals end a run after a checkpoint, and a clock asks for checkpoints."""
 
+import itertools
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 
 from training import cli, everything, options
 from wgan_fast.train import Trainer
+from wgan_fast.train.data import sources
 from wgan_fast.train.run import checkpoint
 from wgan_fast.train.run.signals import SIGNALS, SaveRequest
 
@@ -114,6 +117,9 @@ def test_a_run_of_slow_steps_saves_by_the_clock(
     assert sorted({*seen}) == [1, 2, 3, 4]
 
 
+Begin = Callable[..., subprocess.Popen[str]]
+
+
 def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
     """A long run in a process group of its own, as its group's leader, once it trains."""
     arguments = [
@@ -141,11 +147,27 @@ def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Calls :func:`begun`, and kills what a failing test leaves."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(folder: Path, *more: str) -> subprocess.Popen[str]:
+        processes.append(begun(folder, *more))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_saves_and_leaves(number: int, tmp_path: Path) -> None:
+def test_a_signal_to_the_whole_group_saves_and_leaves(number: int, tmp_path: Path, begin: Begin) -> None:
     """To the processes that prefetch data, too, and twice, as of `timeout`."""
-    process = begun(tmp_path / "run")
+    process = begin(tmp_path / "run")
     os.killpg(process.pid, number)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
@@ -155,8 +177,8 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(number: int, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tmp_path: Path) -> None:
-    process = begun(tmp_path / "run")
+def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tmp_path: Path, begin: Begin) -> None:
+    process = begin(tmp_path / "run")
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for worker in workers:
         os.kill(int(worker), signal.SIGTERM)
@@ -168,8 +190,48 @@ def test_a_process_that_prefetches_data_ignores_signals_and_its_death_is_told(tm
     assert "--workers: a process that prefetched data was killed" in error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        EOFError(),
+        ConnectionResetError(104, "Connection reset by peer"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+        RuntimeError("Pin memory thread exited unexpectedly"),
+    ],
+    ids=repr,
+)
+def test_the_death_of_a_worker_is_told_however_it_is_noticed(
+    error: Exception, few_samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that breaks while a batch is sent raises before PyTorch looks for its workers."""
+
+    class Loader(sources.DataLoader):
+        def __iter__(self) -> Iterator[sources.Batch]:
+            yield from itertools.islice(super().__iter__(), 3)
+            raise error
+
+    monkeypatch.setattr(sources, "DataLoader", Loader)
+    result = cli("train", "--out", tmp_path / "run", *options(n_critic=1, n_critic_boost=0, checkpoint_every=2))
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert "--workers: a process that prefetched data was killed" in result.stderr
+    assert "to go on from step 2: wgan-fast train --resume --out" in result.stderr
+
+
+def test_workers_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(loader: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(sources.DataLoader, "__iter__", start)
+    result = cli("train", "--out", tmp_path / "run", *options())
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert (
+        "--workers: processes that prefetch data cannot be started: Resource temporarily unavailable; " in result.stderr
+    )
+
+
 @pytest.mark.long
-def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path) -> None:
+def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path, begin: Begin) -> None:
     """With processes that prefetch data, at drawn moments; the same command goes on."""
     arguments = [*options(steps=150, data="digits", workers=2, latent_dimension=4, checkpoint_every=40)]
     command = [sys.executable, "-m", "wgan_fast", "train", "--resume", "auto", *arguments, "--out"]
@@ -177,7 +239,7 @@ def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path) -> None:
     expected, draw, stopped = everything(tmp_path / "whole"), random.Random(0), 0
     for number in range(10):
         folder = tmp_path / f"run{number}"
-        process = begun(folder, "--steps", "150", "--latent-dimension", "4", "--checkpoint-every", "40")
+        process = begin(folder, "--steps", "150", "--latent-dimension", "4", "--checkpoint-every", "40")
         time.sleep(draw.uniform(0, 3))
         os.killpg(process.pid, signal.SIGTERM)
         _, error = process.communicate(timeout=120)

@@ -5,6 +5,8 @@ import itertools
 import multiprocessing
 import pickle
 import time
+from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +124,21 @@ def test_workers_change_nothing_and_end_with_the_iterator(classes_folder, capfd)
             time.sleep(0.01)
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_error_that_keeps_the_iterator_keeps_no_worker(classes_folder):
+    """A worker ignores SIGTERM, so Python would wait for it at its exit, for ever."""
+    held = batches(make_data(str(classes_folder), size=16), 4, 0, workers=2)
+    next(held)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    workers[0].kill()
+    with pytest.raises(RuntimeError, match="DataLoader worker") as kept, closing(held):
+        deque(held, maxlen=0)
+    workers[1].join(10)
+    ended = not workers[1].is_alive()
+    workers[1].kill()  # else pytest would not end
+    assert ended, kept
 
 
 def test_data_can_be_sent_to_a_fresh_process(classes_folder, table_file, tmp_path):

@@ -87,7 +87,7 @@ def test_diverging_stops_with_a_reason(tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_r3gan_learns_the_25_gaussians(tmp_path):
     metrics = Trainer(TrainConfig(algorithm="r3gan", out=tmp_path / "run")).run()
     assert metrics["modes_covered"] >= 24

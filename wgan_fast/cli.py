@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -99,6 +100,8 @@ def train(config: Path | None = None, **options: Any) -> None:
         else:
             last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
         _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
+    except SystemExit as error:  # it would end the command without a word
+        raise RuntimeError(f"a network called sys.exit({error.code!r}) at step {trainer.step}") from error
     if trainer.rank == 0:
         print_line(_report(metrics))
         print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -351,12 +354,13 @@ def _needing_packages(command: str) -> Iterator[None]:
 
 @contextmanager
 def _telling_of_memory(advice: str) -> Iterator[None]:
-    """Ends the command with a line where the memory does not suffice."""
+    """Ends the command with a line where the memory, of the machine or of the GPU, does not suffice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not of_memory and "can't allocate memory" not in str(error):  # on CPUs PyTorch has no class for it
+        # Of CPUs PyTorch has no class for it, nor of CUDA where it is not its own allocator that asks.
+        if not of_memory and not re.search("can't allocate memory|CUDA error: out of memory", str(error)):
             raise
         _stop(f"the memory does not suffice; {advice}", code=1)
 
@@ -367,7 +371,7 @@ def _telling_of_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not re.search("^DataLoader worker .*(killed|exited)|^Pin memory thread exited", str(error)):
             raise
         raise ArgumentValueError(
             "workers", "a process that prefetched data was killed, for want of memory perhaps; fewer of them may help"

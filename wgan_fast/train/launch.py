@@ -84,6 +84,8 @@ def place(fabric: Fabric, network: nn.Module) -> nn.Module:
     return network.to(fabric.device)
 
 
+#: The compute capability from which on GPUs compute in TF32 and bfloat16.
+AMPERE = (8, 0)
 #: Weights of a critic of vectors from which on a second CPU thread pays. A layer of 128 units is too little work.
 MANY_WEIGHTS = 100_000
 
@@ -115,8 +117,13 @@ def placement(config: TrainConfig, fabric: Fabric, threads: tuple[int, str]) -> 
         return f"on {chosen}, {count} thread{'s' if count > 1 else ''} ({why})"
     found = " (PyTorch finds a GPU)" if config.device == "auto" else ""
     name = torch.cuda.get_device_name(fabric.device)
-    faster = ", convolutions in TF32; --precision bf16 may be faster" if config.precision == "32" else ""
-    return f"on {fabric.device}, {name}{found}, precision {config.precision}{faster}"
+    told = f"on {fabric.device}, {name}{found}, precision {config.precision}"
+    if config.precision != "32":
+        return told
+    if torch.cuda.get_device_capability(fabric.device) < AMPERE:
+        return f"{told}; --precision 16 may be faster"
+    convolutions = ", convolutions in TF32" if torch.backends.cudnn.allow_tf32 else ""
+    return f"{told}{convolutions}; --precision bf16 may be faster"
 
 
 @contextmanager

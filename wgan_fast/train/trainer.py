@@ -1,7 +1,8 @@
 """The training loop. It knows nothing of the networks or of the data."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,13 @@ class Trainer:
             self.save_request.listening(),
             ProgressDisplay(config.steps, self.step, config.batch_size, visible=self.rank == 0) as display,
             watch(self, display) as observers,
+            closing(self._batches()) as real_batches,
         ):
             if self.restored is not None:
                 set_random_states(self._random_states(self.restored), self.fabric.device)
             for note in self.notes:
                 display.say(note)
-            real_batches, schedules = self._batches(), self.steps.schedules(self.step)
+            schedules = self.steps.schedules(self.step)
             while self.step < config.steps:
                 for _ in range(self.steps.critic_updates(self.step)):
                     real = self.update_critic(next(real_batches))
@@ -255,7 +257,7 @@ class Trainer:
             self.history.write()
         return row
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         config, on_gpu = self.config, self.fabric.device.type == "cuda"
         start, seed = self.batches_taken, self.seeds.training
         workers = choose_workers(config, self.data.decoded, self.fabric)

@@ -9,7 +9,7 @@ import itertools
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -250,8 +250,8 @@ def batches(
     world: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """Training batches without end.
+) -> Generator[Batch, None, None]:
+    """Training batches without end. Close the generator to end its workers.
 
     Args:
         data: source of the samples.
@@ -260,12 +260,13 @@ def batches(
         start: index of the first batch.
         rank: rank of this training process, which gets rows ``rank::world`` of each batch.
         world: number of training processes.
-        workers: processes that prefetch batches, one thread each; they end with the iterator. 0 reads in this process.
+        workers: processes that prefetch batches, one thread each; they end with the generator. 0 reads in this process.
         pin_memory: put batches into page-locked memory, from which they are copied to a GPU asynchronously.
 
     Raises:
         ValueError: ``world`` does not divide ``size``. Iterating raises the errors of reading the data, also those of a
-            worker.
+            worker, and says so where workers cannot be started.
+        RuntimeError: a worker died. PyTorch raises that from a signal handler, too: anywhere, between two batches.
     """
     if size % world:
         raise ArgumentValueError("size", f"expected a multiple of the {world} training processes, got {size}")
@@ -278,7 +279,7 @@ def batches(
         worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # the loader draws a seed, which must not advance the global generator
     )
-    return _raising(loader)
+    return _raising(loader, workers)
 
 
 class _Numbered(Dataset[Batch | Exception]):
@@ -294,8 +295,30 @@ class _Numbered(Dataset[Batch | Exception]):
             return error
 
 
-def _raising(results: Iterable[Batch | Exception]) -> Iterator[Batch]:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-        yield result
+def _raising(loader: Iterable[Batch | Exception], workers: int) -> Generator[Batch, None, None]:
+    try:
+        results: Any = iter(loader)
+    except OSError as error:  # no more processes, files or shared memory
+        reason = error.strerror or error
+        raise ArgumentValueError(
+            "workers", f"processes that prefetch data cannot be started: {reason}; fewer of them, or 0, may help"
+        ) from error
+    try:
+        while True:
+            try:
+                result = next(results)
+            except (EOFError, OSError) as error:
+                # Of a worker that died while it sent a batch: errors about the data are returned.
+                raise RuntimeError("DataLoader worker exited unexpectedly") from error  # PyTorch's words, had it looked
+            if isinstance(result, Exception):
+                raise result
+            yield result
+    finally:
+        # Not left to the last reference, which an error's traceback may hold: at its exit Python sends workers a signal
+        # that they ignore, and waits for them.
+        if workers:
+            try:
+                results._shutdown_workers()
+            finally:  # a worker that hangs, and where the death of another interrupted this
+                for worker in results._workers:
+                    worker.kill()

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wgan_fast._checks import ArgumentValueError
@@ -40,7 +40,7 @@ def _read_text(path: Path) -> SourceTable:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             separator = _delimiter(path, first)
-            reader = csv.reader(file, strict=True, delimiter=separator)
+            reader = csv.reader(_without_nul(file), strict=True, delimiter=separator)
             header = [name.strip() for name in next((row for row in reader if row), [])]
             columns: list[list[str]] = [[] for _ in header]
             _check_header(path, header)
@@ -71,6 +71,14 @@ def _read_text(path: Path) -> SourceTable:
     if not table.columns:
         raise ArgumentValueError("data", f"{path}: expected columns beside the index, got none")
     return table
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    """The lines. Python before 3.11 refuses a zero byte; later it keeps one, which NumPy drops at the end of a text."""
+    for line in lines:
+        if "\0" in line:
+            raise csv.Error("the next line holds a zero byte; save the table as text in UTF-8")
+        yield line
 
 
 def _delimiter(path: Path, header: str) -> str:
