@@ -115,6 +115,15 @@ def test_masses_and_tails_are_kept():
     np.testing.assert_allclose(np.quantile(found, [0.5, 0.9, 0.99]), wanted, rtol=0.25)
 
 
+def test_columns_are_left_out_on_request(tmp_path):
+    (tmp_path / "x.csv").write_text('id,"last, first",n\n' + "".join(f"k{row},name{row},{row}\n" for row in range(30)))
+    data = make_data(str(tmp_path / "x.csv"), drop='id, "last, first"')
+    assert data.shape == (1,) and list(data.decoder.frame(torch.randn(3, 1))) == ["n"]
+    frame = pandas.read_csv(tmp_path / "x.csv")
+    samples = open_memory(frame, None, Preparation(drop='id,"last, first"'))
+    assert list(samples.decoder.give(torch.randn(3, 1))) == ["n"]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators_and_an_index_are_recognised(tmp_path, separator):
     lines = [["", "price", "city"], ["0", "1.50", "Bern"], ["1", "2.25", "Zug"], ["2", "0.10", "Bern"]]

@@ -39,7 +39,7 @@ def open_data(config: TrainConfig, samples: Samples | None = None) -> Data:
         FileNotFoundError: there is no such file or folder.
         ValueError: the data are not usable, or ``config.conditional`` asks for labels that they lack.
     """
-    how = {name: getattr(config, name) for name in ("seed", "size", "colour", "alpha", "label")}
+    how = {name: getattr(config, name) for name in ("seed", "size", "colour", "alpha", "label", "drop")}
     data = make_data(config.data, **how) if samples is None else FiniteData(samples, config.seed)
     if config.conditional and not data.classes:
         raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")

@@ -97,6 +97,7 @@ class TrainConfig:
     )
     critic: str | None = _setting(None, "A custom critic: my.module:make_critic.", fixed=True)
     label: str | None = _setting(None, "The column of a table that holds the labels; implies conditional.", fixed=True)
+    drop: str | None = _setting(None, "Columns of a table to leave out, such as keys: name,email.", fixed=True)
     conditional: bool = _setting(False, "Give the data's labels to both networks.", fixed=True)
     faithful: bool = _setting(False, "Use the published settings for built-in data and tables, too; they take hours.")
     steps: int = _setting(None, "Generator updates.", minimum=1)
@@ -212,6 +213,8 @@ class TrainConfig:
         image_size(self.size)
         if self.label is not None and (not isinstance(self.label, str) or not self.label):
             raise ArgumentTypeError("label", f"expected the name of a column, got {self.label!r}")
+        if self.drop is not None and (not isinstance(self.drop, str) or not self.drop):
+            raise ArgumentTypeError("drop", f"expected names of columns, such as name,email, got {self.drop!r}")
         if self.augment is not None:
             check_operations(self.augment)
         if self.best in METRICS_OF_FEATURES and self.features is None:

@@ -39,7 +39,7 @@ def fit(data: Any, labels: Any = None, **settings: Any) -> TrainedGenerator:
     else:
         of_labels = {} if labels is None else {"conditional": True}
         config = make_config(None, of_labels | settings | {"data": kind_of(data)})
-        how = Preparation(config.size, config.colour, config.alpha, config.label)
+        how = Preparation(config.size, config.colour, config.alpha, config.label, config.drop)
         trainer = Trainer(config, open_memory(data, labels, how))
     try:
         trainer.run()

@@ -37,6 +37,7 @@ class Preparation:
     colour: bool | None = None
     alpha: bool = False
     label: str | None = None
+    drop: str | None = None
 
     def refuse_images(self, source: object) -> None:
         """Raises ValueError if a setting is given that applies to images only, for other data."""
@@ -44,10 +45,11 @@ class Preparation:
             if value is not None:
                 raise ArgumentValueError(name, f"applies to images only, and {source} holds vectors; got {value}")
 
-    def refuse_label(self, source: object) -> None:
-        """Raises ValueError if ``label`` is given, for data that are no table."""
-        if self.label is not None:
-            raise ArgumentValueError("label", f"names a column of a table, and {source} is none; got {self.label!r}")
+    def refuse_columns(self, source: object) -> None:
+        """Raises ValueError if a setting is given that names columns, for data that are no table."""
+        for setting, value in {"label": self.label, "drop": self.drop}.items():
+            if value is not None:
+                raise ArgumentValueError(setting, f"names a column of a table, and {source} is none; got {value!r}")
 
 
 def open_path(source: str, how: Preparation) -> Samples:
@@ -58,8 +60,8 @@ def open_path(source: str, how: Preparation) -> Samples:
     suffix = path.suffix.lower()
     if suffix in TABLES and not path.is_dir():
         how.refuse_images(source)
-        return Table(path, read_table(path), how.label)
-    how.refuse_label(source)
+        return Table(path, read_table(path), how.label, how.drop)
+    how.refuse_columns(source)
     if source == "digits":
         return _digits(Target(*(size or (16, 16)), bool(how.colour), how.alpha))
     if path.is_dir():
@@ -110,8 +112,8 @@ def open_memory(data: Any, labels: Any, how: Preparation) -> Samples:
         if labels is not None:
             raise ArgumentValueError("labels", "expected none beside a DataFrame; name its column with label")
         how.refuse_images("a DataFrame")
-        return Table("the DataFrame", table_of_frame(data), how.label)
-    how.refuse_label(f"the {kind}")
+        return Table("the DataFrame", table_of_frame(data), how.label, how.drop)
+    how.refuse_columns(f"the {kind}")
     if kind == "dataset":
         data, of_items = _read_dataset(data, how)
         labels = of_items if labels is None else labels

@@ -1,5 +1,6 @@
 """Finite sets of samples: the base class, rows of numbers, and tables. Errors name the source and the place in it."""
 
+import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -140,10 +141,16 @@ class Table(ArraySamples):
         name: of the table, for error messages.
         table: its columns.
         label: the column of labels, which is then no part of a row; None: there is none.
+        drop: names of columns that are left out, separated by commas as in a line of CSV.
     """
 
-    def __init__(self, name: object, table: SourceTable, label: str | None = None) -> None:
+    def __init__(self, name: object, table: SourceTable, label: str | None = None, drop: str | None = None) -> None:
         columns, classes, labels = dict(table.columns), (), None
+        for dropped in next(csv.reader([drop or ""], skipinitialspace=True), []):
+            if dropped not in columns:
+                raise ArgumentValueError("drop", f"expected columns of {name}, {', '.join(columns)}; got {dropped!r}")
+            del columns[dropped]
+        kept = tuple(columns)
         if label is not None:
             if label not in columns:
                 raise ArgumentValueError("label", f"expected a column of {name}, {', '.join(columns)}; got {label!r}")
@@ -158,10 +165,12 @@ class Table(ArraySamples):
                 raise ArgumentValueError("label", f"{name} has no other column than {label!r}")
             if len(classes) > MAX_CATEGORIES:
                 raise ArgumentValueError("label", f"column {label!r} holds {len(classes):,} different labels")
-        rows = len(next(iter(columns.values()), ()))
+        if not columns:
+            raise ArgumentValueError("drop", f"expected columns of {name} that remain, got {drop!r}")
+        rows = len(next(iter(columns.values())))
         if rows < 2:
             raise ArgumentValueError("data", f"{name}: expected at least 2 rows, of which 1 is held out, got {rows}")
-        header = (*([table.index] if table.index is not None else []), *table.columns)
+        header = (*([table.index] if table.index is not None else []), *kept)
         try:
             encoding = TableEncoding.of(
                 columns,

@@ -193,6 +193,7 @@ def make_data(
     colour: bool | None = None,
     alpha: bool = False,
     label: str | None = None,
+    drop: str | None = None,
 ) -> Data:
     """Opens data.
 
@@ -213,16 +214,17 @@ def make_data(
             folder, and unchanged for arrays.
         alpha: keep transparency as a further channel. Else it is blended with white.
         label: the column of a table that holds the labels.
+        drop: the columns of a table that are left out, separated by commas.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
         ValueError: the source, its content or a setting is not as described. Images with a valid header but damaged
             pixels are found only when they are read; that error names the file, too.
     """
-    how = Preparation(size, colour, alpha, label)
+    how = Preparation(size, colour, alpha, label, drop)
     if source in TOYS:
         how.refuse_images(source)
-        how.refuse_label(source)
+        how.refuse_columns(source)
         return ToyData(make_toy(source))
     path = Path(source)
     if source not in DATASETS and not path.exists():

@@ -183,7 +183,7 @@ def column_of(name: str, cells: Cells, missing: str = "", frame: FrameType | Non
         raise ArgumentValueError(
             "data",
             f"column {name!r} holds {len(counts):,} different texts in {len(cells):,} rows, such as "
-            f"{present[0]!r}, as keys and names do; leave the column out",
+            f"{present[0]!r}, as keys and names do; leave it out with --drop, in Python drop={name!r}",
         )
     return Column(name, "category", tuple(sorted(counts)), missing=blank, frame=frame)
 
@@ -248,10 +248,17 @@ class TableEncoding:
         """The encoding of a table: its columns, their types in a DataFrame, and how each writes a missing value.
 
         Raises:
-            ValueError: a column cannot be learned, or no column varies.
+            ValueError: columns cannot be learned, each of which is named, or no column varies.
         """
         frames, blanks = frames or {}, blanks or {}
-        found = (column_of(name, cells, blanks.get(name, ""), frames.get(name)) for name, cells in columns.items())
+        found, wrong = [], []
+        for name, cells in columns.items():
+            try:
+                found.append(column_of(name, cells, blanks.get(name, ""), frames.get(name)))
+            except ArgumentValueError as error:  # noqa: PERF203 (all are named at once)
+                wrong.append(error.message)
+        if wrong:
+            raise ArgumentValueError("data", "; ".join(wrong))
         encoding = cls(tuple(found), **more)
         if not encoding.blocks:
             raise ArgumentValueError("data", "every column holds the same cell in every row; expected one that varies")

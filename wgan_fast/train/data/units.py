@@ -38,12 +38,13 @@ class ArrayFormat:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest value of the type; of integers of 64 bits as far as float64 tells them apart."""
+        """The least and the greatest value of the type; of integers of 64 bits the greatest that a float64 holds."""
         kind = np.dtype(self.dtype)
         if kind.kind == "b":
             return 0.0, 1.0
         least, greatest = np.iinfo(kind).min, np.iinfo(kind).max
-        return float(least), float(min(greatest, 2**63 - 1024))
+        below = float(greatest)
+        return float(least), below if int(below) <= greatest else float(np.nextafter(below, 0))
 
     def array(self, values: Tensor) -> NDArray[Any]:
         """Rounded float64 values as an array of the type."""
