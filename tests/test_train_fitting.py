@@ -1,5 +1,6 @@
 """Training in one line: what goes in comes back in its units and its type."""
 
+import re
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
 from training import SMALL, cli, write_image
-from wgan_fast.train import TrainConfig, TrainedGenerator, fit
+from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer, fit
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 
@@ -91,6 +92,61 @@ def test_names_and_folders(tmp_path: Path) -> None:
         write_image(tmp_path / "pictures" / f"{number}.jpg", size=(20, 20))
     samples = fit(tmp_path / "pictures", size=16, **SMALL).sample(3)
     assert samples.shape == (3, 16, 16, 3) and samples.dtype == np.uint8
+
+
+@pytest.mark.long
+def test_the_recipes_of_the_documentation(tmp_path: Path) -> None:
+    """As they stand, but for the numbers of steps and the device."""
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    recipes = [code for code in re.findall(r"```python no-test\n(.*?)```", text, re.DOTALL) if "fit(" in code]
+    assert len(recipes) == 3 and all(len(code.splitlines()) < 10 for code in recipes)
+    for number in range(8):
+        write_image(tmp_path / "photos" / f"{number}.png", size=(70, 64))
+    customers = pandas.DataFrame({"age": range(20, 60), "plan": ["basic", "plus"] * 20})
+    customers.to_csv("customers.csv", index=False)
+    found: dict = {}
+    for code in recipes:
+        quick = re.sub(r"steps=[\d_]+", "steps=2, batch_size=8, width=8", code).replace('device="cuda"', 'device="cpu"')
+        exec(quick, found)
+        if "digits" in code:
+            assert found["images"].shape == (64, 16, 16) and found["images"].dtype == np.uint8
+            assert {*found["labels"].tolist()} == {*range(10)} and len(found["sevens"]) == 8
+        elif "photos" in code:
+            assert found["images"].shape == (16, 64, 64, 3) and found["images"].dtype == np.uint8
+        else:
+            assert {*found["frame"]["plan"]} == {"basic"} and len(found["frame"]) == 100
+            assert found["frame"].dtypes.to_dict() == pandas.read_csv("customers.csv").dtypes.to_dict()
+
+
+def weights(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [*network.state_dict().values()]
+
+
+def test_each_network_has_its_own_learning_rate() -> None:
+    """The one whose rate is negligible stays where it was; the other moves."""
+    for still, setting in (("generator", "generator_rate"), ("critic", "critic_rate")):
+        trainer = Trainer(TrainConfig(**SMALL, out=Path(still), **{setting: 1e-30}))
+        before = {name: [*map(torch.clone, weights(getattr(trainer, name)))] for name in ("generator", "critic")}
+        trainer.steps.schedules(0)
+        trainer.steps.critic_step(0)(trainer.data.batch(0, 16, 0).samples, trainer.fakes)
+        trainer.steps.generator_step(trainer.latents)
+        for name, old in before.items():
+            moved = any(not torch.equal(a, b) for a, b in zip(old, weights(getattr(trainer, name)), strict=True))
+            assert moved == (name != still)
+
+
+def test_a_run_starts_from_the_weights_of_another() -> None:
+    first = Trainer(TrainConfig(**SMALL, out=Path("first")))
+    first.run()
+    settings = {**SMALL, "seed": 5, "start_from": "first"}
+    second = Trainer(TrainConfig(**settings, out=Path("second")))
+    for name in ("generator", "critic", "averaged_generator"):
+        assert all(map(torch.equal, weights(getattr(second, name)), weights(getattr(first, name))))
+    assert second.step == 0 and not second.steps.optimizers[0].state
+    with pytest.raises(ValueError, match=r"^start_from: the networks are not the checkpoint's: "):
+        Trainer(TrainConfig(**settings | {"width": 9}))
+    with pytest.raises(ValueError, match=r"^start_from: there is no checkpoint "):
+        Trainer(TrainConfig(**settings | {"start_from": "nowhere"}))
 
 
 def test_a_run_goes_on_with_the_same_data_only() -> None:

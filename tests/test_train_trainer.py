@@ -24,7 +24,10 @@ def test_run_leaves_a_folder_that_reproduces_its_samples(few_samples, tmp_path):
     folder = tmp_path / "run"
     result = cli("train", "--out", folder, *options(steps=6, log_every=4, seed=3))
     assert result.exit_code == 0, result.output
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "samples", "tensorboard"} - {"previous.pt", "best.pt"}
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "samples", "tensorboard"} - {
+        "previous.pt",
+        "best.pt",
+    }
     assert [path.name for path in (folder / "samples").iterdir()] == ["000006.png"]
     # No terminal here: plain lines, the last of which is the end.
     assert "step 6/6" in result.stdout
