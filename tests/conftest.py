@@ -1,5 +1,6 @@
 """Fixtures that every test shares: the devices, the types, and memory that is never what a kernel forgot to write."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 2e-5, torch.float64: 1e-12}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 torch.backends.cudnn.allow_tf32 = False  # float32 tolerances are those of float32; TF32 keeps 10 bits
 
 _CUDA = pytest.param(
