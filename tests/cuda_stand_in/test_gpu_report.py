@@ -238,13 +238,21 @@ def test_killed_then_resumed_to_a_complete_file(tmp_path: Path) -> None:
     folder, out = tmp_path / "folder", tmp_path / "out"
     out.mkdir()
     journal = out / "gpu-report.jsonl"
+
+    def whole_lines() -> list[dict]:
+        text = journal.read_text() if journal.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+    def has_begun() -> bool:
+        return any(line.get("step") == "references" for line in whole_lines())
+
     first = rehearsal(folder, out)
-    while first.poll() is None and (not journal.exists() or '"step": "references"' not in journal.read_text()):
+    while first.poll() is None and not has_begun():
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     printed, _ = first.communicate()
-    before = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
-    assert any(line.get("step") == "references" for line in before), printed
+    assert has_begun(), printed
+    before = whole_lines()
     # The machine is another one: nothing is left but $OUT. One tool now finds an error.
     (folder / "gpu-report.jsonl").unlink()
     second = rehearsal(folder, out, PLANTED_ERROR="racecheck")
