@@ -103,7 +103,10 @@ def test_settings_of_a_file_can_be_overridden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--config", "{}/checkpoint.pt"], "--config: .*checkpoint.pt cannot be read"),
+        (
+            ["--config", "{}/checkpoint.pt"],
+            "--config: .*checkpoint.pt is not YAML of settings: longer than 10,000 bytes",
+        ),
         (["--config", "{}/metrics.jsonl"], "--config: .* is not YAML"),
         (["--config", "{}/metrics.json"], "--config: .* has unknown settings: .*seconds"),
     ],

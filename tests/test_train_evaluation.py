@@ -23,4 +23,4 @@ def test_evaluate_gives_the_numbers_of_the_run(digits_run: Path) -> None:
 def test_what_is_no_folder_of_a_run_is_told(digits_run: Path) -> None:
     result = cli("evaluate", digits_run / "checkpoint.pt")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert re.match("error: run: .* cannot be read: Not a directory", result.stderr), result.stderr
+    assert re.match("error: run: .*checkpoint.pt/config.yaml cannot be read: ", result.stderr), result.stderr

@@ -44,7 +44,7 @@ from wgan_fast import (
     wgan_div_penalty,
 )
 from wgan_fast.step import Backend
-from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
+from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer, fit
 
 critic, generator = nn.Linear(2, 1), nn.Linear(3, 2)
 real, fake, labels = torch.randn(8, 2), torch.randn(8, 2), torch.zeros(8, dtype=torch.int64)
@@ -107,4 +107,5 @@ def run() -> dict[str, Any]:
     TrainConfig(algorithm="wgpan")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     CriticStep(critic, rmsprop, backend="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     TrainedGenerator.load(Path("runs/typed"))
+    assert_type(fit(real, steps=1), TrainedGenerator)
     return trainer.run()

@@ -42,6 +42,7 @@ INLINE Vector<A> load(const T* from, int64_t count, A fill = 0) {
   }
   A numbers[WIDTH<A>];
   if (count == WIDTH<A>) {
+#pragma GCC unroll 1  // a loop is vectorised; unrolled first, conversions of float16 are not
     for (int64_t i = 0; i < WIDTH<A>; ++i) numbers[i] = widen(from[i]);
   } else {
     for (int64_t i = 0; i < WIDTH<A>; ++i) numbers[i] = fill;
