@@ -74,8 +74,8 @@ void dispatch_dtype(const Tensor& tensor, F&& f) {
   dispatch_dtype(kernel_dtype(tensor.scalar_type()), f);
 }
 
-// PyTorch's CUDA stream of the current device. Through the interface of all devices: c10_cuda is not linked, which a CPU
-// build of PyTorch lacks, so that one extension serves CPU and CUDA builds.
+// PyTorch's CUDA stream of the current device. Through the interface of all devices: c10_cuda is not linked, which a
+// CPU build of PyTorch lacks, so that one extension serves CPU and CUDA builds.
 inline CUstream_st* current_stream() {
   const c10::impl::VirtualGuardImpl cuda(at::kCUDA);
   return static_cast<CUstream_st*>(cuda.getStreamNativeHandle(cuda.getStream(cuda.getDevice())));
