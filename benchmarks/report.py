@@ -16,7 +16,7 @@ import figures
 import scaling
 from caveats import contradictions, slower, slower_in_short
 from results import PASSED, ROOT, Entry, Results, ratio, value
-from tables import compared, comparisons, geometric_mean, quartiles, significant, table, times
+from tables import compared, comparisons, geometric_mean, quartiles, share_of_limit, significant, table, times
 
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 GENERATED = "<!-- Written by `make report` from benchmarks/results/; changes belong there or into benchmarks/. -->"
@@ -42,6 +42,16 @@ SUITES = {
     "training": (
         "A whole iteration of training",
         "Five critic steps, each with fresh fakes, and one generator step.",
+    ),
+    "time_to_quality": (
+        "Time to a generator of a stated quality",
+        "Whole trainings with three seeds, until the exact distance between 1,000 generated and 1,000 real samples is "
+        "at most twice that between two sets of 1,000 real ones. Evaluations are not timed.",
+    ),
+    "call": (
+        "Small calls",
+        "8 samples of 2 numbers: what a call costs beside its work. `operator` is the compiled operator below the "
+        "public function, or the formula in plain PyTorch.",
     ),
     "interpolate": ("`interpolate`", "`reference` is the formula in plain PyTorch, `lerp` one `torch.lerp`."),
     "gradient_norm_penalty": (
@@ -103,6 +113,7 @@ def critic_update(results: Results) -> str:
         "compile: textbook": ("compile", "textbook"),
         "compile: joint": ("compile", "joint"),
         "compile: functional": ("compile", "functional"),
+        "compile: traced": ("compile", "traced"),
         "graph: textbook": ("graph", "textbook"),
         "graph: joint": ("graph", "joint"),
         "graph: functional": ("graph", "functional"),
@@ -122,16 +133,18 @@ def critic_update(results: Results) -> str:
             [
                 TITLES.get(name, name),
                 quartiles(eager, 1e3) if eager else "",
+                share_of_limit(eager) if eager else "",
                 *(compared(of.get(variant, {}), baseline) for variant, baseline in columns.values()),
                 times(ratios[-1][-1]),
                 " / ".join(significant(number) for number in forwards) if all(forwards) else "",
             ]
         )
     means = (times(geometric_mean(column) if None not in column else None) for column in zip(*ratios, strict=True))
-    rows.append(["geometric mean", "", *means, ""])
+    rows.append(["geometric mean", "", "", *means, ""])
     header = [
         "critic",
         "ours, ms (quartiles)",
+        "% of its products' speed",
         *columns,
         "peak memory, of textbook's (less is better)",
         "forwards, ours / textbook",
@@ -175,14 +188,16 @@ READING = (
     "Times are medians with quartiles. A column named after a baseline shows the speedup of ours over it: the "
     "ratio of the medians of one run, in which calls of both alternated. Below 1 ours is slower; ~ means that the "
     "quartiles overlap. A **forward**, the unit of operations, is one forward through the critic. Peak memory is the "
-    "most memory that PyTorch's allocator had allocated at once during a call, above the amount before the call."
+    "most memory that PyTorch's allocator had allocated at once during a call, above the amount before the call. "
+    "**% of its products' speed** is the time of our matrix products and convolutions alone, called again by "
+    "themselves, in percent of our whole time: 100 cannot be passed."
 )
 BASELINES = (
     "The **textbook** is the usual code: eager, real and fake samples scored separately, PyTorch's default Adam. "
     "**fused** uses PyTorch's fused Adam, as ours does; **joint** also scores both in one batch. **functional** "
-    "compiles loss and gradients written with `torch.func`, the only form that `torch.compile` accepts, and uses the "
-    "fused Adam. In JAX the whole update is jitted. The word before a colon says how ours runs; textbook, fused and "
-    "joint are always eager."
+    "compiles loss and gradients written with `torch.func`; **traced** compiles the joint form, with "
+    "`torch._dynamo.config.trace_autograd_ops`. Both use the fused Adam. In JAX the whole update is jitted. The word "
+    "before a colon says how ours runs; textbook, fused and joint are always eager."
 )
 UPDATE = "A step of the critic, eager unless the column says otherwise; bfloat16 is autocast, on a GPU in a CUDA graph:"
 
