@@ -9,7 +9,7 @@ import argparse
 import difflib
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import figures
@@ -238,15 +238,45 @@ def headline(results: Results) -> str:
     return "; ".join(parts) + "."
 
 
+#: The README's rows: (words, suite, what the case must hold, the usual code, the strongest eager form).
+FRONT: list[tuple[str, str, dict[str, str], str, str]] = [
+    ("WGAN-GP's penalty with its backward", "gradient_penalty", {}, "textbook", "textbook"),
+    ("the same, of a normalised or smooth critic", "curved_penalty", {}, "textbook", "textbook"),
+    ("critic update with WGAN-GP", "critic_step", {"variant": "eager"}, "textbook", "joint"),
+    ("critic update with R1, with R1 + R2", "scored_penalty", {}, "", "shared"),
+    ("whole iteration of training", "training", {}, "textbook", "fused"),
+]
+
+
+def front_table(results: Results) -> str:
+    """The ranges over the critics; without "tiny", which is overhead alone."""
+    rows = []
+    for words, suite, case, usual, strongest in FRONT:
+        entries = [entry for entry in results.select(suite, **case) if entry["case"].get("name") != "tiny"]
+        if entries:
+            peaks = (ratio(entry, who, "peak_bytes") for entry in entries for who in dict.fromkeys((strongest, usual)))
+            memory = extent(1 / found for found in peaks if found)
+            speeds = (extent(filter(None, (ratio(entry, who) for entry in entries))) for who in (usual, strongest))
+            rows.append([words, *speeds, memory])
+    against = ["times as fast as the usual code", "as its strongest eager form", "share of the other's peak memory"]
+    return table([f"{results.device}, {results.environment['threads']} threads", *against], rows)
+
+
+def extent(numbers: Iterable[float]) -> str:
+    """The smallest and the largest."""
+    found = sorted(numbers)
+    return f"{times(found[0])} to {times(found[-1])}" if found else ""
+
+
 def readme(results: Sequence[Results]) -> str:
-    """One sentence for each device, and the figure."""
+    """A table for each CPU, one sentence for each GPU, and the figure."""
     if not results:
         return "Nothing has been measured yet."
-    parts = ["\n".join(f"- {device.device}: {headline(device)}" for device in results if headline(device))]
+    parts = [f"{device.device}: {headline(device)}" if device.on_gpu else front_table(device) for device in results]
     if not any(device.on_gpu for device in results):
         parts.append("No GPU has been measured yet.")
     parts.append("![Critic step: times as fast as the textbook, by critic and variant](docs/figures/speedup.png)")
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
 def all_tables(results: Sequence[Results]) -> str:
