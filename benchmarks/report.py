@@ -53,6 +53,11 @@ SUITES = {
         "8 samples of 2 numbers: what a call costs beside its work. `operator` is the compiled operator below the "
         "public function, or the formula in plain PyTorch.",
     ),
+    "loading": (
+        "Reading a batch of 64 images",
+        "A folder of 1,000 files, to 64 x 64 pixels, in the training process. `plain` is a Dataset with Pillow in the "
+        "DataLoader.",
+    ),
     "interpolate": ("`interpolate`", "`reference` is the formula in plain PyTorch, `lerp` one `torch.lerp`."),
     "gradient_norm_penalty": (
         "The penalty of a gradient, and its derivative",
