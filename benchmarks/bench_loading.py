@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from conftest import Comparison
-from wgan_fast.train.data.sources import batches, make_data
+
+Image = pytest.importorskip("PIL.Image")
+sources = pytest.importorskip("wgan_fast.train.data.sources")  # the extra "train"
 
 COUNT, SIDE, BATCH = 1_000, 64, 64
 
@@ -45,7 +46,7 @@ def bench_loading(compare: Comparison, tmp_path: Path, kind: str, side: int) -> 
     for i in range(COUNT):
         coarse = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(tmp_path / f"{i:04}.{kind}")
-    ours = batches(make_data(str(tmp_path), size=SIDE), BATCH, seed=0)
+    ours = sources.batches(sources.make_data(str(tmp_path), size=SIDE), BATCH, seed=0)
     plain = without_end(DataLoader(PlainImages(tmp_path), BATCH, shuffle=True, drop_last=True))
     compare(lambda: next(ours), plain=lambda: next(plain))
     ours.close()

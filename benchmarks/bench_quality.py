@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import rivals
@@ -23,6 +22,8 @@ N_CRITIC, LATENT, BATCH, RATE, SEEDS, EVERY, MOST = 5, 16, 256, 1e-3, (0, 1, 2),
 
 def digits(count: int, generator: torch.Generator) -> Tensor:
     """scikit-learn's digits, 8 x 8 grey values in [0, 1]."""
+    from sklearn.datasets import load_digits  # of the extra "train", which a report of a GPU does without
+
     images = torch.from_numpy(load_digits().data / 16).float()
     return images[torch.randint(len(images), (count,), generator=generator)]
 
