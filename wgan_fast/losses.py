@@ -39,6 +39,19 @@ from wgan_fast.penalties import (
     wgan_div_penalty,
 )
 
+__all__ = [
+    "CriticLoss",
+    "CriticOutput",
+    "critic_loss",
+    "discriminator_loss",
+    "dual_estimate",
+    "generator_loss",
+    "minimax_generator_loss",
+    "non_saturating_generator_loss",
+    "relativistic_critic_loss",
+    "relativistic_generator_loss",
+]
+
 #: A CriticLoss probes its critic in so many training modes and shapes of batches; in others it scores real and fake
 #: samples one after the other.
 PROBED_KINDS = 32

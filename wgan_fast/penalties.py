@@ -29,6 +29,18 @@ from wgan_fast._library import extension, operators
 from wgan_fast._torch import draw_uniform, grad_mode
 from wgan_fast.ops import interpolate
 
+__all__ = [
+    "declare_piecewise_linear",
+    "dragan_penalty",
+    "finite_difference_penalty",
+    "gradient_penalty",
+    "input_gradient",
+    "r1_penalty",
+    "r1_r2_penalty",
+    "r2_penalty",
+    "wgan_div_penalty",
+]
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 #: A batch; of a critic of several inputs, one for each.
