@@ -39,17 +39,17 @@ from wgan_fast.penalties import (
     wgan_div_penalty,
 )
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (the order of the API's page)
+    "critic_loss",
+    "generator_loss",
     "CriticLoss",
     "CriticOutput",
-    "critic_loss",
     "discriminator_loss",
-    "dual_estimate",
-    "generator_loss",
     "minimax_generator_loss",
     "non_saturating_generator_loss",
     "relativistic_critic_loss",
     "relativistic_generator_loss",
+    "dual_estimate",
 ]
 
 #: A CriticLoss probes its critic in so many training modes and shapes of batches; in others it scores real and fake
