@@ -22,6 +22,12 @@ def test_the_client_uses_every_public_name() -> None:
     public = {name for module in (wgan_fast, *documented) for name in getattr(module, "__all__", ())}
     public |= {path.rpartition(".")[2] for path in re.findall(r"auto(?:class|data|exception|function):: (.+)", page)}
     assert public - words == set()
+    operators = {
+        name
+        for name, value in vars(wgan_fast.reference).items()
+        if getattr(value, "__module__", "") == "wgan_fast.reference"
+    }
+    assert {name for name in operators if not name.startswith("_")} <= public
 
 
 def test_the_types_have_every_choice() -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "gradient_norm_penalty",
     "gradient_penalty",
     "interpolate",
+    "nonfinite",
     "normalization",
     "piecewise_linear",
     "piecewise_linear_",
