@@ -313,3 +313,29 @@ def test_one_copy_of_the_parameters() -> None:
     real, fake = torch.randn(2, 3, 4)
     peak = peak_bytes_of(lambda: rows_are_independent(critic, real, fake), torch.device("cpu"))
     assert peak < 1.2 * sum(parameter.nbytes for parameter in critic.parameters())
+
+
+class Shared(nn.Module):
+    """One layer under two names, as wrappers of modules have it, and one weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(3, 3), nn.Linear(3, 1)
+        self.again, self.tied = self.first, nn.Linear(3, 3)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.first, self.again, self.tied):
+            x = nn.functional.leaky_relu(layer(x), 0.2)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])  # the latter is probed in float64
+def test_probe_restores_what_has_two_names(offset: float) -> None:
+    critic = Shared()
+    with torch.no_grad():
+        critic.head.bias.fill_(offset)
+    before = {name: (tensor, tensor.clone()) for name, tensor in critic.named_parameters(remove_duplicate=False)}
+    assert rows_are_independent(critic, *torch.randn(2, 8, 3))
+    after = dict(critic.named_parameters(remove_duplicate=False))
+    assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())

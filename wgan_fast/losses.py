@@ -39,6 +39,19 @@ from wgan_fast.penalties import (
     wgan_div_penalty,
 )
 
+__all__ = [  # noqa: RUF022 (the order of the API's page)
+    "critic_loss",
+    "generator_loss",
+    "CriticLoss",
+    "CriticOutput",
+    "discriminator_loss",
+    "minimax_generator_loss",
+    "non_saturating_generator_loss",
+    "relativistic_critic_loss",
+    "relativistic_generator_loss",
+    "dual_estimate",
+]
+
 #: A CriticLoss probes its critic in so many training modes and shapes of batches; in others it scores real and fake
 #: samples one after the other.
 PROBED_KINDS = 32

@@ -24,6 +24,13 @@ from wgan_fast._checks import (
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import draw_uniform, local_shard, to_same_dtype
 
+__all__ = [
+    "NormPenalty",
+    "clip_weights_",
+    "gradient_norm_penalty",
+    "interpolate",
+]
+
 
 class NormPenalty(NamedTuple):
     """What :func:`gradient_norm_penalty` returns."""

@@ -142,8 +142,17 @@ def _call_with(
     function: Callable[..., Any], module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwargs: Any
 ) -> Any:
     """Calls the function while the module has these parameters and buffers in the place of its own."""
-    named = {f"module.{name}": tensor for name, tensor in tensors.items()}
-    return torch.func.functional_call(_Called(function, module), named, args, kwargs)
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    in_place_of = {id(own[name]): tensor for name, tensor in tensors.items()}
+    # Every place, once. functional_call would find tied ones by itself, but it takes a part that has two names for two
+    # places, and then leaves the second tensor in the module.
+    named = {
+        f"module.{path}.{name}" if path else f"module.{name}": in_place_of[id(tensor)]
+        for path, part in module.named_modules()
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        if id(tensor) in in_place_of
+    }
+    return torch.func.functional_call(_Called(function, module), named, args, kwargs, tie_weights=False)
 
 
 def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

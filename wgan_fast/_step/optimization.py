@@ -79,6 +79,15 @@ class Optimization:
         #: Random generators that the loss draws from, other than PyTorch's default ones.
         self.generators: list[torch.Generator] = []
 
+    def check_updates(self) -> None:
+        """Refuses a call inside of Accelerate's ``accumulate()`` that makes no update: its gradients would be lost."""
+        if not getattr(getattr(self.optimizer, "gradient_state", None), "sync_gradients", True):
+            raise ArgumentValueError(
+                "optimizer",
+                "Accelerate accumulates gradients here, and a step makes a whole update; to accumulate, prepare a "
+                "CriticLoss, and call accelerator.backward and the optimizer",
+            )
+
     def parameters(self, *, frozen: bool = False) -> list[Tensor]:
         """The optimizer's parameters, without those that are frozen unless ``frozen``."""
         parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
