@@ -131,6 +131,11 @@ def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
                 tensor.clamp_(-bound, bound)
 
 
+def nonfinite(tensors: Sequence[Tensor]) -> Tensor:
+    """1 if an element of a tensor is infinite or NaN, else 0."""
+    return torch.stack([tensor.isfinite().all() for tensor in tensors]).all().logical_not().float()
+
+
 def rmsprop_(
     params: Iterable[Tensor],
     grads: Iterable[Tensor],
