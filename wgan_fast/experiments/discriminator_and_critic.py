@@ -29,7 +29,7 @@ from .claim import Finding, Number, Story, axes
 
 STORY = Story(
     "A good discriminator is flat where the fakes are; a good critic has a slope there.",
-    (r"\nabla_x D(x) \approx 0", r"|\nabla_x f(x)| \approx 1 + \frac{W}{2 \lambda}"),
+    (r"x \sim P_g: \;\; \nabla_x D(x) \approx 0", r"|\nabla_x f(x)| \approx 1 + \frac{W}{2 \lambda}"),
     "A well-trained discriminator with a slope at the fakes that is comparable to the critic's.",
     ("wgan",),
     "The flat function is D; its logit has a slope, and -log D uses it. Alternative gradient shows what that costs.",

@@ -32,13 +32,15 @@ from .gan_training import ALGORITHMS, Algorithm, SideBySide
 
 STORY = Story(
     "What the critic estimates gets smaller when the samples get better, whatever made them.",
-    (r"\hat{W} = \max_f \; \frac{1}{B} \sum_i f(x_i) - \frac{1}{B} \sum_i f(\tilde{x}_i)", r"\mathrm{JS} \leq \log 2"),
+    (
+        r"\hat{W} = \max_{f \in \mathcal{F}} \; \frac{1}{B} \sum_i \; f(x_i) - \frac{1}{B} \sum_i \; f(\tilde{x}_i)",
+        r"\mathrm{JS} \leq \log 2",
+    ),
     "A critic's estimates in another order than the exact distances, or no better than the order of the sets; an "
     "estimate of JS that grows in proportion to W.",
     ("wgan",),
-    "The estimate has a factor of its own for each critic and each constraint: estimates of different critics "
-    "cannot be "
-    "compared. The estimate of JS ranks these sets, too; it has less and less room to do so.",
+    "The estimate has a factor of its own for each kind of critic and each constraint: estimates of different kinds "
+    "cannot be compared. The estimate of JS may rank these sets, too, but has hardly any room to do so.",
 )
 NAMES = ("WGAN, clipping", "WGAN-GP", "non-saturating GAN")
 SETS, LOW, HIGH, BATCH, SAMPLES = 16, 0.4, 1.6, 128, 1000
