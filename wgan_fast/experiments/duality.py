@@ -38,7 +38,7 @@ STORY = Story(
     "The cheapest transport costs exactly what the best critic of slope at most 1 can tell apart.",
     (
         r"W = \min_{\gamma \in \Pi(P_r, P_g)} \quad \mathrm{E}_{(x, y) \sim \gamma} \|x - y\|"
-        r" = \max_{\|f\|_L \leq 1} \mathrm{E}_{P_r} f(x) - \mathrm{E}_{P_g} f(y)",
+        r" = \max_{\|f\|_L \leq 1} \; \mathrm{E}_{P_r} f(x) - \mathrm{E}_{P_g} f(y)",
         r"\nabla f^{*}(x_t) = \frac{x - y}{\|x - y\|}, \quad x_t = t y + (1 - t) x",
     ),
     "A critic of slope at most 1 whose value exceeds the cost of a plan; optimal potentials whose gradient does not "

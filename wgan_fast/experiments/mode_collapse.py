@@ -27,7 +27,7 @@ from .gan_training import ALGORITHMS, Algorithm, train
 
 STORY = Story(
     "Trained as the theory of WGAN asks, standard GANs lose modes that WGAN-GP keeps.",
-    (r"\max_{\|f\|_L \leq 1} \mathrm{E} f(x) - \mathrm{E} f(\tilde{x}) \;\; \mathrm{versus} \;\; \max_D V(D, G)",),
+    (r"\max_{\|f\|_L \leq 1} \; \mathrm{E} f(x) - \mathrm{E} f(\tilde{x}) \;\; \mathrm{versus} \;\; \max_D V(D, G)",),
     "A standard GAN that covers the ring, or a WGAN-GP that does not, in this training.",
     ("wgan", "wgan-gp"),
     "A standard GAN trained with one update of the discriminator covers most modes of such data. This is one training "
