@@ -124,7 +124,7 @@ def draw_level_sets(panel: Axes, critic: MLPCritic, data: Distribution) -> None:
     line = torch.linspace(-2.2, 2.2, 111)
     with torch.no_grad():
         scores = critic(torch.cartesian_prod(line, line)).reshape(111, 111).T
-    panel.contour(line, line, scores, levels=15, cmap="cividis", linewidths=1)
+    panel.contour(line, line, scores, levels=15, colors="grey", linewidths=0.8, linestyles="solid")
     real = data.sample(500, torch.default_generator)
     panel.plot(real[:, 0], real[:, 1], ".", color=RED, markersize=2)
     panel.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
