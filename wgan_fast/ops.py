@@ -77,6 +77,8 @@ def interpolate(
     return operators(real.device).interpolate(real, fake, t)
 
 
+_PLAIN = frozenset({Tensor, nn.Parameter})
+
 #: What a compiled operator raises where it refuses an argument. The checks in Python, which name the argument and the
 #: cure, take longer than the operator does on a small batch, so that they run only then.
 _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError)
@@ -208,7 +210,7 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     """
     tensors = _tensors(module_or_tensors)
     try:
-        if type(bound) is float and {Tensor, nn.Parameter}.issuperset(map(type, tensors)):
+        if type(bound) is float and _PLAIN.issuperset(map(type, tensors)):
             (device,) = {tensor.device for tensor in tensors}
             if (compute := operators(device)) is not reference:
                 compute.clip_weights_(tensors, bound)
