@@ -58,7 +58,8 @@ def save_samples(
         elif suffix == ".parquet":
             decoder.frame(samples, labels).to_parquet(unfinished)
         elif suffix in (".csv", ".tsv"):
-            _write_csv(unfinished, "\t" if suffix == ".tsv" else ",", samples, decoder, labels)
+            separator = decoder.table.separator if decoder.table is not None else ","
+            _write_csv(unfinished, "\t" if suffix == ".tsv" else separator, samples, decoder, labels)
         else:
             _write_arrays(
                 unfinished, decoder.restore(samples), None if labels is None else decoder.label_values(labels)

@@ -178,6 +178,8 @@ class Table(ArraySamples):
                 table.blanks,
                 header=header,
                 index=table.index,
+                first=table.first,
+                separator=table.separator,
                 label=table.frames.get(label or ""),
                 integer_names=table.integer_names,
             )
