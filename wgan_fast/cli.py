@@ -167,8 +167,10 @@ def sample(
         from wgan_fast.train.data.sample_files import save_images, save_samples
 
     folder = out.is_dir() or not out.suffix
-    if not (out.is_dir() and not any(out.iterdir())):
+    if not out.is_dir():
         _check_new(out, overwrite)
+    elif any(out.iterdir()):  # what would remain of it could be taken for samples of this run
+        _stop(f"--out: the folder {out} is not empty; name another one, or a file", code=2)
     try:
         generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
@@ -401,10 +403,9 @@ def _report(metrics: dict[str, Any]) -> str:
         return done
     name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
     words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
-    text = (
-        f"{words} distance to held-out samples {metrics[name]:.4f} "
-        f"(between two real sets: {metrics[f'{name}_real']:.4f})"
-    )
+    text = f"{words} distance to held-out samples {metrics[name]:.4f}"
+    if metrics[f"{name}_real"] is not None:
+        text += f" (between two real sets: {metrics[f'{name}_real']:.4f})"
     if metrics["modes_total"] is not None:
         text = (
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "
