@@ -195,6 +195,8 @@ def test_a_trained_table_samples_rows_of_its_schema(tmp_path):
 def test_too_many_texts_are_named():
     with pytest.raises(ValueError, match=r"data: column 'key' holds 900 different texts in 900 rows, such as 'id0'"):
         column_of("key", [f"id{i}" for i in range(900)])
+    with pytest.raises(ValueError, match="900 different texts in 900 rows, such as '00000'"):
+        column_of("code", [f"{i:05}" for i in range(900)])
     many = [f"id{i}" for i in range(MAX_CATEGORIES + 1)] * 50
     with pytest.raises(ValueError, match="leave it out with --drop"):
         column_of("key", many)

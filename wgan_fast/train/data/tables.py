@@ -182,11 +182,10 @@ def column_of(name: str, cells: Cells, missing: str = "", frame: FrameType | Non
         decimals = 6 if fraction > 3 else 3 if fraction else 0
         return Column(name, "date", (), _quantiles(moments), decimals, blank, pattern, frame=frame)
     if len(counts) > MAX_CATEGORIES or (len(counts) > FEW and len(counts) > 0.5 * len(cells)):
-        numbers = sum(_NUMBER.fullmatch(cell) is not None for cell in present)
-        if numbers > 0.5 * len(present):
-            text = next(cell for cell in present if not _NUMBER.fullmatch(cell))
+        strays = [cell for cell in present if not _NUMBER.fullmatch(cell)]
+        if 0 < len(strays) < 0.5 * len(present):
             raise ArgumentValueError(
-                "data", f"column {name!r} holds numbers, but also {text!r}; a missing value is an empty cell"
+                "data", f"column {name!r} holds numbers, but also {strays[0]!r}; a missing value is an empty cell"
             )
         forms = " (numbers are read as 1234.5, dates as 2024-12-31 or 2024-12-31 23:59:59)"
         raise ArgumentValueError(
