@@ -137,7 +137,9 @@ def slower_in_short(results: Results) -> str:
     rows = []
     for (suite, baseline, why), found in by_reason(results).items():
         lowest = min(found, key=lambda loss: ratio(*loss) or 0)
-        cases = f"{len(found)} of {len(results.select(suite))}"
+        _, rival, what = found[0]
+        of = sum(ratio(entry, rival, what) is not None for entry in results.select(suite))
+        cases = f"{len(found)} of {of}"
         rows.append([suite, baseline, cases, compared(*lowest), why])
     header = ["benchmark", "against", "cases", "times as fast, at worst", "why"]
     return f"{_counted(results)}" + (f":\n\n{table(header, rows, '---')}" if rows else ".")

@@ -40,8 +40,9 @@ def label(entry: Entry) -> str:
     case = entry["case"]
     if "measure" in case:
         return f"{case['measure']} {case['value']:,}"
-    words = (item for name, item in case.items() if name != "device")
-    return ", ".join(f"{item:,} numbers" if isinstance(item, int) else str(item) for item in words)
+    units = {"numbers": " numbers", "side": " pixels wide"}
+    words = ((item, units.get(name, "")) for name, item in case.items() if name != "device")
+    return ", ".join(f"{item:,}{unit}" if isinstance(item, int) else str(item) for item, unit in words)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "---:") -> str:

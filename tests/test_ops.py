@@ -488,6 +488,10 @@ class TestNonfinite:
         assert native.nonfinite([value]).item() == 1
         assert torch.equal(value, before) and value._version == version
 
+    def test_opcheck(self, device: torch.device) -> None:
+        gradients = [torch.randn(3, 4, device=device), torch.randn(5, dtype=torch.float64, device=device)[::2]]
+        torch.library.opcheck(native.nonfinite.default, (gradients,))
+
     def test_error_names_the_argument(self) -> None:
         with pytest.raises(TypeError, match=r"^tensors\[1\]: expected float16"):
             native.nonfinite([torch.ones(2), torch.ones(2).int()])

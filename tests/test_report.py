@@ -163,6 +163,11 @@ def test_a_gpu_has_its_own_heading(report: ModuleType, root: Path) -> None:
     found = texts(report, root)
     text = found["benchmarks.md"]
     assert "## Abacus, 2 rods" in text and "No GPU" not in found["README.md"]
+    eager = step("toy", "eager", ours=2.0, textbook=3.0, joint=1.8)
+    eager["case"]["device"] = "cuda"
+    write(root, [on_gpu, eager], device="GPU 9000", cudnn_allows_tf32=True)
+    told = "GPU 9000, 1 critic: an eager update is 0.90 to 0.90 times as fast as the strongest eager code."
+    assert told in texts(report, root)["README.md"].splitlines()  # not against the eager textbook, the weaker rival
     _, _, gpu = text.partition("## GPU 9000")
     assert row(gpu, "toy")["graph: functional"] == "2.00" and "may take TF32" in gpu
 
@@ -221,3 +226,13 @@ def test_check_passes_only_on_what_was_written(
     write(root, FOUND[:-1])
     assert report.main(["--check"], root) == 1
     assert "speedup.png was drawn from other results" in capsys.readouterr().out
+
+
+def test_counts_only_the_cases_that_have_the_rival(report: ModuleType, root: Path) -> None:
+    short = row(texts(report, root)["benchmarks.md"].partition("in short")[2], "critic_step | jax")
+    assert short["cases"] == "1 of 1"  # of four cases one was compared with JAX
+
+
+def test_sides_are_pixels(report: ModuleType, root: Path) -> None:
+    write(root, [entry("loading", {"ours": 1.0, "plain": 2.0}, kind="png", side=96)])
+    assert row(texts(report, root)["benchmarks.md"], "png")["case"] == "png, 96 pixels wide"

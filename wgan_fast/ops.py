@@ -247,6 +247,11 @@ def _(tensors: list[Tensor], bound: float) -> None:
     pass
 
 
+@register_fake("nonfinite")
+def _(tensors: list[Tensor]) -> Tensor:
+    return tensors[0].new_empty((), dtype=torch.float32)
+
+
 def _tensors(module_or_tensors: Any) -> list[Any]:
     if isinstance(module_or_tensors, nn.Module):
         return list(module_or_tensors.parameters())

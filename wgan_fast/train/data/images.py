@@ -303,7 +303,7 @@ def fit(image: Image.Image, target: Target) -> NDArray[np.uint8]:
         box = _box(image.height, image.width, target)
         image = image if box == (0, 0, *image.size) else image.crop(box)
         image = image.resize((target.width, target.height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
+    pixels = np.array(image)  # a copy: of Pillow's own memory PyTorch warns that it is read-only
     return pixels.reshape(target.height, target.width, -1)
 
 
