@@ -67,7 +67,7 @@ report: venv
 CUDA_TORCH = torch==2.11.0
 CUDA_VENV = $(abspath $(CACHE))/$(subst ==,-,$(CUDA_TORCH))-$(shell $(PYTHON) -c "import sys; print(sys.implementation.cache_tag)")
 # What needs the packages of the extras, or a build of its own, is tested elsewhere.
-NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train*.py install.py report.py reproduce.py distances.py experiments*.py))
+NOT_FOR_CUDA = $(wildcard $(addprefix tests/test_,train*.py install.py report.py reproduce.py distances.py experiments*.py types.py))
 CUDA_TESTS = $(abspath $(filter-out $(NOT_FOR_CUDA),$(wildcard tests/test_*.py)))
 STAND_IN = $(abspath build/cuda_stand_in)
 UNDER_STAND_IN = LD_PRELOAD=$(STAND_IN)/libcuda_stand_in.so LD_LIBRARY_PATH=$(STAND_IN) OMP_NUM_THREADS=1 \

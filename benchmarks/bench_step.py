@@ -12,6 +12,7 @@ import torch
 import rivals
 from conftest import Comparison
 from costs import FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
+from limits import products
 from rehearsal import REHEARSED
 from wgan_fast import CriticStep
 from workloads import workload
@@ -36,7 +37,7 @@ def bench_critic_step(compare: Comparison, request: pytest.FixtureRequest, name:
     """bfloat16 is autocast, eager on the CPU and a CUDA graph on a GPU, against textbooks in float32 and in bfloat16.
     The textbook, and ours on the CPU, get PyTorch's default Adam; our step then switches to the fused one. Baselines:
     "fused" is the textbook with the fused Adam, "joint" also scores real and fake samples in one batch, and "captured"
-    is "fused" in a CUDA graph.
+    is "fused" in a CUDA graph. "products" is what ours cannot be faster than.
     """
     on_gpu = compare.device.type == "cuda"
     if name not in (FOR_GPU if on_gpu else FOR_CPU) or (variant in ("graph", "jax-tf32") and not on_gpu):
@@ -82,9 +83,13 @@ def bench_critic_step(compare: Comparison, request: pytest.FixtureRequest, name:
         baselines = {"jax": in_jax}
     if variant in ("compile", "graph"):
         baselines["functional"] = rivals.functional_compiled(deepcopy(critic), real, fake)
+    if variant == "compile" and (traced := rivals.traced_compiled(deepcopy(critic), real, fake)):
+        baselines["traced"] = traced
     if variant == "graph":
         by_hand = rivals.textbook(deepcopy(critic), real, fake, fused=True, capturable=True)
         baselines["captured"] = rivals.captured(by_hand)
+    if variant == "eager" and not on_gpu:  # there the host's time would count
+        baselines["products"] = products(ours)
     compare(ours, **baselines)
     if variant == "eager":
         with torch.no_grad():

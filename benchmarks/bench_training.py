@@ -9,7 +9,7 @@ from torch import nn
 import rivals
 from conftest import Comparison
 from costs import CRITICS
-from wgan_fast import CriticStep, GeneratorStep
+from workloads import our_iteration
 
 N_CRITIC, LATENT = 5, 128
 #: Critic -> a generator of its size.
@@ -38,26 +38,12 @@ def bench_training(compare: Comparison, name: str) -> None:
     make, shape = CRITICS[name]
     device, on_gpu = compare.device, compare.device.type == "cuda"
     critic, generator = make().to(device), GENERATORS[name]().to(device)
-    batches = torch.randn(N_CRITIC, *shape, device=device)
+    batches = list(torch.randn(N_CRITIC, *shape, device=device))
     latent_shape = (shape[0], LATENT)
     options = {"fused": True, "capturable": True} if on_gpu else {}
     adams: dict[str, dict[str, bool]] = {"textbook": {}, "fused": {"fused": True}}
     textbooks = {
-        name: rivals.textbook_iteration(deepcopy(generator), deepcopy(critic), list(batches), latent_shape, **chosen)
+        name: rivals.textbook_iteration(deepcopy(generator), deepcopy(critic), batches, latent_shape, **chosen)
         for name, chosen in adams.items()
     }
-    critic_step = CriticStep(critic, rivals.adam(critic, **options))
-    generator_step = GeneratorStep(generator, critic, rivals.adam(generator, **options))
-
-    def latent() -> torch.Tensor:
-        return torch.randn(latent_shape, device=device)
-
-    def fake() -> torch.Tensor:
-        return generator(latent())
-
-    def ours() -> None:
-        for real in batches:
-            critic_step(real, fake)
-        generator_step(latent)
-
-    compare(ours, **textbooks)
+    compare(our_iteration(generator, critic, batches, latent_shape, **options), **textbooks)

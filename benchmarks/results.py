@@ -6,8 +6,8 @@ converts pytest-benchmark's files. A result file holds the ``environment``, the 
 report with the ``outcome`` of each, and ``benchmarks``: a list of entries, each with
 
 - ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
-- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library, and ``forward`` one
-  forward of the critic;
+- ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library, ``forward`` one
+  forward of the critic, and ``products`` the matrix products and convolutions of ours alone;
 - optional counts, provider -> number: ``peak_bytes``, ``forwards`` (operations, in forwards of the critic),
   ``all_reduce_bytes``;
 - optional bandwidth of ours: ``bytes``, ``GB/s``, ``percent_of_copy``.
@@ -34,6 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PASSED = "passed"  # the outcome of a step of a GPU report
 Entry = dict[str, Any]
 UNIT = "forward"  # the provider of one forward of the critic: a unit of time, not a baseline
+LIMIT = "products"  # that of the products of ours alone: what ours cannot be faster than
 #: Key of an entry -> the word for it. For all of them less is better.
 COMPARED = {"seconds": "time", "peak_bytes": "peak memory", "forwards": "operations"}
 
@@ -96,7 +97,7 @@ def apart(entry: Entry, baseline: str) -> bool:
 
 def baselines(entries: Iterable[Entry], what: str = "seconds") -> list[str]:
     providers = dict.fromkeys(name for entry in entries for name in entry.get(what, {}))
-    return [name for name in providers if name not in ("ours", UNIT)]
+    return [name for name in providers if name not in ("ours", UNIT, LIMIT)]
 
 
 def environment(device: "torch.device") -> dict[str, Any]:

@@ -20,7 +20,7 @@ Update = Callable[[], Any]
 
 
 def adam(critic: nn.Module, **options: Any) -> torch.optim.Adam:
-    return torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE, betas=BETAS, eps=EPSILON, **options)
+    return torch.optim.Adam(critic.parameters(), **{"lr": LEARNING_RATE, "betas": BETAS, "eps": EPSILON, **options})
 
 
 def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> Update:
@@ -99,7 +99,7 @@ def textbook_iteration(
 
 
 def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
-    """The form that ``torch.compile`` accepts: loss and gradients by ``torch.func``; on CUDA in CUDA graphs."""
+    """Loss and gradients by ``torch.func``, the form that ``torch.compile`` accepts without a setting."""
     parameters = dict(critic.named_parameters())
     optimizer = adam(critic, fused=True)
 
@@ -112,9 +112,7 @@ def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update
         norms = gradient.flatten(1).norm(2, dim=1)
         return scores(fake).mean() - scores(real).mean() + 10.0 * ((norms - 1.0) ** 2).mean()
 
-    mode = "reduce-overhead" if real.is_cuda else None
-    compiler: dict[str, Any] = {"backend": "eager"} if REHEARSED else {"mode": mode}
-    gradients = torch.compile(torch.func.grad_and_value(loss), fullgraph=True, **compiler)
+    gradients = torch.compile(torch.func.grad_and_value(loss), fullgraph=True, **_compiler(real))
 
     def update() -> Tensor:
         detached = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -125,6 +123,41 @@ def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update
         return value
 
     return update
+
+
+def traced_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | None:
+    """The joint form with its gradients in one compiled function, in which Dynamo follows ``torch.autograd.grad``; None
+    if this PyTorch cannot. The penalised points are made outside: Dynamo does not let tensors that it made itself
+    require a gradient.
+    """
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        return None
+    optimizer, parameters = adam(critic, fused=True), list(critic.parameters())
+
+    def gradients(x: Tensor, real: Tensor, fake: Tensor) -> Any:
+        real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        norms = gradient.flatten(1).norm(2, dim=1)
+        loss = fake_scores.mean() - real_scores.mean() + 10.0 * ((norms - 1.0) ** 2).mean()
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    compiled = torch.compile(gradients, fullgraph=True, **_compiler(real))
+
+    def update() -> Tensor:
+        x = reference.interpolate(real, fake, torch.rand(len(real), device=real.device)).requires_grad_()
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            value, found = compiled(x, real, fake)
+        for parameter, gradient in zip(parameters, found, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        return value
+
+    return update
+
+
+def _compiler(real: Tensor) -> dict[str, Any]:
+    """On CUDA in CUDA graphs."""
+    return {"backend": "eager"} if REHEARSED else {"mode": "reduce-overhead" if real.is_cuda else None}
 
 
 def jax_step(critic: nn.Module, real: Tensor, fake: Tensor, precision: str = "highest") -> Update | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from results import UNIT, Entry, apart, baselines, ratio, value
+from results import LIMIT, UNIT, Entry, apart, baselines, ratio, value
 
 
 def geometric_mean(numbers: Iterable[float | None]) -> float | None:
@@ -53,6 +53,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str =
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def share_of_limit(entry: Entry) -> str:
+    """The time of the products alone, in percent of the whole time."""
+    found = ratio(entry, LIMIT)
+    return f"{100 * found:.0f}" if found else ""
+
+
 def comparisons(entries: Sequence[Entry]) -> str:
     """A table with a row for each case, for any suite."""
     if not entries:
@@ -62,7 +68,14 @@ def comparisons(entries: Sequence[Entry]) -> str:
     others = baselines(entries)
     header = ["case", f"ours, {unit}", *(f"times as fast as {name}" for name in others)]
     counted = "shared" if "shared" in others else "textbook"  # the baseline whose operations and memory were counted
-    header += ["time in forwards", "GB/s", "% of a copy", "forwards, ours", f"forwards, {counted}"]
+    header += [
+        "time in forwards",
+        "% of its products' speed",
+        "GB/s",
+        "% of a copy",
+        "forwards, ours",
+        f"forwards, {counted}",
+    ]
     header.append(f"peak memory, of {counted}'s")
 
     def shown(entry: Entry, what: str, provider: str) -> str:
@@ -78,6 +91,7 @@ def comparisons(entries: Sequence[Entry]) -> str:
                 quartiles(entry, scale),
                 *(compared(entry, name) for name in others),
                 significant(1 / forwards) if (forwards := ratio(entry, UNIT)) else "",
+                share_of_limit(entry),
                 significant(entry["GB/s"]) if "GB/s" in entry else "",
                 f"{entry['percent_of_copy']:.0f}" if "percent_of_copy" in entry else "",
                 *(shown(entry, "forwards", provider) for provider in ("ours", counted)),

@@ -44,6 +44,7 @@ TORCH_LIBRARY(wgan_fast, library) {
   library.def(
       "normalization_double_backward(Tensor grad_grad, Tensor grad, Tensor x, Tensor statistics, Tensor? weight,"
       " int[] shape, float eps, bool centered, bool weight_wanted) -> (Tensor grad, Tensor x, Tensor weight)");
+  library.def("nonfinite(Tensor[] tensors) -> Tensor");
   library.def("clip_weights_(Tensor(a!)[] tensors, float bound) -> ()");
   library.def(
       "rmsprop_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_averages, Tensor lr, float alpha, float eps,"

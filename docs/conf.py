@@ -1,6 +1,7 @@
 """Sphinx: `make docs`. Nothing is fetched: formulas become MathML, which browsers show by themselves."""
 
 import importlib.metadata
+import re
 
 from docutils.nodes import Element, SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -17,6 +18,7 @@ html_static_path = ["_static"]
 html_css_files = ["math.css"]
 html_title = f"wgan_fast {version}"
 html_copy_source = False
+html_show_copyright = False
 myst_heading_anchors = 3
 myst_fence_as_directive = ["math"]  # as GitHub shows formulas
 myst_enable_extensions = ["html_image"]
@@ -26,11 +28,23 @@ autodoc_typehints_description_target = "documented"
 napoleon_numpy_docstring = False
 
 
+# docutils sets the index of an accented letter below the letter, and stretches a norm's bars differently.
+_ACCENT = re.compile(
+    r"<munderover>(\s*<m[in]>[^<]*</m[in]>)(.*?)(<mo stretchy=\"false\">[^<]*</mo>\s*)</munderover>", re.DOTALL
+)
+_BAR = re.compile(r"<mo(?: class=\"math\w+\")?>(?=[‖|]</mo>)")
+
+
+def _mathml(source: str, block: bool) -> str:
+    mathml = _ACCENT.sub(r"<msub><mover accent=\"true\">\1\3</mover>\2</msub>", tex2mathml(source, as_block=block))
+    return _BAR.sub('<mo stretchy="false">', mathml)
+
+
 def _visit_math(translator: HTML5Translator, node: Element, block: bool = False) -> None:
     source = node.astext()
     if block and (r"\\" in source or "&" in source):
         source = rf"\begin{{aligned}}{source}\end{{aligned}}"
-    translator.body.append(tex2mathml(source, as_block=block))
+    translator.body.append(_mathml(source, block))
     raise SkipNode
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from costs import peak_bytes_of
 from critics import CRITICS
 from updates import (
     BATCH,
@@ -304,3 +305,37 @@ def test_an_offset_does_not_hide_what_rows_do(offset: float) -> None:
         nn.init.constant_([*network.parameters()][-1], offset)
     assert rows_are_independent(critic, *samples((12,), dtype=torch.float32)) is True
     assert rows_are_independent(coupled, *samples((12,), dtype=torch.float32)) is False
+
+
+def test_one_copy_of_the_parameters() -> None:
+    """With a small batch, a copy is the probe's memory: a second one would be the peak of a step."""
+    critic = nn.Sequential(nn.Linear(4, 512), nn.LeakyReLU(), nn.Linear(512, 1024), nn.LeakyReLU(), nn.Linear(1024, 1))
+    real, fake = torch.randn(2, 3, 4)
+    peak = peak_bytes_of(lambda: rows_are_independent(critic, real, fake), torch.device("cpu"))
+    assert peak < 1.2 * sum(parameter.nbytes for parameter in critic.parameters())
+
+
+class Shared(nn.Module):
+    """One layer under two names, as wrappers of modules have it, and one weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(3, 3), nn.Linear(3, 1)
+        self.again, self.tied = self.first, nn.Linear(3, 3)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.first, self.again, self.tied):
+            x = nn.functional.leaky_relu(layer(x), 0.2)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])  # the latter is probed in float64
+def test_probe_restores_what_has_two_names(offset: float) -> None:
+    critic = Shared()
+    with torch.no_grad():
+        critic.head.bias.fill_(offset)
+    before = {name: (tensor, tensor.clone()) for name, tensor in critic.named_parameters(remove_duplicate=False)}
+    assert rows_are_independent(critic, *torch.randn(2, 8, 3))
+    after = dict(critic.named_parameters(remove_duplicate=False))
+    assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())

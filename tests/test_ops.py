@@ -438,6 +438,61 @@ class TestClipWeights:
             assert torch.equal(arguments[0][0], torch.ones(2)), "written before the error"
 
 
+class TestNonfinite:
+    @drawn
+    @given(
+        tensors=st.lists(st.tuples(shapes(3_000), dtypes, layouts), min_size=1, max_size=8),
+        special=st.sampled_from([float("inf"), -float("inf"), float("nan")]),
+        seed=seeds,
+        data=st.data(),
+    )
+    def test_matches_reference(
+        self,
+        device: torch.device,
+        tensors: list[tuple[tuple[int, ...], torch.dtype, str]],
+        special: float,
+        seed: int,
+        data: st.DataObject,
+    ) -> None:
+        values = [batch(shape, dtype, layout, seed + i, device) for i, (shape, dtype, layout) in enumerate(tensors)]
+        assert native.nonfinite(values).item() == reference.nonfinite(values).item() == 0
+        value = data.draw(st.sampled_from(values))
+        if value.numel() > 0:
+            flat = data.draw(st.integers(0, value.numel() - 1))
+            value[tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), value.shape))] = special
+            assert native.nonfinite(values).item() == reference.nonfinite(values).item() == 1
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_every_sixteen_bit_number(self, device: torch.device, dtype: torch.dtype) -> None:
+        every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).to(device)
+        assert native.nonfinite([every[every.isfinite()]]).item() == 0
+        if device.type == "cpu":
+            assert all(native.nonfinite([number[None]]).item() == 1 for number in every[~every.isfinite()][::31])
+
+    def test_extremes(self, device: torch.device, dtype: torch.dtype) -> None:
+        info = torch.finfo(dtype)
+        smallest = torch.tensor([info.max, info.min, info.tiny, info.smallest_normal / 2, 0.0, -0.0], dtype=dtype)
+        assert native.nonfinite([smallest.to(device)]).item() == 0
+
+    def test_more_tensors_than_one_launch_holds(self, device: torch.device) -> None:
+        values = [torch.randn(3, device=device) for _ in range(1_100)]
+        assert native.nonfinite(values).item() == 0
+        values[-1][-1] = torch.nan
+        assert native.nonfinite(values).item() == 1
+
+    def test_large(self, device: torch.device) -> None:
+        """Several threads; nothing is written."""
+        value = torch.zeros(2_000_003, device=device)
+        value[1_999_999] = torch.inf
+        before, version = value.clone(), value._version
+        assert native.nonfinite([value]).item() == 1
+        assert torch.equal(value, before) and value._version == version
+
+    def test_error_names_the_argument(self) -> None:
+        with pytest.raises(TypeError, match=r"^tensors\[1\]: expected float16"):
+            native.nonfinite([torch.ones(2), torch.ones(2).int()])
+
+
 def test_reference_types() -> None:
     """The reference returns the dtypes of the operators."""
     for dtype in FLOATING:

@@ -280,6 +280,23 @@ def test_an_optimizer_that_unscales_is_refused(step: Any) -> None:
         step(network, optimizer)
 
 
+def test_a_step_that_should_accumulate_is_refused() -> None:
+    """It would lose the gradients of all batches but the last."""
+    accelerator = pytest.importorskip("accelerate").Accelerator(cpu=True, gradient_accumulation_steps=2)
+    network = nn.Linear(2, 1)
+    network, optimizer = accelerator.prepare(network, torch.optim.SGD(network.parameters(), lr=0.1))
+    step, before = CriticStep(network, optimizer), network.weight.clone()
+    try:
+        with accelerator.accumulate(network), pytest.raises(ValueError, match="optimizer: Accelerate accumulates"):
+            step(*torch.randn(2, 8, 2))
+        assert torch.equal(network.weight, before)
+        with accelerator.accumulate(network):  # the second batch makes the update
+            step(*torch.randn(2, 8, 2))
+        assert not torch.equal(network.weight, before)
+    finally:
+        accelerator.gradient_state._reset_state()
+
+
 @pytest.mark.slow
 def test_lightning_counts_the_updates(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")

@@ -88,11 +88,55 @@ assert_type(generator_step(torch.randn(8, 3)), Tensor)
 clip_weights_(critic, 0.01)
 clip_weights_([real], bound=0.01)
 
+assert_type(ops.gradient_norm_penalty(real, weight=10.0, power=2.0), ops.NormPenalty)
+assert_type(ops.gradient_norm_penalty(real).norms, Tensor)
+points: step.Samples = partial(torch.randn, 8, 2)
+assert_type(critic_step(real, points), CriticOutput)
+names: tuple[str, ...] = step.BACKENDS
+
+
+class Gain(torch.autograd.Function):
+    pass
+
+
+penalties.declare_piecewise_linear(Gain, adds=True)
+
+masses = torch.full((8,), 1 / 8)
 assert_type(distances.earth_movers_distance(real, fake), Tensor)
+assert_type(distances.earth_movers_distance_1d(real[:, 0], fake[:, 0], masses, masses, power=2.0), Tensor)
+assert_type(distances.sinkhorn_distance(real, fake, regularization=0.1), Tensor)
+assert_type(distances.sliced_wasserstein(real, fake, projections=16), Tensor)
+assert_type(distances.transport_plan(torch.rand(8, 8)), distances.TransportPlan)
+assert_type(distances.transport_plan(torch.rand(8, 8)).cost, Tensor)
+assert_type(distances.kl_divergence(masses, masses), Tensor)
+assert_type(distances.js_divergence(masses.log(), masses.log(), log=True), Tensor)
+assert_type(distances.total_variation(masses, masses, weights=masses), Tensor)
+assert_type(distances.dual_estimate(critic, real, fake), Tensor)
+assert_type(distances.QUADRATURE_AGREEMENT + distances.QUADRATURE_TOLERANCE, float)
+assert_type(distances.TOTAL_TOLERANCE, dict[torch.dtype, float])
+
 assert_type(reference.interpolate(real, fake, torch.rand(8)), Tensor)
+assert_type(reference.gradient_norm_penalty(real, 10.0, 1.0, 2.0, False), tuple[Tensor, Tensor])
+y, mask = reference.piecewise_linear(real, 0.2, 0.0, float("inf"))
+assert_type(reference.piecewise_linear_(real, 0.2, 0.0, float("inf")), Tensor)
+assert_type(reference.apply_mask(y, mask, 0.2, real.stride()), Tensor)
+assert_type(reference.smooth_activation(real, "softplus", [1.0, 20.0]), Tensor)
+reference.smooth_activation_(real, "tanh", [])
+assert_type(reference.normalization(real, None, None, (1, 1, 2), 1e-5, True), tuple[Tensor, Tensor])
+assert_type(reference.nonfinite([real, fake]), Tensor)
+reference.clip_weights_([real], 0.01)
+reference.rmsprop_([real], [fake], [real**2], torch.tensor(1e-3), 0.9, 1e-8, 0.0, False, 0.01, None, None)
+assert_type(reference.gradient_penalty(critic, real, fake, one_sided=True), Tensor)
+assert_type(reference.critic_step(critic, adam, real, fake, penalty=gradient_penalty), Tensor)
+
 assert_type(wgan_fast.__version__, str)
-found: list[doctor.Finding] = doctor.diagnose(doctor.collect())
-modules: list[Any] = [bench, experiments, ops, penalties, step, train]
+facts: doctor.Facts = doctor.collect()
+found: list[doctor.Finding] = doctor.diagnose(facts)
+assert_type(doctor.report(facts), str)
+assert_type(doctor.main(["--json"]), int)
+assert_type(bench.main(["--seconds", "1"]), int)
+chapters: dict[str, tuple[str, ...]] = experiments.CHAPTERS
+modules: list[Any] = [train]
 
 
 def run() -> dict[str, Any]:

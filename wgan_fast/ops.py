@@ -24,6 +24,13 @@ from wgan_fast._checks import (
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import draw_uniform, local_shard, to_same_dtype
 
+__all__ = [
+    "NormPenalty",
+    "clip_weights_",
+    "gradient_norm_penalty",
+    "interpolate",
+]
+
 
 class NormPenalty(NamedTuple):
     """What :func:`gradient_norm_penalty` returns."""
@@ -76,6 +83,8 @@ def interpolate(
     t = draw_uniform(real, len(real), generator) if t is None else _one_per_sample(t, real)
     return operators(real.device).interpolate(real, fake, t)
 
+
+_PLAIN = frozenset({Tensor, nn.Parameter})
 
 #: What a compiled operator raises where it refuses an argument. The checks in Python, which name the argument and the
 #: cure, take longer than the operator does on a small batch, so that they run only then.
@@ -208,7 +217,7 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     """
     tensors = _tensors(module_or_tensors)
     try:
-        if type(bound) is float and {Tensor, nn.Parameter}.issuperset(map(type, tensors)):
+        if type(bound) is float and _PLAIN.issuperset(map(type, tensors)):
             (device,) = {tensor.device for tensor in tensors}
             if (compute := operators(device)) is not reference:
                 compute.clip_weights_(tensors, bound)

@@ -19,6 +19,8 @@ from wgan_fast._checks import (
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import local_shard
 
+__all__ = ["RMSprop", "lazy_adam_settings"]
+
 #: Options of torch.optim.RMSprop that are not implemented here.
 _REFUSED = ("momentum", "centered", "differentiable")
 

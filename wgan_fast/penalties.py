@@ -29,6 +29,18 @@ from wgan_fast._library import extension, operators
 from wgan_fast._torch import draw_uniform, grad_mode
 from wgan_fast.ops import interpolate
 
+__all__ = [  # noqa: RUF022 (the order of the API's page)
+    "gradient_penalty",
+    "r1_penalty",
+    "r2_penalty",
+    "r1_r2_penalty",
+    "dragan_penalty",
+    "wgan_div_penalty",
+    "finite_difference_penalty",
+    "input_gradient",
+    "declare_piecewise_linear",
+]
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 #: A batch; of a critic of several inputs, one for each.

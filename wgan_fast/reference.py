@@ -13,6 +13,22 @@ from torch.nn import functional as F
 
 from wgan_fast._checks import accumulate_dtype
 
+__all__ = [
+    "apply_mask",
+    "clip_weights_",
+    "critic_step",
+    "gradient_norm_penalty",
+    "gradient_penalty",
+    "interpolate",
+    "nonfinite",
+    "normalization",
+    "piecewise_linear",
+    "piecewise_linear_",
+    "rmsprop_",
+    "smooth_activation",
+    "smooth_activation_",
+]
+
 
 def interpolate(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
     """``t_i fake_i + (1 - t_i) real_i`` with one ``t_i`` per sample; ``t`` has shape (B,)."""
@@ -129,6 +145,11 @@ def clip_weights_(tensors: Iterable[Tensor], bound: float) -> None:
         for tensor in tensors:
             if bound <= torch.finfo(tensor.dtype).max:  # a larger bound clips nothing, and clamp_ refuses it
                 tensor.clamp_(-bound, bound)
+
+
+def nonfinite(tensors: Sequence[Tensor]) -> Tensor:
+    """1 if an element of a tensor is infinite or NaN, else 0."""
+    return torch.stack([tensor.isfinite().all() for tensor in tensors]).all().logical_not().float()
 
 
 def rmsprop_(

@@ -96,6 +96,7 @@ class _Step:
         raise NotImplementedError
 
     def _step(self, *inputs: Any) -> Tensor:
+        self._optimization.check_updates()
         torch.clear_autocast_cache()  # a step changes the weights, and a captured graph must contain the casts
         try:
             with grad_mode(True):

@@ -111,6 +111,13 @@ def clipping_of_weights(*case: Any) -> float:
     return max(error(x, x64.clamp(-0.5, 0.5)) for x, x64 in pairs)
 
 
+def nonfinite(*case: Any) -> float:
+    (x, _), (y, _) = drawn(*case), drawn(*case)
+    wrong = native.nonfinite([x, y]).item()
+    y[(-1,) * y.dim()] = torch.inf
+    return max(wrong, 1 - native.nonfinite([x, y]).item())
+
+
 def rmsprop(*case: Any) -> float:
     (x, x64), (y, y64), (z, z64) = drawn(*case), drawn(*case), drawn(*case)
     z.abs_()
@@ -128,9 +135,10 @@ OPERATORS: dict[str, Callable[..., float]] = {
     "gradient_norm_penalty_backward": norm_penalty_backward,
     "piecewise_linear": piecewise_linear,
     "clip_weights_": clipping_of_weights,
+    "nonfinite": nonfinite,
     "rmsprop_": rmsprop,
 }
-WRITES = ("clip_weights_", "rmsprop_")  # refused where the elements of a tensor share memory
+WRITES = ("clip_weights_", "nonfinite", "rmsprop_")  # refused where the elements of a tensor share memory
 
 
 def references(compare: Comparisons) -> None:

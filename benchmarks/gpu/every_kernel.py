@@ -108,6 +108,10 @@ def clip_weights(new: NewList) -> None:
     native.clip_weights_(new(), 0.5)
 
 
+def nonfinite(new: NewList) -> None:
+    native.nonfinite(new())
+
+
 def rmsprop(new: NewList) -> None:
     weights = new()
     if all(weight.is_contiguous() for weight in weights):  # others are copied first, by PyTorch's kernels
@@ -115,7 +119,7 @@ def rmsprop(new: NewList) -> None:
         native.rmsprop_(weights, new(), new(), rate, 0.99, 1e-8, 0.1, False, 0.5, scale, found_inf)
 
 
-ON_LISTS = (clip_weights, rmsprop)
+ON_LISTS = (clip_weights, nonfinite, rmsprop)
 
 
 def run_on_batches(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:

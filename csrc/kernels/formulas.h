@@ -54,6 +54,12 @@ HOST_DEVICE inline A norm_penalty_slope(A norm, const PowerOfExcess<A>& formula)
   return (formula.power == A(2) ? A(2) : formula.power * std::pow(std::abs(e), formula.power - A(2))) * e / norm;
 }
 
+// Neither infinite nor NaN: those alone have an exponent of ones, and a difference from themselves of NaN.
+HOST_DEVICE inline bool is_finite(Half x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+HOST_DEVICE inline bool is_finite(BFloat16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
+HOST_DEVICE inline bool is_finite(float x) { return x - x == 0; }
+HOST_DEVICE inline bool is_finite(double x) { return x - x == 0; }
+
 // w <- min(max(w, -bound), bound). NaN compares false and stays, bit for bit.
 template <class T>
 HOST_DEVICE inline T clip(T weight, T bound) {

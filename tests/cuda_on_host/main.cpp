@@ -14,6 +14,7 @@
 #include "kernels/clip_weights.h"
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/interpolate.h"
+#include "kernels/nonfinite.h"
 #include "kernels/normalization.h"
 #include "kernels/piecewise_linear.h"
 #include "kernels/rmsprop.h"
@@ -180,6 +181,29 @@ void run_clip_weights(char** arguments, int count) {
   for (auto& buffer : buffers) buffer.write();
 }
 
+// Each tensor: its type, offset in elements, number of elements.
+void run_nonfinite(char** arguments, int count) {
+  std::vector<Buffer<char>> buffers;
+  std::vector<Numbers> list;
+  for (int next = 0; next < count;) {
+    const auto number = [&] { return std::atoll(arguments[next++]); };
+    Numbers numbers{};
+    numbers.dtype = static_cast<Dtype>(number());
+    const int64_t offset = number();
+    numbers.numel = number();
+    dispatch_dtype(numbers.dtype, [&](auto element) {
+      constexpr int64_t size = sizeof(element);
+      buffers.push_back(Buffer<char>(numbers.numel * size, offset * size).read());
+    });
+    numbers.data = buffers.back().data();
+    list.push_back(numbers);
+  }
+  Buffer<float> found(1);
+  *found.data() = 0;
+  nonfinite_cuda(list.data(), static_cast<int64_t>(list.size()), found.data(), nullptr);
+  found.write();
+}
+
 // The numbers of the step, three of them as on a device; then each parameter: its type, the offsets of its three arrays
 // in elements, its number of elements. The gradients are written too: they must be what they were.
 void run_rmsprop(char** arguments, int count) {
@@ -319,6 +343,14 @@ void run_far(char** arguments) {
   const Weights weights{a, count, Scalar<T>::dtype, Layout{1, {count}, {1}}};
   clip_weights_cuda(&weights, 1, 2, nullptr);
   expect("clip_weights", widen(a[last]), 2);
+  float found = 0;
+  const Numbers numbers{b, count, Scalar<T>::dtype};
+  nonfinite_cuda(&numbers, 1, &found, nullptr);
+  expect("finite", found, 0);
+  const T kept = std::exchange(b[last], narrow<T>(INFINITY));
+  nonfinite_cuda(&numbers, 1, &found, nullptr);
+  expect("nonfinite", found, 1);
+  b[last] = kept;
 
   c[last] = narrow<T>(0.0f);
   cuda_on_host::only_block = last / (CHUNK * BLOCK * 2 * FULL_WIDTH<T>) % MAX_BLOCKS;
@@ -397,6 +429,10 @@ int main(int argc, char** argv) {
   const std::string operation = argc > 2 ? argv[1] : "";
   if (operation == "clip_weights") {
     run_clip_weights(argv + 2, argc - 2);
+    return 0;
+  }
+  if (operation == "nonfinite") {
+    run_nonfinite(argv + 2, argc - 2);
     return 0;
   }
   if (operation == "rmsprop") {

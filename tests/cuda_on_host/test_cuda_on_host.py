@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import Sequence
-from math import inf, isinf
+from math import inf, isinf, nan
 from pathlib import Path
 
 import pytest
@@ -245,6 +245,24 @@ def check_clip_weights(program: Path, tensors: list[Tensor], bound: float) -> No
         assert torch.equal(tensor.nan_to_num(), wanted.nan_to_num())
 
 
+def check_nonfinite(program: Path, tensors: Sequence[tuple[torch.dtype, int, int]]) -> None:
+    """Each tensor: its type, offset, number of elements. One number after the other is infinite or NaN, of the first
+    and last of each tensor and one in its middle."""
+    arguments = [number for dtype, offset, count in tensors for number in (FLOATING.index(dtype), offset, count)]
+    values = [torch.randn(count).to(dtype) for dtype, _, count in tensors]
+
+    def found() -> float:
+        return split(run(program, "nonfinite", *arguments, tensors=values), (torch.float32, 1))[0].item()
+
+    assert found() == 0
+    for i, value in enumerate(values):
+        for place, special in zip((0, len(value) // 2, -1), (inf, nan, -inf), strict=True):
+            kept = value[place].clone()
+            value[place] = special
+            assert found() == 1, (tensors[i], place)
+            value[place] = kept
+
+
 def check_rmsprop(
     program: Path,
     parameters: Sequence[tuple[torch.dtype, int, tuple[int, int, int]]],
@@ -379,6 +397,15 @@ def test_rmsprop(address_program: Path, formula: dict) -> None:
     check_rmsprop(address_program, RMSPROP, **formula)
 
 
+def test_nonfinite(address_program: Path) -> None:
+    tensors = [(dtype, offset, count) for dtype in FLOATING for offset, count in ((0, 9_001), (1, 333), (0, 1))]
+    check_nonfinite(address_program, tensors)
+
+
+def test_nonfinite_in_a_small_grid(small_grid_program: Path) -> None:
+    check_nonfinite(small_grid_program, [(torch.float32, 0, 20_000), (torch.float16, 0, 5)])
+
+
 def test_rmsprop_of_a_long_list(address_program: Path) -> None:
     check_rmsprop(address_program, [(torch.float32, 3, (0, 0, 0))] * 770, clip=0.3)
 
@@ -493,4 +520,5 @@ def test_threads_write_apart(thread_program: Path) -> None:
     check_piecewise_linear(thread_program, torch.float32, [203, 2_049, 4_128], (0, 0, 0), FORMULAS[0])
     check_smooth_activation(thread_program, torch.float32, [203, 2_049], (0, 0), ("silu", []))
     check_clip_weights(thread_program, [torch.randn(300), torch.randn(7, 6)[:, ::2]], 0.3)
+    check_nonfinite(thread_program, [(torch.float32, 0, 300)])
     check_rmsprop(thread_program, [(torch.float32, 5_000, (0, 0, 0)), (torch.float16, 300, (1, 0, 0))])

@@ -658,6 +658,7 @@ def on_device_1() -> None:
     native.apply_mask(x, mask, 0.2, x.stride())
     native.piecewise_linear_(x, 0.2, 0.0, torch.inf)
     clip_weights_([x, y.t()], 0.1)
+    native.nonfinite([x, y])
     native.rmsprop_([x], [y], [y.clone()], torch.tensor(0.1), 0.9, 1e-8, 0.0, False, 0.5, None, None)
     parameter = nn.Parameter(x.clone())
     parameter.grad = y

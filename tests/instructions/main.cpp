@@ -12,6 +12,7 @@
 #include "kernels/gradient_norm_penalty.h"
 #include "kernels/instruction_set.h"
 #include "kernels/interpolate.h"
+#include "kernels/nonfinite.h"
 #include "kernels/normalization.h"
 #include "kernels/piecewise_linear.h"
 #include "kernels/rmsprop.h"
@@ -61,6 +62,7 @@ void count_kernels(const std::string& type) {
   count("apply_mask " + type, [&](int64_t n) { apply_mask_cpu(x.data(), mask.data(), out.data(), A(0.2), 0, n); });
   count("clip_weights " + type,
         [&](int64_t n) { clip_weights_cpu({out.data(), n, Scalar<T>::dtype, Layout{1, {n}, {1}}}, 0.01, 0, n); });
+  count("nonfinite " + type, [&](int64_t n) { nonfinite_cpu({x.data(), n, Scalar<T>::dtype}, 0, n); });
   for (const double weight_decay : {0.0, 0.1}) {
     const RmspropStep step{
         {1e-3, nullptr, false}, {1, nullptr, false}, {0, nullptr, false}, 0.99, 1e-8, weight_decay, INFINITY, false};

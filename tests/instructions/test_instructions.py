@@ -37,6 +37,7 @@ gradient_norm_penalty_backward          9.507     2.183     0.669     1.291
 piecewise_linear                       15.781     5.406     2.750    13.125
 apply_mask                             11.188     3.562     1.438     4.000
 clip_weights                            0.937     0.937     1.375     2.750
+nonfinite                               0.687     0.687     1.000     2.125
 rmsprop                                23.500     8.187     2.875     5.750
 rmsprop_with_decay                     23.375     8.312     3.000     6.000
 silu                                   14.252     7.758     5.000         -

@@ -49,6 +49,7 @@ backward_kernel<WholeRows<\d>, .*>                     4       4      8
 piecewise_linear_kernel<WholeVectors<.*>, .*>          4       4      8
 apply_mask_kernel<WholeVectors<.*>, .*>                4       4      8
 clip_weights_kernel<.*>                                4       4      8
+nonfinite_kernel<.*>                                   4       0
 rmsprop_kernel<(float|BFloat16|Half), .*>              6       4     10
 rmsprop_kernel<double, .*>                             3       2      5
 whole_rows_kernel<\d+, (2, double|4, float|8, .*)>     5       0

@@ -115,12 +115,15 @@ def _moved(module: nn.Module) -> dict[str, Tensor]:
     for name, parameter in module.named_parameters():
         if type(parameter) is not nn.Parameter or not parameter.requires_grad or parameter.numel() == 0:
             continue  # shards, and parameters of a lazy layer, stay as they are
-        size = parameter.abs().square().mean().sqrt()
+        numbers = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+        size = torch.linalg.vector_norm(numbers, dtype=accumulate_dtype(numbers.dtype)) / numbers.numel() ** 0.5
         initial = (max(1, parameter.shape[0] if parameter.dim() else 1) / parameter.numel()) ** 0.5
         first = len(moved) + 1  # parameters differ too: rows of a ParameterList, for example
-        places = torch.arange(first, first + parameter.numel(), device=parameter.device).sin().view(parameter.shape)
-        value = parameter + (0.1 * torch.where(size > 0, size, initial) * places).to(parameter.dtype)
-        moved[name] = nn.Parameter(value)
+        # In place: of a large critic, each further copy would be the peak of the step's memory.
+        places = torch.arange(first, first + numbers.numel(), dtype=size.dtype, device=numbers.device).sin_()
+        value = places.mul_(0.1 * torch.where(size > 0, size, initial)).view(numbers.shape).add_(numbers)
+        value = value.to(numbers.dtype)
+        moved[name] = nn.Parameter(torch.view_as_complex(value) if parameter.is_complex() else value)
     return moved
 
 
@@ -139,8 +142,17 @@ def _call_with(
     function: Callable[..., Any], module: nn.Module, tensors: dict[str, Tensor], *args: Any, **kwargs: Any
 ) -> Any:
     """Calls the function while the module has these parameters and buffers in the place of its own."""
-    named = {f"module.{name}": tensor for name, tensor in tensors.items()}
-    return torch.func.functional_call(_Called(function, module), named, args, kwargs)
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    in_place_of = {id(own[name]): tensor for name, tensor in tensors.items()}
+    # Every place, once. functional_call would find tied ones by itself, but it takes a part that has two names for two
+    # places, and then leaves the second tensor in the module.
+    named = {
+        f"module.{path}.{name}" if path else f"module.{name}": in_place_of[id(tensor)]
+        for path, part in module.named_modules()
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        if id(tensor) in in_place_of
+    }
+    return torch.func.functional_call(_Called(function, module), named, args, kwargs, tie_weights=False)
 
 
 def hold_one_per_sample(real: Tensor, fake: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError, accumulate_dtype, check_number, check_scaler
-from wgan_fast._library import extension
+from wgan_fast._library import extension, operators
 from wgan_fast._torch import warn_user
 from wgan_fast.ops import clip_weights_
 
@@ -75,10 +75,18 @@ class Optimization:
                     "scaler", "PyTorch's GradScaler cannot unscale complex gradients; leave it out, or take bfloat16"
                 )
         self._fuses = self.device.type == "cpu" and _is_open_adam(self.inner)
-        self._one = torch.ones((), device=self.device, dtype=torch.float32)
         self.skipped = SkippedUpdates(self.device)
         #: Random generators that the loss draws from, other than PyTorch's default ones.
         self.generators: list[torch.Generator] = []
+
+    def check_updates(self) -> None:
+        """Refuses a call inside of Accelerate's ``accumulate()`` that makes no update: its gradients would be lost."""
+        if not getattr(getattr(self.optimizer, "gradient_state", None), "sync_gradients", True):
+            raise ArgumentValueError(
+                "optimizer",
+                "Accelerate accumulates gradients here, and a step makes a whole update; to accumulate, prepare a "
+                "CriticLoss, and call accelerator.backward and the optimizer",
+            )
 
     def parameters(self, *, frozen: bool = False) -> list[Tensor]:
         """The optimizer's parameters, without those that are frozen unless ``frozen``."""
@@ -155,11 +163,8 @@ class Optimization:
                     id(self.optimizer), None
                 )  # a GradScaler refuses the next step otherwise
                 raise
-        found_inf = torch.zeros_like(self._one)
         numbers = [_real(gradient.coalesce().values() if gradient.is_sparse else gradient) for gradient in gradients]
-        for dtype in {of_one.dtype for of_one in numbers}:
-            of_one_type = [of_one for of_one in numbers if of_one.dtype == dtype]
-            torch._amp_foreach_non_finite_check_and_unscale_(of_one_type, found_inf, self._one)
+        found_inf = operators(self.device).nonfinite(numbers) if numbers else torch.zeros((), device=self.device)
         if self.skips_on_device and self.has_momentum():
             optimizer: Any = self.inner
             optimizer.grad_scale, optimizer.found_inf = None, found_inf

@@ -146,17 +146,23 @@ class ImageFolder(Samples):
         return depths, grey
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        return torch.stack([self._load(self.path(index)) for index in indices])
+        images = [self._load(self.path(index)) for index in indices]
+        if all(image.dtype == np.uint8 for image in images):
+            return scaled(np.stack(images))
+        return torch.stack(
+            [scaled(image[None])[0] if image.dtype == np.uint8 else _to_tensor(image) for image in images]
+        )
 
-    def _load(self, path: Path) -> Tensor:
+    def _load(self, path: Path) -> NDArray[Any]:
+        """(H, W, channels): uint8, or of an image of 16 bits floats in [-1, 1]."""
         with _opened(path) as image:
             # Faster: a large JPEG is decoded at a reduced size, at least twice the size kept.
             image.draft("RGB" if self.target.colour else "L", (2 * self.target.width, 2 * self.target.height))
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):
-                pixels = np.asarray(upright, dtype=np.float32)[..., None] * (2 / self.white) - 1
-                return _to_tensor(fit_floats(pixels, self.target))
-            return scaled(fit(upright, self.target)[None])[0]
+                pixels = np.asarray(image, dtype=np.float32)[..., None] * (2 / self.white) - 1
+                return fit_floats(pixels, self.target)
+            return fit(image, self.target)
 
 
 class ImageArray(ArraySamples):
@@ -291,9 +297,13 @@ def fit(image: Image.Image, target: Target) -> NDArray[np.uint8]:
         image = image.convert(target.mode)
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    box = _box(image.height, image.width, target)
-    image = image.convert(target.mode).crop(box)
-    pixels = np.array(image.resize((target.width, target.height), Image.Resampling.BILINEAR))
+    if image.mode != target.mode:
+        image = image.convert(target.mode)
+    if image.size != (target.width, target.height):
+        box = _box(image.height, image.width, target)
+        image = image if box == (0, 0, *image.size) else image.crop(box)
+        image = image.resize((target.width, target.height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
     return pixels.reshape(target.height, target.width, -1)
 
 

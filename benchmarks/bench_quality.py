@@ -1,0 +1,86 @@
+"""Time until the generator is good: whole trainings, with the usual code and with ours, until the exact Wasserstein
+distance between 1,000 of its samples and 1,000 real ones is at most a bound that is stated here. The evaluations are
+not timed. Same seeds, so the same samples; the distance goes its way up to rounding, and a training may need some more
+or fewer iterations with the one than with the other.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rivals
+from wgan_fast import distances
+from wgan_fast.bench import mlp, quartiles
+from workloads import our_iteration
+
+N_CRITIC, LATENT, BATCH, RATE, SEEDS, EVERY, MOST = 5, 16, 256, 1e-3, (0, 1, 2), 25, 2_000
+
+
+def digits(count: int, generator: torch.Generator) -> Tensor:
+    """scikit-learn's digits, 8 x 8 grey values in [0, 1]."""
+    from sklearn.datasets import load_digits  # of the extra "train", which a report of a GPU does without
+
+    images = torch.from_numpy(load_digits().data / 16).float()
+    return images[torch.randint(len(images), (count,), generator=generator)]
+
+
+#: Data -> (samples, numbers of a sample, width, bound of W: twice the distance between two real sets of 1,000).
+TRAININGS: dict[str, tuple[Callable[[int, torch.Generator], Tensor], int, int, float]] = {
+    "digits": (digits, 64, 256, 1.87),
+}
+
+
+def _time_to(bound: float, iterate: Callable[[], object], batch: Callable[[], list[Tensor]], distance: Any) -> float:
+    """Seconds of training until the distance is at most ``bound``."""
+    seconds = 0.0
+    for _ in range(MOST // EVERY):
+        prepared = [batch() for _ in range(EVERY)]
+        start = time.perf_counter()
+        for real in prepared:
+            iterate(real)
+        seconds += time.perf_counter() - start
+        if distance() <= bound:
+            return seconds
+    raise AssertionError(f"the distance is {distance():.3f} after {MOST} iterations, and was to be at most {bound}")
+
+
+def _trained(name: str, seed: int, provider: str) -> float:
+    draw, size, width, bound = TRAININGS[name]
+    torch.manual_seed(seed)
+    hidden = nn.Linear(LATENT, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+    generator, critic = nn.Sequential(*hidden, nn.Linear(width, size)), mlp(size, width, 3)
+    batches: list[Tensor] = []
+    make = our_iteration if provider == "ours" else rivals.textbook_iteration
+    options = {"lr": RATE} | ({"fused": True} if provider == "fused" else {})
+    iteration = make(generator, critic, batches, (BATCH, LATENT), **options)
+    of_data = torch.Generator().manual_seed(seed)
+    held_out, latent = draw(1_000, of_data), torch.randn(1_000, LATENT, generator=of_data)
+
+    def iterate(real: list[Tensor]) -> None:
+        batches[:] = real
+        iteration()
+
+    def distance() -> float:
+        with torch.no_grad():
+            return distances.earth_movers_distance(generator(latent), held_out).item()
+
+    return _time_to(bound, iterate, lambda: [draw(BATCH, of_data) for _ in range(N_CRITIC)], distance)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def bench_time_to_quality(benchmark: Any, name: str) -> None:
+    """In turn, for each seed."""
+    times: dict[str, list[float]] = {"ours": [], "textbook": [], "fused": []}
+
+    def train_all(seed: int) -> None:
+        for provider, found in times.items():
+            found.append(_trained(name, seed, provider))
+
+    for seed in SEEDS[:-1]:
+        train_all(seed)
+    benchmark.pedantic(train_all, args=(SEEDS[-1],))
+    benchmark.extra_info["seconds"] = {provider: quartiles(found) for provider, found in times.items()}
