@@ -179,12 +179,17 @@ def test_an_interrupt_says_how_to_go_on() -> None:
     [
         (TypeError, "data: expected a name, a path, an array, .* got int", lambda: fit(5)),
         (TypeError, "data: expected a name, .* got list", lambda: fit([1, 2])),
+        (
+            TypeError,
+            "data: expected .* got dict; choose one of 'train', 'test'",
+            lambda: fit({"train": [], "test": []}),
+        ),
         (ValueError, "labels: the array: expected labels .* got int64 of shape", lambda: fit(np.eye(4), labels=[1, 2])),
         (ValueError, "labels: expected none beside a name", lambda: fit("digits", labels=[1])),
         (ValueError, "labels: expected none beside a DataFrame", lambda: fit(pandas.DataFrame({"a": [1, 2]}), [1, 2])),
         (ValueError, "label: names a column of a table, and the array is none", lambda: fit(np.eye(4), label="x")),
         (ValueError, "size: applies to images only", lambda: fit(np.eye(4), size=16)),
-        (TypeError, "item 0 of the dataset: expected a tensor", lambda: fit(Pairs(["a"], [1]))),
+        (TypeError, "item 0 of the dataset: expected a tensor.*as dataset.to_pandas", lambda: fit(Pairs(["a"], [1]))),
         (TypeError, "data: .* got ndarray; wgan_fast.train.fit takes data", lambda: TrainConfig(data=np.eye(3))),
         (TypeError, "unexpected keyword argument 'epochs'", lambda: fit(np.eye(4), epochs=3)),
     ],

@@ -87,11 +87,12 @@ def kind_of(data: object) -> str:
         return "tensor"
     if isinstance(data, np.ndarray):
         return "array"
-    if isinstance(data, list | tuple) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    if isinstance(data, list | tuple | dict) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        choose = f"; choose one of {', '.join(map(repr, data))}" if isinstance(data, dict) else ""
         raise ArgumentTypeError(
             "data",
             "expected a name, a path, an array, a tensor, a DataFrame, or a dataset with a length and items, "
-            f"got {type(data).__name__}",
+            f"got {type(data).__name__}{choose}",
         )
     return "dataset"
 
@@ -167,7 +168,8 @@ def _read_dataset(data: Any, how: Preparation) -> tuple[NDArray[Any] | Tensor, N
         elif not isinstance(sample, Tensor | np.ndarray):
             raise ArgumentTypeError(
                 "data",
-                f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}",
+                f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}; "
+                "a table is passed as a DataFrame, such as dataset.to_pandas()",
             )
         if samples and (type(sample), sample.shape) != (type(samples[0]), samples[0].shape):
             raise ArgumentValueError(
