@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from costs import peak_bytes_of
 from critics import CRITICS
 from updates import (
     BATCH,
@@ -304,6 +305,14 @@ def test_an_offset_does_not_hide_what_rows_do(offset: float) -> None:
         nn.init.constant_([*network.parameters()][-1], offset)
     assert rows_are_independent(critic, *samples((12,), dtype=torch.float32)) is True
     assert rows_are_independent(coupled, *samples((12,), dtype=torch.float32)) is False
+
+
+def test_one_copy_of_the_parameters() -> None:
+    """With a small batch, a copy is the probe's memory: a second one would be the peak of a step."""
+    critic = nn.Sequential(nn.Linear(4, 512), nn.LeakyReLU(), nn.Linear(512, 1024), nn.LeakyReLU(), nn.Linear(1024, 1))
+    real, fake = torch.randn(2, 3, 4)
+    peak = peak_bytes_of(lambda: rows_are_independent(critic, real, fake), torch.device("cpu"))
+    assert peak < 1.2 * sum(parameter.nbytes for parameter in critic.parameters())
 
 
 class Shared(nn.Module):

@@ -145,8 +145,9 @@ def test_kl_covers_and_reversed_kl_seeks() -> None:
 
 def test_the_dual_meets_the_primal() -> None:
     finding = duality.run(0, small=True)
-    potentials, slack, value, best_cosine, norm, gap, bounded, trained_norm, cosine = measured(finding)
+    potentials, slack, value, best_cosine, wrong_cosine, norm, gap, bounded, trained_norm, cosine = measured(finding)
     assert best_cosine == pytest.approx(1, abs=1e-5)
+    assert 0 < wrong_cosine < 0.99
     exact = finding.numbers[0].expected
     assert potentials == pytest.approx(exact, abs=1e-9) and value == pytest.approx(exact, abs=1e-6)
     assert slack >= -1e-9

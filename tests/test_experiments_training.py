@@ -134,11 +134,10 @@ def test_digits_are_the_data() -> None:
 
 
 def test_a_generator_that_is_not_trained_does_not_get_better() -> None:
-    """The small version trains five steps: W stays above that of real digits, and is no claim."""
+    """The small version trains five steps."""
     numbers = samples_get_better.run(0, small=True).numbers
-    assert len(numbers) == 6
-    assert all(number.measured > 0.95 for number in numbers[2::3])
-    assert not all(number.holds for number in numbers)
+    assert len(numbers) == 4
+    assert not any(number.holds for number in numbers[::2])  # W
 
 
 # Architectures ------------------------------------------------------------------------------------

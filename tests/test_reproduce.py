@@ -6,7 +6,7 @@ import math
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from wgan_fast.experiments import (
     duality,
     estimate_tracks_quality,
     integral_probability_metrics,
+    manifolds,
     reproduce,
 )
 from wgan_fast.experiments.claim import PAPERS, Finding, Number, Story, axes
@@ -394,6 +395,22 @@ def generator_that_climbs(scores):
     return scores.mean()
 
 
+def noise_for_digits():
+    return SimpleNamespace(data=torch.rand(1797, 64, generator=torch.Generator().manual_seed(0)).double().numpy() * 16)
+
+
+DIMENSION = manifolds.dimension
+
+
+def doubled_dimension(points):
+    return 2 * DIMENSION(points)
+
+
+def eps_without_the_slope(discriminators, points):
+    with torch.no_grad():
+        return discriminators(points.expand(8, -1, -1)).sigmoid().amax(1)
+
+
 SOLVE = duality.solve
 PLANTS = [
     ("alternative_gradient", "js_divergence", js_doubled, ("-log D*", "log(1 - D*)")),
@@ -420,6 +437,12 @@ PLANTS = [
     ("duality", "solve", shuffled_partners, ("their critic: mean cosine",)),
     ("penalty_bias", "gradient_penalty", penalty_of_another_target, ("slope, W = 1", "slope over")),
     ("errata", "earth_movers_distance", shortened, ("transport cost: W_1",)),
+    ("manifolds", "load_digits", noise_for_digits, ("TwoNN, digits", "random image to the nearest")),
+    ("manifolds", "dimension", doubled_dimension, ("TwoNN, a sphere", "TwoNN, samples of a generator")),
+    pytest.param(
+        "low_dimensional_manifolds", "distance_to_perfect", eps_without_the_slope, ("log(1 - D): gradient norm over",),
+        marks=pytest.mark.long,
+    ),
 ]  # fmt: skip
 
 

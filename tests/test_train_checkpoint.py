@@ -3,8 +3,6 @@
 import os
 import random
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, everything, options, rows, run, small_config, write_image
+from training import begin_command, cli, everything, options, rows, run, small_config, write_image
 from wgan_fast.train import Trainer
 from wgan_fast.train.config import make_config
 from wgan_fast.train.run import checkpoint
@@ -334,6 +332,21 @@ def test_the_trainers_own_output_is_no_data(data: Path, monkeypatch: pytest.Monk
     assert Trainer(small_config(data=".")).data.classes == ("a", "b")
 
 
+def test_a_run_from_before_tables_had_mixed_types(table_run: Path, tmp_path: Path) -> None:
+    """Its checkpoint holds the means of three plain columns; it is sampled as it was, and does not go on."""
+    state = torch.load(table_run / "checkpoint.pt", weights_only=True)
+    names, numbers = ("age", "income", "rooms"), {"mean": (40.0, 1e5, 3.0), "deviation": (10.0, 1e4, 1.0)}
+    state["codec"] = {"kind": "vectors", "columns": names, "classes": (), **numbers}
+    del state["identity"], state["networks"]["blocks"]
+    torch.save(state, table_run / "checkpoint.pt")
+    assert cli("sample", table_run, "--out", tmp_path / "old.csv").exit_code == 0
+    assert (tmp_path / "old.csv").read_text().startswith("age,income,rooms\n")
+    for arguments in (["train", "--resume", "--steps", 5, "--out", table_run], ["evaluate", table_run]):
+        result = cli(*arguments)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+        assert "of a version that encoded tables as plain numbers" in result.stderr
+
+
 def test_one_command_starts_or_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before the first checkpoint, and after it."""
     run(tmp_path / "whole", **SETTINGS)
@@ -357,26 +370,28 @@ def test_resume_without_a_checkpoint_names_the_cure(tmp_path: Path, monkeypatch:
         small_config(resume="never", out=tmp_path)
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    settings = {"data": "8gaussians", "steps": 60, "batch_size": 32, "width": 16, "checkpoint_every": 5, "log_every": 5}
-    flags = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
-    return ["-m", "wgan_fast", "train", "--out", str(folder), *(options or flags)]
-
-
 @pytest.mark.long
 def test_sigkill_at_drawn_moments(tmp_path: Path) -> None:
-    """Twenty of them; each run is resumed until it ends, and has the weights of the undisturbed one."""
-    subprocess.run([sys.executable, *command(tmp_path / "whole")], check=True, capture_output=True)
+    """Twenty of them; each run goes on until it ends, and has the weights of the undisturbed one."""
+    settings = options(data="8gaussians", steps=60, batch_size=32, width=16, checkpoint_every=5, log_every=5)
+    errors, draw, ended = tmp_path / "errors.txt", random.Random(0), []
+
+    def finish(folder: Path) -> None:
+        process = begin_command(errors, "train", *settings, "--resume", "auto", "--out", folder)
+        process.join()
+        assert process.exitcode == 0, errors.read_text()
+
+    started = time.monotonic()
+    finish(tmp_path / "whole")
+    lasting = time.monotonic() - started
     expected = everything(tmp_path / "whole")
-    draw = random.Random(0)
     for kill in range(20):  # also before the first checkpoint
         folder = tmp_path / f"run{kill}"
-        process = subprocess.Popen([sys.executable, *command(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while not (folder / "metrics.jsonl").exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 2))
+        process = begin_command(errors, "train", *settings, "--out", folder)
+        process.join(draw.uniform(0, lasting))
+        ended.append(process.exitcode is not None)
         process.kill()
-        process.communicate()
-        again = [*command(folder), "--resume", "auto"]
-        subprocess.run([sys.executable, *again], check=True, capture_output=True)
+        process.join()
+        finish(folder)
         assert_equal(everything(folder), expected)
+    assert sum(ended) < 10, "the moments lie beyond the runs"

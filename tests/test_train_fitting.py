@@ -11,11 +11,13 @@ import pandas
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import csr_array
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
 from training import SMALL, cli, write_image
 from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer, fit
+from wgan_fast.train.data.opening import Preparation, open_memory
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 
@@ -160,6 +162,15 @@ def test_a_run_goes_on_with_the_same_data_only() -> None:
     assert result.exit_code == 2 and "wgan_fast.train.fit(data, out=..., resume=True)" in result.stderr
 
 
+@pytest.mark.parametrize("make", [list, pandas.Series, pandas.Categorical, lambda texts: np.array(texts, dtype=object)])
+def test_labels_of_any_sequence(make) -> None:
+    """pandas holds texts as objects."""
+    samples = open_memory(np.eye(6), make(["b", "a", "b"] * 2), Preparation())
+    assert samples.decoder.classes == ("a", "b") and samples.labels.tolist() == [1, 0, 1] * 2
+    with pytest.raises(ValueError, match="labels: the array: expected labels of integers or texts"):
+        open_memory(np.eye(6), make(["b", None, "b"] * 2), Preparation())
+
+
 def test_an_interrupt_says_how_to_go_on() -> None:
     def interrupt() -> None:
         while not list(Path().glob("run/metrics.jsonl")):
@@ -178,18 +189,20 @@ def test_an_interrupt_says_how_to_go_on() -> None:
     ("error", "message", "call"),
     [
         (TypeError, "data: expected a name, a path, an array, .* got int", lambda: fit(5)),
-        (TypeError, "data: expected a name, .* got list", lambda: fit([1, 2])),
-        (
-            TypeError,
-            "data: expected .* got dict; choose one of 'train', 'test'",
-            lambda: fit({"train": [], "test": []}),
-        ),
+        (TypeError, r"data: expected a name, .* got list; make it an array with numpy.array\(data\)", lambda: fit([1])),
+        (TypeError, r"got dict; name one of its parts, such as data\['train'\]", lambda: fit({"train": np.eye(4)})),
+        (TypeError, r"got Series; .* data.to_frame\(\)", lambda: fit(pandas.Series([1.0, 2.0]))),
+        (TypeError, r"got csr_array; make it dense with data.toarray\(\)", lambda: fit(csr_array(np.eye(4)))),
+        (TypeError, "data: the array: a masked array; fill", lambda: fit(np.ma.masked_array(np.eye(4), np.eye(4)))),
+        (TypeError, "data: expected a dense tensor", lambda: fit(torch.eye(4).to_sparse())),
+        (TypeError, "data: expected a dense tensor", lambda: fit(torch.ones(4, 2, device="meta"))),
+        (ValueError, "expected at least 2 samples, of which 1 is held out, got 1", lambda: fit(np.ones((1, 2)))),
         (ValueError, "labels: the array: expected labels .* got int64 of shape", lambda: fit(np.eye(4), labels=[1, 2])),
         (ValueError, "labels: expected none beside a name", lambda: fit("digits", labels=[1])),
         (ValueError, "labels: expected none beside a DataFrame", lambda: fit(pandas.DataFrame({"a": [1, 2]}), [1, 2])),
         (ValueError, "label: names a column of a table, and the array is none", lambda: fit(np.eye(4), label="x")),
         (ValueError, "size: applies to images only", lambda: fit(np.eye(4), size=16)),
-        (TypeError, "item 0 of the dataset: expected a tensor.*as dataset.to_pandas", lambda: fit(Pairs(["a"], [1]))),
+        (TypeError, "item 0 of the dataset: expected a tensor", lambda: fit(Pairs(["a"], [1]))),
         (TypeError, "data: .* got ndarray; wgan_fast.train.fit takes data", lambda: TrainConfig(data=np.eye(3))),
         (TypeError, "unexpected keyword argument 'epochs'", lambda: fit(np.eye(4), epochs=3)),
     ],

@@ -53,12 +53,24 @@ def test_single_images_go_into_folders_of_their_labels(digits_run: Path, tmp_pat
     with Image.open(out / str(labels[11]) / "000011.png") as image:
         assert np.array_equal(np.asarray(image), images[11])
     again = cli("sample", digits_run, "--count", 12, "--out", out)
-    assert again.exit_code == 2 and "exists already" in again.stderr
+    assert again.exit_code == 2 and "is not empty" in again.stderr
+    again = cli("sample", digits_run, "--count", 2, "--out", out, "--overwrite")  # the other ten would stay
+    assert again.exit_code == 2 and len(list((out / "1").iterdir())) == 2
     assert cli("sample", digits_run, "--count", 2, "--out", tmp_path / "j", "--image-type", "jpg").exit_code == 0
     with Image.open(tmp_path / "j" / "0" / "000000.jpg") as image:
         assert image.format == "JPEG" and image.size == (16, 16)
     wrong = cli("sample", digits_run, "--out", tmp_path / "k", "--image-type", "gif")
     assert wrong.exit_code == 2 and wrong.stderr.startswith("error: --image-type: expected one of .png, .jpg")
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", "", "a\\b"])
+def test_a_label_of_a_strangers_file_names_no_folder_elsewhere(name: str, digits_run: Path, tmp_path: Path) -> None:
+    state = torch.load(digits_run / "checkpoint.pt", weights_only=True)
+    state["codec"]["classes"] = (name, *state["codec"]["classes"][1:])
+    torch.save(state, tmp_path / "x.pt")
+    result = cli("sample", tmp_path / "x.pt", "--out", tmp_path / "deep" / "out")
+    assert result.exit_code == 2 and f"the label {name!r} cannot be the name of a folder" in result.stderr
+    assert not (tmp_path / "deep").exists() and not (tmp_path / "x").exists()
 
 
 def test_interpolations_begin_and_end_at_samples(digits_run: Path) -> None:

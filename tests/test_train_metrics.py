@@ -1,10 +1,12 @@
 """Numbers that judge samples."""
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
+from training import cli, run
 from wgan_fast.train.data.sources import ToyData
 from wgan_fast.train.data.toys import GaussianMixture
 from wgan_fast.train.view.metrics import evaluate, feature_distances
@@ -19,6 +21,17 @@ def test_metrics_of_samples_placed_by_hand():
     assert metrics["share_within_3_sigma"] == 0.75
     # A shift by a vector costs its length, and so does the distance of the unshifted set from the shifted one.
     assert metrics["earth_movers_distance"] == pytest.approx(5) == metrics["earth_movers_distance_real"]
+
+
+def test_one_held_out_sample_has_no_distance_to_another(tmp_path, few_samples):
+    """The same one twice would be told as a distance of 0 between two real sets."""
+    data = tmp_path / "x.npy"
+    np.save(data, np.random.default_rng(0).normal(size=(19, 2)))
+    metrics = run(tmp_path / "run", data=str(data))
+    assert metrics["earth_movers_distance"] > 0 and metrics["earth_movers_distance_real"] is None
+    told = cli("train", "--resume", "--out", tmp_path / "run", "--steps", 5)
+    assert told.exit_code == 0 and "two real sets" not in told.output
+    assert "earth mover's distance to held-out samples " in told.output
 
 
 def test_fid_of_the_same_features_is_zero_and_grows_with_a_shift() -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import torch
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli, everything, options
+from training import begin_command, cli, everything, options
 from wgan_fast.train import Trainer
 from wgan_fast.train.data import sources
 from wgan_fast.train.run import checkpoint
@@ -231,21 +232,34 @@ def test_workers_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.long
-def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path, begin: Begin) -> None:
+def test_ten_signals_to_the_whole_group_cost_no_bit(tmp_path: Path) -> None:
     """With processes that prefetch data, at drawn moments; the same command goes on."""
-    arguments = [*options(steps=150, data="digits", workers=2, latent_dimension=4, checkpoint_every=40)]
-    command = [sys.executable, "-m", "wgan_fast", "train", "--resume", "auto", *arguments, "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    expected, draw, stopped = everything(tmp_path / "whole"), random.Random(0), 0
+    errors, draw, stopped = tmp_path / "errors.txt", random.Random(0), 0
+    settings = options(steps=80, data="digits", workers=2, latent_dimension=4, checkpoint_every=30, log_every=1)
+
+    def start(folder: Path) -> BaseProcess:
+        return begin_command(errors, "train", *settings, "--resume", "auto", "--out", folder)
+
+    started = time.monotonic()
+    process = start(tmp_path / "whole")
+    process.join()
+    assert process.exitcode == 0, errors.read_text()
+    lasting, expected = time.monotonic() - started, everything(tmp_path / "whole")
     for number in range(10):
         folder = tmp_path / f"run{number}"
-        process = begin(folder, "--steps", "150", "--latent-dimension", "4", "--checkpoint-every", "40")
-        time.sleep(draw.uniform(0, 3))
-        os.killpg(process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=120)
-        assert process.returncode in (0, 128 + signal.SIGTERM), error  # 0: it had just ended
-        stopped += process.returncode != 0
-        assert process.returncode == 0 or error.startswith("error: stopped at step "), error
-        subprocess.run([*command, str(folder)], check=True, capture_output=True)
+        process = start(folder)
+        while not (folder / "metrics.jsonl").exists():
+            assert process.is_alive(), errors.read_text()
+            time.sleep(0.02)
+        process.join(draw.uniform(0, lasting / 2))
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGTERM)
+        process.join()
+        assert process.exitcode in (0, 128 + signal.SIGTERM), errors.read_text()  # 0: it had just ended
+        stopped += process.exitcode != 0
+        assert process.exitcode == 0 or errors.read_text().startswith("error: stopped at step ")
+        process = start(folder)
+        process.join()
+        assert process.exitcode == 0, errors.read_text()
         torch.testing.assert_close(everything(folder), expected, rtol=0, atol=0)
     assert stopped >= 5

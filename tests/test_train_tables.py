@@ -131,6 +131,26 @@ def test_separators_and_an_index_are_recognised(tmp_path, separator):
     table = read_table(tmp_path / "x.csv")
     assert table.columns == {"price": ["1.50", "2.25", "0.10"], "city": ["Bern", "Zug", "Bern"]}
     assert table.index == ""
+    data = make_data(str(tmp_path / "x.csv"))
+    save_samples(tmp_path / "o.csv", data.batch(0, 2, 0).samples, data.decoder)
+    header, first, _ = (tmp_path / "o.csv").read_text().splitlines()
+    assert header == separator.join(lines[0]) and first.split(separator)[0] == "0"
+
+
+@pytest.mark.parametrize(("numbers", "first"), [((1, 2, 3), "1"), ((70, 7, 21), "7")])
+def test_numbers_of_rows_are_no_data(tmp_path, numbers, first):
+    """As R writes them, and pandas after a shuffle."""
+    (tmp_path / "x.csv").write_text('"","x"\n' + "".join(f'"{row}",{row / 8}\n' for row in numbers))
+    data = make_data(str(tmp_path / "x.csv"))
+    assert data.decoder.columns == ("x",)
+    save_samples(tmp_path / "o.csv", data.batch(0, 2, 0).samples, data.decoder)
+    assert (tmp_path / "o.csv").read_text().splitlines()[1].startswith(f"{first},")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_spreadsheets_write_is_read(tmp_path, encoding):
+    (tmp_path / "x.csv").write_text("prix;ville\n1,5;Orléans\n2,5;Genève\n", encoding=encoding)
+    assert read_table(tmp_path / "x.csv").columns == {"prix": ["1,5", "2,5"], "ville": ["Orléans", "Genève"]}
 
 
 def test_headers_of_years_are_names(tmp_path):
@@ -175,9 +195,44 @@ def test_a_trained_table_samples_rows_of_its_schema(tmp_path):
 def test_too_many_texts_are_named():
     with pytest.raises(ValueError, match=r"data: column 'key' holds 900 different texts in 900 rows, such as 'id0'"):
         column_of("key", [f"id{i}" for i in range(900)])
+    with pytest.raises(ValueError, match="900 different texts in 900 rows, such as '00000'"):
+        column_of("code", [f"{i:05}" for i in range(900)])
     many = [f"id{i}" for i in range(MAX_CATEGORIES + 1)] * 50
     with pytest.raises(ValueError, match="leave it out with --drop"):
         column_of("key", many)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["1,234", "856"], "column 'x' has numbers with a comma for thousands, such as '1,234'; write 1234.5"),
+        (["1,234.50"], "comma for thousands"),
+        (["1,234,567"], "comma for thousands"),
+        (["inf"], "holds numbers, but also 'inf'; a missing value is an empty cell"),
+        (["?"], "holds numbers, but also '?'"),
+    ],
+)
+def test_numbers_that_are_written_in_another_way_are_named(cells, words):
+    """They must not be learned as a factor of a thousand apart, or refused as names."""
+    with pytest.raises(ValueError, match=re.escape(words)):
+        column_of("x", [*cells, *(f"{i}" if "," in cells[0] else f"{i / 7:.5f}" for i in range(100, 190))])
+
+
+@pytest.mark.parametrize(("cell", "form"), [("31/12/20{}", "2024-12-31"), ("12.{} EUR", "1234.5")])
+def test_the_forms_that_are_read_are_told(cell, form):
+    with pytest.raises(ValueError, match=re.escape(form)):
+        column_of("x", [cell.format(i) for i in range(60)])
+
+
+def test_a_comma_in_each_number_comes_back():
+    """As decimal comma or before thousands, which are then the same numbers but for a factor."""
+    column = column_of("x", [f"{i},{i:03}" for i in range(1, 100)])
+    assert re.fullmatch(r"\d+,\d{3}", column.decode(torch.zeros(1, 1).numpy())[0])
+
+
+def test_a_number_of_thousands_of_digits_is_named():
+    with pytest.raises(ValueError, match="column 'x': expected finite numbers, got inf"):
+        column_of("x", ["9" * 5000, *map(str, range(30))])
 
 
 @st.composite

@@ -14,7 +14,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 
 import yaml
 
-from training import cli, options, rows, run, small_config
+from training import cli, options, rows, run, small_config, write_image
 from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
 from wgan_fast.train.config import make_config
 from wgan_fast.train.run.contents import RUN_FILES
@@ -121,20 +121,32 @@ def test_the_default_run_learns_the_25_gaussians(seed, tmp_path):
 
 
 @pytest.mark.long
-def test_memory_stays_flat_over_20000_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("data", "first", "last"), [("8gaussians", 4000, 20000), ("photos", 300, 3000)])
+def test_memory_stays_flat(data: str, first: int, last: int, tmp_path: Path) -> None:
+    """Also that of the process which reads images ahead: 24,000 of them here."""
+    source = str(tmp_path / "photos") if data == "photos" else data
+    for number in range(300 if data == "photos" else 0):
+        write_image(tmp_path / "photos" / f"{number}.jpg", size=(20, 20))
     program = f"""
-import resource
+import os
+from pathlib import Path
 from wgan_fast.train import TrainConfig, Trainer
-peaks = []
+found = []
 update = Trainer.update_generator
+def resident(process):
+    status = Path(f"/proc/{{process}}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 def watched(self, real):
     update(self, real)
-    if self.step in (4000, 20000):
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if self.step in ({first}, {last}):
+        children = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()
+        assert len(children) == {int(data == "photos")}
+        found.append(sum(map(resident, ("self", *children))))
 Trainer.update_generator = watched
-small = dict(data="8gaussians", batch_size=16, width=8, n_critic=1, log_every=100)
-Trainer(TrainConfig(**small, steps=20_001, out={str(tmp_path)!r})).run()
-print(peaks[1] - peaks[0])
+size = dict(size=16, workers=1) if {data == "photos"} else dict()
+small = dict(batch_size=8, width=4, n_critic=1, log_every=100, sample_every=10**6, evaluate_every=10**6)
+Trainer(TrainConfig(data={source!r}, steps={last} + 1, out={str(tmp_path / "run")!r}, **size, **small)).run()
+print(found[1] - found[0])
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert int(done.stdout.split()[-1]) < 20_000  # KiB, of about 700,000

@@ -1,6 +1,11 @@
 """What the tests of the trainer share: small runs, batches, image files and small networks."""
 
 import json
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from wgan_fast.cli import app
 from wgan_fast.train import TrainConfig, Trainer
 from wgan_fast.train.networks.named import Models, make_models
 from wgan_fast.train.run import checkpoint
+from wgan_fast.train.view import evaluation
 
 SMALL: dict[str, Any] = {"steps": 4, "batch_size": 16, "width": 8, "log_every": 2, "threads": 1}
 
@@ -29,6 +35,28 @@ def run(folder: Path, **settings: Any) -> dict[str, Any]:
 
 def cli(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def begin_command(errors: Path, *arguments: object) -> BaseProcess:
+    """A command in a process and a process group of its own; its errors go into a file.
+
+    It is forked from a process that has imported the library, which takes some seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["wgan_fast.train.trainer", "training"])
+    process = context.Process(target=_command, args=(errors, [str(argument) for argument in arguments]))
+    process.start()
+    return process
+
+
+def _command(errors: Path, arguments: list[str]) -> None:
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+    for number, file in ((1, os.devnull), (2, errors)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    evaluation.SAMPLES = 50
+    app(arguments)
 
 
 def options(**settings: object) -> list[str]:

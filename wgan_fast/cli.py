@@ -69,6 +69,7 @@ def train(config: Path | None = None, **options: Any) -> None:
     """
     with _needing_packages("train"):
         from wgan_fast.train.launch import LaunchError
+        from wgan_fast.train.networks.custom import line_of
         from wgan_fast.train.run import checkpoint
         from wgan_fast.train.run.signals import Stopped
         from wgan_fast.train.trainer import Trainer
@@ -85,23 +86,34 @@ def train(config: Path | None = None, **options: Any) -> None:
         _stop(_message(train, error), code=2)
     # The settings are right. What a step says of its optimizer is of a network that the user wrote.
     known_as = {"optimizer": "--generator or --critic"}
+
+    def again() -> str:
+        return f"wgan-fast train --resume --out {trainer.folder}"
+
     try:
         with _telling_of_memory(advice), _telling_of_workers():
             metrics = trainer.run()
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.signal if isinstance(stopped, Stopped) else signal.SIGINT
-        again = f"wgan-fast train --resume --out {trainer.folder}"
-        _stop(f"stopped at step {trainer.step}; to go on: {again}", code=128 + number)
-    except (OSError, FloatingPointError, ValueError) as error:
+        if trainer.saved_step is None:  # the second Ctrl-C does not wait for a checkpoint
+            way = ", before its first checkpoint"
+        else:
+            way = (
+                f"; to go on{f' from step {saved}' if (saved := trainer.saved_step) != trainer.step else ''}: {again()}"
+            )
+        _stop(f"stopped at step {trainer.step}{way}", code=128 + number)
+    except (OSError, FloatingPointError, ValueError, SystemExit) as error:
+        if isinstance(error, SystemExit):  # it would end the command without a word
+            told = f"a network called sys.exit({error.code!r}) at step {trainer.step}{line_of(error)}"
+        else:
+            told = _message(train, error, known_as)
         if trainer.folder is None:  # nothing has been written
-            _stop(_message(train, error, known_as), code=2)
+            _stop(told, code=2)
         if trainer.saved_step is not None:
-            last = f"; to go on from step {trainer.saved_step}: wgan-fast train --resume --out {trainer.folder}"
+            last = f"; to go on from step {trainer.saved_step}: {again()}"
         else:
             last = f"; the earlier run in {trainer.folder} is unchanged" if trainer.config.overwrite else ""
-        _stop(f"{trainer.folder}: {_message(train, error, known_as)}{last}", code=1)
-    except SystemExit as error:  # it would end the command without a word
-        raise RuntimeError(f"a network called sys.exit({error.code!r}) at step {trainer.step}") from error
+        _stop(f"{trainer.folder}: {told}{last}", code=1)
     if trainer.rank == 0:
         print_line(_report(metrics))
         print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
@@ -167,8 +179,10 @@ def sample(
         from wgan_fast.train.data.sample_files import save_images, save_samples
 
     folder = out.is_dir() or not out.suffix
-    if not (out.is_dir() and not any(out.iterdir())):
+    if not out.is_dir():
         _check_new(out, overwrite)
+    elif any(out.iterdir()):  # what would remain of it could be taken for samples of this run
+        _stop(f"--out: the folder {out} is not empty; name another one, or a file", code=2)
     try:
         generator = _asking_for_trust(lambda more: TrainedGenerator.load(run, **{"trust": trust} | more))
         with _telling_of_memory("a smaller --count may help"):
@@ -401,10 +415,9 @@ def _report(metrics: dict[str, Any]) -> str:
         return done
     name = "earth_movers_distance" if "earth_movers_distance" in metrics else "sliced_wasserstein"
     words = {"earth_movers_distance": "earth mover's", "sliced_wasserstein": "sliced Wasserstein"}[name]
-    text = (
-        f"{words} distance to held-out samples {metrics[name]:.4f} "
-        f"(between two real sets: {metrics[f'{name}_real']:.4f})"
-    )
+    text = f"{words} distance to held-out samples {metrics[name]:.4f}"
+    if metrics[f"{name}_real"] is not None:
+        text += f" (between two real sets: {metrics[f'{name}_real']:.4f})"
     if metrics["modes_total"] is not None:
         text = (
             f"{metrics['modes_covered']} of {metrics['modes_total']} modes covered, "

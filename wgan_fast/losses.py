@@ -65,6 +65,8 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
     .. math:: \frac{1}{B'} \sum_i f(\tilde{x}_i) - \frac{1}{B} \sum_i f(x_i)
 
+    For a K-Lipschitz critic the estimate is, up to sampling, at most K times the distance.
+
     Args:
         real_scores: :math:`f(x)`, of any shape.
         fake_scores: :math:`f(\tilde{x})`, of any shape, on the same device.
@@ -111,7 +113,7 @@ def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
     .. math:: -\frac{1}{B} \sum_i \log D(x_i) - \frac{1}{B'} \sum_i \log(1 - D(\tilde{x}_i))
 
-    Its minimum over all discriminators is :math:`2 \log 2 - 2\,\mathrm{JS}`.
+    The infimum of its expectation over all discriminators is :math:`2 \log 2 - 2\,\mathrm{JS}(p_r, p_g)`.
 
     Args, returns and raises as :func:`critic_loss`; the scores are logits, :math:`f`.
 
@@ -128,9 +130,9 @@ def minimax_generator_loss(fake_scores: Tensor) -> Tensor:
 
     .. math:: \frac{1}{B} \sum_i \log(1 - D(G(z_i))), \qquad D = \sigma \circ f
 
-    The generator minimises the value that the discriminator maximises. Under the discriminator that is optimal for
-    :math:`p_r` and :math:`p_g`, the expectation of its gradient is that of :math:`2\,\mathrm{JS}(p_r, p_g)`. It
-    vanishes where the discriminator rejects samples with certainty.
+    The generator minimises the value that the discriminator maximises. With the discriminator that is optimal for the
+    densities :math:`p_r` and :math:`p_g` held fixed, the expectation of its gradient is that of
+    :math:`2\,\mathrm{JS}(p_r, p_g)`. It vanishes as the discriminator comes to reject all samples with certainty.
 
     Args, returns and raises as :func:`generator_loss`; the scores are logits, :math:`f(G(z_i))`.
 
@@ -146,8 +148,8 @@ def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
 
     .. math:: -\frac{1}{B} \sum_i \log D(G(z_i)), \qquad D = \sigma \circ f
 
-    Under the discriminator that is optimal for :math:`p_r` and :math:`p_g`, the expectation of its gradient is that of
-    :math:`\mathrm{KL}(p_g \| p_r) - 2\,\mathrm{JS}(p_r, p_g)`.
+    With the discriminator that is optimal for the densities :math:`p_r` and :math:`p_g` held fixed, the expectation of
+    its gradient is that of :math:`\mathrm{KL}(p_g \| p_r) - 2\,\mathrm{JS}(p_r, p_g)`.
 
     Args, returns and raises as :func:`generator_loss`; the scores are logits, :math:`f(G(z_i))`.
 
@@ -159,7 +161,8 @@ def non_saturating_generator_loss(fake_scores: Tensor) -> Tensor:
 
 
 def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    r"""A critic's estimate of the Wasserstein distance; for a 1-Lipschitz critic, a lower bound of it in expectation.
+    r"""A critic's estimate of the Wasserstein distance. In expectation it is at most that distance, for a 1-Lipschitz
+    critic that does not depend on these samples.
 
     .. math:: \frac{1}{B} \sum_i f(x_i) - \frac{1}{B'} \sum_i f(\tilde{x}_i)
 

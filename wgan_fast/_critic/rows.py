@@ -115,12 +115,15 @@ def _moved(module: nn.Module) -> dict[str, Tensor]:
     for name, parameter in module.named_parameters():
         if type(parameter) is not nn.Parameter or not parameter.requires_grad or parameter.numel() == 0:
             continue  # shards, and parameters of a lazy layer, stay as they are
-        size = parameter.abs().square().mean().sqrt()
+        numbers = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+        size = torch.linalg.vector_norm(numbers, dtype=accumulate_dtype(numbers.dtype)) / numbers.numel() ** 0.5
         initial = (max(1, parameter.shape[0] if parameter.dim() else 1) / parameter.numel()) ** 0.5
         first = len(moved) + 1  # parameters differ too: rows of a ParameterList, for example
-        places = torch.arange(first, first + parameter.numel(), device=parameter.device).sin().view(parameter.shape)
-        value = parameter + (0.1 * torch.where(size > 0, size, initial) * places).to(parameter.dtype)
-        moved[name] = nn.Parameter(value)
+        # In place: of a large critic, each further copy would be the peak of the step's memory.
+        places = torch.arange(first, first + numbers.numel(), dtype=size.dtype, device=numbers.device).sin_()
+        value = places.mul_(0.1 * torch.where(size > 0, size, initial)).view(numbers.shape).add_(numbers)
+        value = value.to(numbers.dtype)
+        moved[name] = nn.Parameter(torch.view_as_complex(value) if parameter.is_complex() else value)
     return moved
 
 

@@ -1,9 +1,9 @@
 """With the optimal discriminator held fixed, the expected gradient of -log D is that of KL(P_g || P_r) - 2 JS(P_g,
-P_r), if both have densities: it lowers a KL that punishes fake-looking samples and not lost modes, and it raises JS.
-Where discriminators and
-their slopes have independent normal errors, this gradient has a centred Cauchy distribution: it has no mean, and
-averaging over more samples does not calm it. Source: Arjovsky and Bottou, "Towards Principled Methods for Training
-Generative Adversarial Networks", 2017, theorems 2.5 and 2.6.
+P_r), if both have densities: it lowers a KL that punishes fake-looking samples and hardly lost modes, and it raises JS.
+Where a discriminator that should be perfect, and its slope, have independent normal errors at every point, this
+gradient has a centred Cauchy distribution: it has no mean, and averaging over more samples does not calm it. Source:
+Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorems 2.5 and
+2.6.
 
 P_r = N(0, 1), and the generator g(z) = m + s z has two parameters. Left side: D* = p_r / (p_r + p_g) is held fixed
 while -log D*(g(z)) is differentiated with respect to m and s, and averaged over z by quadrature. Right side: the
@@ -12,6 +12,7 @@ divergences of the densities are differentiated. The gradient of log(1 - D*) is 
 For theorem 2.6, D* = 0 and its slope is 0 on the generator's manifold. With D = e and slope r, both normal, a
 coordinate of the gradient of -log D is -r/e, a Cauchy variable with quartiles -1 and 1 for errors of equal size. The
 mean of n of them has the same distribution for every n. The theorem calls the expectation infinite; it does not exist.
+Quartiles may be off by five standard deviations of a sample's quartile.
 """
 
 import math
@@ -36,7 +37,8 @@ STORY = Story(
     "that settle as their number grows.",
     ("principled",),
     "Theorem 2.6 assumes errors that are independent at every point. Errors of trained networks are not: "
-    "low dimensional manifolds shows discriminators whose gradients agree.",
+    "low dimensional manifolds shows discriminators whose gradients agree. A normal error around 0 also makes D "
+    "negative half of the time, where log D does not exist: the theorem is about the formula for its gradient.",
 )
 #: Generators (m, s); for much smaller s the tails of p_r / p_g leave the range of the quadrature.
 GENERATORS = ((1.0, 1.0), (-0.5, 0.8), (2.0, 0.7), (0.3, 1.2))

@@ -1,19 +1,22 @@
 """Kantorovich-Rubinstein duality: the optimal transport cost equals the value of the best 1-Lipschitz critic, W = max E
-f(x) - E f(x~). On the straight lines between optimally coupled pairs, wherever that critic is differentiable, its
-gradient has the norm 1 and points from the fake one to the real one. Source: Arjovsky, Chintala and Bottou,
-"Wasserstein GAN", 2017, equation 2; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, proposition 1.
+f(x) - E f(x~). On the straight lines between optimally coupled pairs that do not coincide, wherever that critic is
+differentiable, its gradient has the norm 1 and points from the fake one to the real one. Source: Arjovsky, Chintala and
+Bottou, "Wasserstein GAN", 2017, equation 2; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017,
+proposition 1.
 
 Between two sets of points both sides can be computed exactly. Linear programming gives the plan, and the derivatives of
 its cost with respect to the masses are optimal dual potentials u and v. f(x) = min_j |x - y_j| - v_j is then
 1-Lipschitz and an optimal critic. A network is trained with the gradient penalty on the same points, paired at random
-as always. It is evaluated between the pairs of the optimal plan, which it does not know: by integration along them its
-value is at most W times the largest norm of its gradient there, of which 20 points of each pair give all but a little.
+as always. It is evaluated between the pairs of the optimal plan, which it does not know: by integration along them the
+value of any critic is at most W times the largest norm of its gradient there, of which 20 points of each pair give all
+but a little.
 
 The penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, and settles at s = 1 + W / (2 weight), here
-about 1 % above 1. The sets are 8 Gaussians on a circle and a Gaussian in the middle. The norm alone proves nothing:
-min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere whatever the v_j are. Its direction along the optimal
-pairs does: for random v_j the mean cosine is about 0.93. Where the plan changes direction from point to point, the
-optimal critic has many kinks, and a network of this size stays below W."""
+about 1 % above 1. Five times that bias is allowed to the trained critic. The sets are 8 Gaussians on a circle and a
+Gaussian in the middle. The norm alone proves nothing: min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere
+whatever the v_j are. Its direction along the optimal pairs does: for random v_j the cosine falls short of 1. Where the
+plan changes direction from point to point, the optimal critic has many kinks, and a network of this size stays below
+W."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +38,7 @@ STORY = Story(
     "The cheapest transport costs exactly what the best critic of slope at most 1 can tell apart.",
     (
         r"W = \min_{\gamma \in \Pi(P_r, P_g)} \quad \mathrm{E}_{(x, y) \sim \gamma} \|x - y\|"
-        r" = \max_{\|f\|_L \leq 1} \mathrm{E}_{P_r} f(x) - \mathrm{E}_{P_g} f(y)",
+        r" = \max_{\|f\|_L \leq 1} \; \mathrm{E}_{P_r} f(x) - \mathrm{E}_{P_g} f(y)",
         r"\nabla f^{*}(x_t) = \frac{x - y}{\|x - y\|}, \quad x_t = t y + (1 - t) x",
     ),
     "A critic of slope at most 1 whose value exceeds the cost of a plan; optimal potentials whose gradient does not "
@@ -92,8 +95,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
     real, fake = make_toy("8gaussians").sample(count, generator), 0.3 * torch.randn(count, 2, generator=generator)
     exact = solve(real, fake)
 
-    def best(x: Tensor) -> Tensor:
-        return (torch.cdist(x.double(), fake.double()) - exact.v).min(1).values
+    def best(x: Tensor, v: Tensor = exact.v) -> Tensor:
+        return (torch.cdist(x.double(), fake.double()) - v).min(1).values
 
     critic, values = train(real, fake, steps)
     starts, ends = real.repeat(20, 1), fake[exact.partners].repeat(20, 1)
@@ -101,6 +104,9 @@ def run(seed: int, *, small: bool = False) -> Finding:
     slopes, best_slopes = gradients(critic, between), gradients(best, between)
     norms, cosines = slopes.norm(dim=1), F.cosine_similarity(slopes, starts - ends)
     best_cosines = F.cosine_similarity(best_slopes, starts - ends)
+    random = exact.v[torch.randperm(count, generator=generator)]  # of the same size, and of the wrong points
+    wrong_slopes = gradients(lambda x: best(x, random), between)
+    wrong_cosines = F.cosine_similarity(wrong_slopes, starts - ends)
     value, steepest = values[-1], norms.max().item()
     numbers = [
         Number("potentials: mean u + mean v, the exact W", (exact.u.mean() + exact.v.mean()).item(), exact.w, 1e-9),
@@ -108,6 +114,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("their critic: value, the exact W", dual_estimate(best, real, fake).item(), exact.w, 1e-6),
         # Float32 rounds a point between the pairs by 1e-7 of its size, which turns the direction of close pairs.
         Number("their critic: mean cosine of gradient and pair", best_cosines.mean().item(), 1, 1e-5),
+        # A thousand times what rounding leaves of the right one.
+        Number("potentials of other points: mean cosine, less", wrong_cosines.mean().item(), 0.99, 0, "<="),
         Number(
             "their critic: mean gradient norm between pairs",
             best_slopes.norm(dim=1).mean().item(),
@@ -116,10 +124,12 @@ def run(seed: int, *, small: bool = False) -> Finding:
             of_code=True,
         ),
         Number("trained critic: gap, value / W - 1", value / exact.w - 1, 0, 0.05),
-        Number("trained critic: value / (W times steepest slope)", value / exact.w / steepest, 1, 1e-3, "<="),
+        # True of every differentiable function; the tolerance is for steeper points between the 20.
+        Number("trained critic: value / (W times steepest slope)", value / exact.w / steepest, 1, 1e-3, "<=",
+               of_code=True),
         Number("trained critic: mean gradient norm between pairs", norms.mean().item(), 1, 0.05),
         Number("trained critic: mean cosine of gradient and pair", cosines.mean().item(), 1, 0.05),
-    ]
+    ]  # fmt: skip
 
     figures, (plane, curve, histogram) = axes(3, width=4.6, height=4.2)
     ticks = torch.linspace(-2, 2, 120)

@@ -1,5 +1,5 @@
 """Four slips in lecture notes on Wasserstein GANs, each with a number that tells the slip from the statement: JS has
-the factor 1/2, W_1 is the earth mover's distance and W_2 is not, the supremum over bounded functions is twice the total
+the factor 1/2, W_1 is the earth mover's distance and W_2 is not, the supremum over |f| <= 1 is twice the total
 variation, and a ratio of normal errors has no expectation rather than an infinite one. Source: Goodfellow et al.,
 "Generative Adversarial Networks", 2014, theorem 1; Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, sections 2
 and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem
@@ -8,11 +8,13 @@ and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative 
 Each slip and its number:
 
 - Without the half, KL(p || m) + KL(q || m) is 2 log 2 for distributions that share no mass. The value of the optimal
-  discriminator, 2 JS - 2 log 2, would be positive there; but a mean of logarithms of probabilities never is.
+  discriminator, 2 JS - 2 log 2, would be positive there; but a mean of logarithms of probabilities never is. The WGAN
+  paper itself leaves out the half in section 2, and has it in example 1, where JS is log 2.
 - Moving a half of the mass by 2 and the other half not at all has W_1 = 1, the cost of the transport; W_2 is sqrt 2.
-- The largest difference of means over |f| <= 1 is attained by f = 1 on one support and -1 on the other: 2, not 1.
-- A Cauchy variable has no mean. Its truncated mean at level c is 0 for every c, while that of its absolute value grows
-  as (2 / pi) log c, without end.
+- The largest difference of means over |f| <= 1 is attained by f = 1 on one support and -1 on the other: 2, not 1. The
+  WGAN paper's section 5 calls it the total variation, which section 2 defines as the largest difference for one event.
+- A Cauchy variable has no mean. Its mean over |x| <= c is 0 for every c, while that of its absolute value grows as
+  (2 / pi) log c, without end; a mean exists, finite or infinite, only if one of its two halves is finite.
 - In names: log(1 - D) is the minimax loss, and -log D the non-saturating one, whichever a text numbers first.
 """
 

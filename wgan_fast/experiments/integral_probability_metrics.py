@@ -1,15 +1,16 @@
 """The largest difference of means over a class of functions is a distance: over |f| <= 1 it is twice the total
 variation, over 1-Lipschitz functions it is W, over the unit ball of a reproducing kernel Hilbert space it is the
-maximum mean discrepancy. Total variation, W, MMD and the square root of JS are metrics; KL and JS violate the triangle
-inequality, and KL is not symmetric. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 5;
-Sriperumbudur et al., "On Integral Probability Metrics, phi-Divergences and Binary Classification", 2009; Gretton et
-al., "A Kernel Two-Sample Test", 2012; Endres and Schindelin, "A New Metric for Probability Distributions", 2003.
+maximum mean discrepancy. Total variation, the square root of JS, W between distributions of finite mean distance, and
+MMD with a characteristic kernel are metrics; KL and JS violate the triangle inequality, and KL is not symmetric.
+Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 5; Sriperumbudur et al., "On Integral
+Probability Metrics, phi-Divergences and Binary Classification", 2009; Gretton et al., "A Kernel Two-Sample Test", 2012;
+Endres and Schindelin, "A New Metric for Probability Distributions", 2003.
 
 Two distributions on 25 points of an interval. The first two suprema are linear programs over the values of f, and know
 nothing of the distances that they are compared with. On the ball, f = sum_i a_i k(x_i, .) with a'Ka <= 1 attains the
-supremum; it is found by projected ascent on a, and compared with the expectation formula of MMD. The axioms are tested
-on random distributions: no distance from itself, a positive one from any other, symmetry, and no detour that is shorter
-than the direct way. MMD separates distributions because the Gaussian kernel is characteristic.
+supremum; it is found by projected ascent on a from a random start, and compared with the expectation formula of MMD.
+The axioms are tested on random distributions: no distance from itself, a positive one from any other, symmetry, and no
+detour that is shorter than the direct way. MMD separates distributions because the Gaussian kernel is characteristic.
 """
 
 import math
@@ -35,8 +36,9 @@ STORY = Story(
     "A supremum that differs from its distance; three distributions for which W, TV, MMD or the root of JS is longer "
     "on the direct way than on a detour.",
     ("wgan", "ipm", "mmd", "root-js"),
-    "Over the functions with |f| <= 1 the supremum is twice the total variation, not the total variation itself: that "
-    "is a slip of the lecture notes. JS and KL are no integral probability metrics at all.",
+    "Over the functions with |f| <= 1 the supremum is twice the total variation, and not, as in the lecture notes and "
+    "in section 5 of the WGAN paper, the total variation. JS and KL are no integral probability metrics at all. A test "
+    "can refute an axiom; it cannot prove one.",
 )
 POINTS = torch.linspace(0, 3, 25, dtype=torch.float64)
 KERNEL = (-((POINTS[:, None] - POINTS) ** 2) / (2 * 0.3**2)).exp()
@@ -56,9 +58,9 @@ def best(difference: Tensor, lipschitz: bool) -> Tensor:
     return torch.from_numpy(linprog(-difference.numpy(), **constraints).x)
 
 
-def best_in_ball(difference: Tensor, steps: int = 200) -> Tensor:
+def best_in_ball(difference: Tensor, start: Tensor, steps: int = 200) -> Tensor:
     """The values of the best f of norm at most 1, by ascent in the space and projection onto its ball."""
-    a = torch.zeros_like(difference)
+    a = start
     for _ in range(steps):
         a = a + difference  # the gradient of E_P f - E_Q f in the space is sum_i (p_i - q_i) k(x_i, .)
         a = a / (a @ KERNEL @ a).sqrt().clamp(min=1.0)
@@ -89,7 +91,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
     generator = torch.Generator().manual_seed(seed)
     bumps = [(-((POINTS - m) ** 2) / (2 * s**2)).exp() for m, s in ((0.9, 0.35), (1.9, 0.5))]
     p, q = (bump / bump.sum() for bump in bumps)
-    bounded, lipschitz, smooth = best(p - q, False), best(p - q, True), best_in_ball(p - q)
+    start = torch.randn(len(POINTS), generator=generator, dtype=torch.float64)
+    bounded, lipschitz, smooth = best(p - q, False), best(p - q, True), best_in_ball(p - q, start)
     random = (4 * torch.randn(3, 500, len(POINTS), generator=generator, dtype=torch.float64)).softmax(-1)
     left, right = torch.eye(2, dtype=torch.float64)
     half = torch.tensor([0.5, 0.5], dtype=torch.float64)
@@ -111,13 +114,13 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("all four: largest asymmetry", asymmetry, 0, 1e-12),
         # MMD is the root of a difference of numbers of size 1, with rounding errors of 1e-16.
         Number("all four: largest distance of a distribution from itself", to_itself, 0, 1e-7),
-        Number("all four: least distance of two random distributions", to_others, 1e-3, 0, ">="),
+        Number("all four: least distance of two random distributions, more than from itself", to_others, 1e-7, 0, ">="),
         Number("JS: excess of (1, 0) to (0, 1) over the way by (1/2, 1/2)",
                excess(js_divergence, left, half, right), math.log(2) - 2 * half_way, 1e-12),
         Number("root of JS: excess for the same three", excess(root_js, left, half, right), 0, 1e-12, "<="),
         Number("KL: excess of (.5, .5) to (.1, .9) over the way by (.25, .75)", excess(kl_divergence, a, b, c),
                _kl(0.5, 0.1) - _kl(0.5, 0.25) - _kl(0.25, 0.1), 1e-12),
-        Number("the same excess, which a metric would not have", excess(kl_divergence, a, b, c), 0.25, 0, ">="),
+        Number("the same excess, which a metric would not have", excess(kl_divergence, a, b, c), 1e-12, 0, ">="),
         Number("KL: asymmetry of (.5, .5) and (.1, .9)", (kl_divergence(a, c) - kl_divergence(c, a)).item(),
                _kl(0.5, 0.1) - _kl(0.1, 0.5), 1e-12),
     ]  # fmt: skip

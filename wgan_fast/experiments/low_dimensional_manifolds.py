@@ -1,8 +1,8 @@
-"""Two distributions on disjoint compact manifolds of low dimension have a perfect discriminator; and the better the
-discriminator is trained, the less useful is the generator's gradient: that of mean log(1 - D(G(z))) goes to 0, and that
-of the alternative, -mean log D(G(z)), grows. Source: Arjovsky and Bottou, "Towards Principled Methods for Training
-Generative Adversarial Networks", 2017, theorems 2.1 and 2.2 (perfect discriminators), 2.4 and corollary 2.1
-(vanishing), 2.5 (the alternative), figures 2 and 3.
+"""Two distributions on disjoint compact manifolds of low dimension have a perfect discriminator, which is flat on both;
+and the nearer a discriminator is to it, the less useful is the generator's gradient: that of mean log(1 - D(G(z))) goes
+to 0, and that of the alternative, -mean log D(G(z)), grows here. Source: Arjovsky and Bottou, "Towards Principled
+Methods for Training Generative Adversarial Networks", 2017, theorems 2.1 and 2.2 (perfect discriminators), 2.4 and
+corollary 2.1 (vanishing), 2.5 (the alternative), figures 2 and 3.
 
 Here the manifolds are curves in 10 dimensions: a random one, and three others with slightly to strongly perturbed
 weights, generators that are more or less right. As in the paper's figures each is fixed while discriminators are
@@ -11,8 +11,9 @@ by M eps / (1 - eps), where eps bounds |D - D*| + |grad D - grad D*|, and M^2 is
 Jacobian. Both are computed at the held-out samples, which is all that the bound needs there. That eps goes to 0 is what
 training must show: on separable data, gradient descent lowers the logistic loss as 1 / updates (Soudry et al., "The
 Implicit Bias of Gradient Descent on Separable Data", 2018), Adam faster. A perfect discriminator exists however close
-two disjoint compact manifolds are; how long it takes to find is another matter, so the gap is swept. A closer curve
-takes more updates until it is told apart.
+two disjoint compact manifolds are; how long it takes to find is another matter, so the gap is swept, measured as the
+least distance of 512 samples of either curve. A closer curve takes more updates until it is told apart. Accuracy 1 up
+to 0.001 allows one of the 1024 samples of a discriminator to be wrong.
 
 The variance of the alternative's gradient over discriminators grows with its norm, as in figure 3 of the paper. That
 alone says little: relative to the norm the deviation falls here, because these discriminators agree on the direction. A
@@ -190,7 +191,10 @@ def run(seed: int, *, small: bool = False) -> Finding:
     courses = {off: follow(target, off, steps) for off in OFFS}
     course = courses[0.2]
     relative = course.variance.sqrt() / course.alternative
-    first = {off: one.updates[-1 if one.perfect is None else one.perfect] for off, one in courses.items()}
+    by_gap = sorted(courses.values(), key=lambda one: one.gap)
+    narrowest, widest = by_gap[0], by_gap[-1]
+    first = [one.updates[-1 if one.perfect is None else one.perfect] for one in (narrowest, widest)]
+    left_over = [(one.saturating[-1] / one.saturating.max()).item() for one in (narrowest, widest)]
     numbers = [
         Number("accuracy on fresh samples, the worst of 8", course.accuracy[-1].item(), 1, 0.001, ">="),
         # No fall has the exponent 0, gradient descent on separable data -1; halfway tells them apart.
@@ -201,11 +205,10 @@ def run(seed: int, *, small: bool = False) -> Finding:
         Number("-log D: gradient norm, last / untrained", (course.alternative[-1] / course.alternative[0]).item(), 1,
                0, ">="),
         Number("-log D: deviation / norm, last / untrained: no noise", (relative[-1] / relative[0]).item(), 1, 0, "<="),
-        Number("widest gap: accuracy, the worst of 8", courses[0.5].accuracy[-1].item(), 1, 0.001, ">="),
-        Number("narrowest gap: log(1 - D): gradient norm, last / its largest, more than at the widest",
-               (courses[0.05].saturating[-1] / courses[0.05].saturating.max()).item(),
-               (courses[0.5].saturating[-1] / courses[0.5].saturating.max()).item(), 0, ">="),
-        Number("updates until perfect: narrowest gap over widest", first[0.05] / first[0.5], 1, 0, ">="),
+        Number("widest gap: accuracy, the worst of 8", widest.accuracy[-1].item(), 1, 0.001, ">="),
+        Number("narrowest gap: log(1 - D): gradient norm, last / its largest, more than at the widest", left_over[0],
+               left_over[1], 0, ">="),
+        Number("updates until perfect: narrowest gap over widest", first[0] / first[1], 1, 0, ">="),
     ]  # fmt: skip
 
     figures, (curves, left, middle, right) = axes(4)

@@ -1,6 +1,6 @@
-"""A critic need not be kept as weak as its generator: 25 updates for each generator step are no worse than 5, because a
-better critic has a better gradient; too few make WGAN-GP worse. Source: Arjovsky, Chintala and Bottou, "Wasserstein
-GAN", 2017, section 3: the critic can be trained to optimality; algorithm 1.
+"""A critic need not be kept as weak as its generator: here 25 updates for each generator step are no worse than 5,
+because a better critic has a better gradient; one makes WGAN-GP worse. Source: Arjovsky, Chintala and Bottou,
+"Wasserstein GAN", 2017, section 3: the critic can be trained to optimality; algorithm 1.
 
 WGAN-GP learns 8 Gaussians in 200 generator steps, each after 1, 5 or 25 updates of the critic, with all other settings
 equal; three trainings each, of which the mean of the exact W to 1000 fresh samples counts. Two sets of 1000 real
@@ -19,12 +19,13 @@ from .claim import COLOURS, LINES, MARKERS, Finding, Number, Story, axes
 from .gan_training import ALGORITHMS, train
 
 STORY = Story(
-    "Train the critic as much as you like: more never hurts, fewer does.",
+    "A critic may be trained as much as time allows: more updates do not hurt it, too few do.",
     (r"\theta \leftarrow \theta - \eta \, \nabla_\theta W(P_r, P_\theta) \;\; \mathrm{needs} \;\; f \approx f^{*}",),
     "A distance after 25 updates per step that exceeds the one after 5 by more than trainings differ; one update that "
     "does as well as 5.",
     ("wgan", "wgan-gp"),
-    "The comparison is at equal generator steps; 25 updates cost five times as much as 5.",
+    "The comparison is at equal generator steps; 25 updates cost five times as much as 5. It is one data set, and no "
+    "theorem: a critic trained further on few samples may overfit them.",
 )
 UPDATES, REPEATS, SAMPLES = (1, 5, 25), 3, 1000
 NAMES = ("WGAN-GP", "non-saturating GAN")

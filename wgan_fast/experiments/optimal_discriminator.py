@@ -5,7 +5,9 @@ Source: Goodfellow et al., "Generative Adversarial Networks", 2014, proposition 
 
 The value is V(D, G) = E_{p_r} log D + E_{p_g} log(1 - D). It is maximised over a free number for each of twelve
 outcomes, and by a network that sees only samples of two Gaussians. Neither uses the formula, so they could refute it.
-Then V(D*, G) is minimised over a Gaussian generator.
+Then V(D*, G) is minimised over a Gaussian generator. The network may miss V by 0.005, less than 0.4 % of its range
+2 log 2. By Pinsker's inequality it misses V by at least 4 times the mean square error of D, so this allows a mean error
+of sqrt(0.005 / 4) = 0.035.
 """
 
 import math
@@ -111,7 +113,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     numbers = [
         Number("12 outcomes: largest error of the optimised D", _error(logits, p, q), 0, 1e-4),
         Number("12 outcomes: its V - (2 JS - 2 log 2)", _gap(logits, p, q), 0, 1e-8),
-        Number("Gaussians: mean error of the trained D", error.item(), 0, 0.02),
+        Number("Gaussians: mean error of the trained D", error.item(), 0, math.sqrt(0.005 / 4)),
         Number("Gaussians: V of the trained D", reached, bound, 0.005),
         Number("Gaussians: V of the trained D is at most 2 JS - 2 log 2", reached, bound, 1e-9, "<="),
         Number("the best generator's mean (that of p_r: 0)", mean, REAL[0], 1e-4),

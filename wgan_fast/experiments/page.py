@@ -187,8 +187,9 @@ function drawBoxes() {
   const heights = {};
   squares.forEach((e, i) => {
     const level = heights[boxes[i]] = (heights[boxes[i]] || 0) + 1;
+    const step = Math.min(20, 40 / (boxes.filter(x => x === boxes[i]).length - 1)); // high stacks overlap
     e.setAttribute("x", scale(boxes[i]) - 9);
-    e.setAttribute("y", 62 - 20 * Math.min(level, 3));
+    e.setAttribute("y", 42 - step * (level - 1));
     e.setAttribute("aria-valuenow", boxes[i]);
   });
   const order = boxes.map((x, i) => [x, i]).sort((a, b) => a[0] - b[0]).map(pair => pair[0]);

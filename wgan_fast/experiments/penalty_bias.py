@@ -23,7 +23,7 @@ from .claim import COLOURS, LINES, MARKERS, Finding, Number, Story, axes
 STORY = Story(
     "The penalty lets the slope exceed 1 a little, so the critic overestimates W by a known share.",
     (
-        r"s^{*} = \arg\max_s \; W s - \lambda (s - 1)^2 = 1 + \frac{W}{2 \lambda}",
+        r"s^{*} = \arg\max_s \; [W s - \lambda (s - 1)^2] = 1 + \frac{W}{2 \lambda}",
         r"\hat{W} = W + \frac{W^2}{2 \lambda}",
     ),
     "A trained slope that differs from 1 + W / (2 weight); a gradient that points elsewhere than along the pair.",

@@ -3,9 +3,11 @@ convolutional one, and the critic's estimate falls with it. Source: Arjovsky, Ch
 2017, section 4.2 and figure 3.
 
 The data are 1,797 handwritten digits, scaled to 16 x 16 pixels in [-1, 1]. W is that between 500 digits and 500 samples
-as points of a space of 256 dimensions, with the Euclidean distance. Between two halves of the digits it is far from 0
-too, because 500 points do not fill such a space: that is the floor. The first estimate follows 150 updates of the
-critic, the others 3 more for each step of the generator.
+as points of a space of 256 dimensions, with the Euclidean distance. Between 500 digits and 500 others it is far from 0,
+too, because 500 points do not fill such a space. That is what samples like the digits would reach; it is no lower
+bound, since averages of digits are nearer to all of them. The first estimate follows 150 updates of the critic, the
+others 3 more for each step of the generator. A fall by a fifth is asked for: two sets of 500 of one model differ by a
+few per cent.
 """
 
 import torch
@@ -73,7 +75,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     """Trains both kinds of networks on the digits."""
     torch.manual_seed(seed)
     order = torch.randperm(1797)[: 2 * SAMPLES]
-    floor = earth_movers_distance(*images()[order].flatten(1).chunk(2)).item()
+    of_digits = earth_movers_distance(*images()[order].flatten(1).chunk(2)).item()
     models = {
         "MLP": (MLPGenerator(LATENT, SHAPE, 128, 2), MLPCritic(SHAPE, 128, 2)),
         "DCGAN": (DCGANGenerator(LATENT, SHAPE, 16), DCGANCritic(SHAPE, 16)),
@@ -82,10 +84,8 @@ def run(seed: int, *, small: bool = False) -> Finding:
     numbers = []
     for name, (_, distances, estimates, _) in courses.items():
         numbers += [
-            # Two samples of 500 differ by a few per cent, and a model that does not learn stays at 1.
             Number(f"{name}: exact W, last / first", distances[-1] / distances[0], 0.8, 0, "<="),
             Number(f"{name}: critic's estimate, last / first", estimates[-1] / estimates[0], 0.8, 0, "<="),
-            Number(f"{name}: exact W, not below that of real digits", distances[-1] / floor, 1, 0.05, ">="),
         ]
 
     figures, (exact, learnt, shown) = axes(3)
@@ -94,7 +94,7 @@ def run(seed: int, *, small: bool = False) -> Finding:
     ):
         exact.plot(at, distances, style, color=colour, label=name)
         learnt.plot(at, estimates, style, color=colour, label=name)
-    exact.axhline(floor, color=BLACK, linestyle=":", label="digits to digits")
+    exact.axhline(of_digits, color=BLACK, linestyle=":", label="digits to digits")
     exact.set(title="The distance to the digits falls", xlabel="updates of the generator", ylabel="exact W")
     learnt.set(title="So does the estimate", xlabel="updates of the generator", ylabel="critic's estimate")
     for panel in (exact, learnt):

@@ -23,7 +23,7 @@ STORY = Story(
     "A plan says what goes where; the distance is what the cheapest plan costs.",
     (
         r"\sum_y \, \gamma(x, y) = P_r(x), \quad \sum_x \, \gamma(x, y) = P_g(y)",
-        r"W(P_r, P_g) = \min_{\gamma \in \Pi(P_r, P_g)} \quad \sum_{x, y} \, \gamma(x, y) \, |x - y|",
+        r"W(P_r, P_g) = \min_{\gamma \in \Pi(P_r, P_g)} \quad \sum_{x, y} \; \gamma(x, y) \, |x - y|",
     ),
     "A plan of the first arrangement that costs other than 42; an assignment cheaper than the exact solver's plan.",
     ("wgan",),

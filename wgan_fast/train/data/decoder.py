@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wgan_fast.train.data.frames import frame_of_arrays, frame_of_columns, type_of_column, type_of_labels
+from wgan_fast.train.data.frames import are_whole, frame_of_arrays, frame_of_columns, type_of_column, type_of_labels
 from wgan_fast.train.data.tables import Cells, TableEncoding
 from wgan_fast.train.data.units import ArrayFormat, ImageUnits, TableUnits, VectorUnits
 
@@ -79,7 +79,7 @@ class Decoder:
         assert self.table is not None
         columns: dict[str, Cells] = {**self.table.decode(samples.detach().cpu().numpy())}
         if self.table.index is not None:
-            columns[self.table.index] = [str(row) for row in range(len(samples))]
+            columns[self.table.index] = [str(self.table.first + row) for row in range(len(samples))]
         if labels is not None:
             columns[self.label] = [self.classes[label] for label in labels.tolist()]
         first = [name for name in self.table.header if name in columns]
@@ -143,8 +143,7 @@ class Decoder:
             return indices
         if self.label_type.endswith("b1"):
             return np.array([name == "True" for name in self.classes])[indices]
-        whole = all(name.lstrip("-").isdecimal() and str(int(name)) == name for name in self.classes)
-        values = np.array([int(name) if whole else name for name in self.classes])
+        values = np.array([*map(int, self.classes)] if are_whole(self.classes) else self.classes)
         return values.astype(self.label_type or values.dtype)[indices]
 
     def resembles(self, other: "Decoder") -> bool:

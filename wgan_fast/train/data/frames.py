@@ -1,5 +1,6 @@
 """pandas' DataFrames as columns of text, and back; pandas itself is imported when it is needed."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,9 @@ class SourceTable:
         columns: cells of text; None is a missing value.
         frames: the types of the columns of a DataFrame, by name.
         blanks: how each column of a file writes a missing value, by name.
-        index: the name of the column of a file that only counted the rows, which is left out of ``columns``.
+        index: the name of the column of a file that only numbered the rows, which is left out of ``columns``.
+        first: the least of these numbers.
+        separator: of the cells in a ``.csv`` file.
         integer_names: whether the names of a DataFrame's columns are integers.
     """
 
@@ -30,6 +33,8 @@ class SourceTable:
     frames: dict[str, FrameType] = field(default_factory=dict)
     blanks: dict[str, str] = field(default_factory=dict)
     index: str | None = None
+    first: int = 0
+    separator: str = ","
     integer_names: bool = False
 
 
@@ -140,18 +145,19 @@ def type_of_column(column: Column) -> FrameType:
         return FrameType("datetime64[us]")
     if column.kind == "number" and column.decimals != 0:
         return FrameType("float64")
-    if column.kind == "number" or (column.categories and _are_whole(column.categories)):
+    if column.kind == "number" or (column.categories and are_whole(column.categories)):
         return FrameType("int64" if column.missing is None else "Int64")
     return FrameType("object", "str")
 
 
-def _are_whole(names: Sequence[str]) -> bool:
-    return all(name.lstrip("-").isdecimal() and str(int(name)) == name for name in names)
+def are_whole(names: Sequence[str]) -> bool:
+    """Whether all are whole numbers as Python writes them, of 64 bits."""
+    return all(map(re.compile(r"0|-?[1-9][0-9]{0,17}").fullmatch, names))
 
 
 def type_of_labels(classes: tuple[str, ...]) -> FrameType:
     """As :func:`type_of_column`, of a file's column of labels."""
-    return FrameType("int64") if _are_whole(classes) else FrameType("object", "str")
+    return FrameType("int64") if are_whole(classes) else FrameType("object", "str")
 
 
 def frame_of_arrays(columns: Mapping[str, NDArray[Any]]) -> Any:

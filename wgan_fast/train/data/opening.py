@@ -87,12 +87,21 @@ def kind_of(data: object) -> str:
         return "tensor"
     if isinstance(data, np.ndarray):
         return "array"
-    if isinstance(data, list | tuple | dict) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-        choose = f"; choose one of {', '.join(map(repr, data))}" if isinstance(data, dict) else ""
+    one_column = hasattr(data, "to_frame")
+    cures = {
+        "; make it an array with numpy.array(data)": isinstance(data, list | tuple),
+        "; name one of its parts, such as data['train']": isinstance(data, Mapping),
+        "; make it a DataFrame with data.to_frame()": one_column,
+        "; make it dense with data.toarray()": hasattr(data, "toarray"),
+        "; make it a DataFrame of pandas with data.to_pandas()": hasattr(data, "to_pandas")
+        and hasattr(data, "columns"),
+    }
+    cure = next((cure for cure, applies in cures.items() if applies), "")
+    if cure or isinstance(data, bytes) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise ArgumentTypeError(
             "data",
             "expected a name, a path, an array, a tensor, a DataFrame, or a dataset with a length and items, "
-            f"got {type(data).__name__}{choose}",
+            f"got {type(data).__name__}{cure}",
         )
     return "dataset"
 
@@ -128,6 +137,8 @@ def open_array(name: object, array: NDArray[Any], labels: NDArray[Any] | None, h
     """Vectors (N, D), or images (N, H, W), (N, H, W, channels) or (N, channels, H, W) of any type of numbers."""
     given = f"{array.dtype} of shape {array.shape}"
     samples: Samples
+    if isinstance(array, np.ma.MaskedArray):
+        raise ArgumentTypeError("data", f"{name}: a masked array; fill what is masked, or make it a DataFrame")
     if array.dtype.kind not in "biuf" or array.size == 0:
         raise ArgumentValueError("data", f"{name}: {_SHAPES}; got {given}")
     if array.ndim == 2:
@@ -143,6 +154,8 @@ def open_array(name: object, array: NDArray[Any], labels: NDArray[Any] | None, h
 
 
 def _open_tensor(name: str, tensor: Tensor, labels: NDArray[Any] | None, how: Preparation) -> Samples:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise ArgumentTypeError("data", f"expected a dense tensor with values, got {tensor.dtype} of {tensor.layout}")
     kept = tensor.detach().cpu()
     array = (kept.float() if tensor.dtype == torch.bfloat16 else kept).numpy()
     samples = open_array(name, array, labels, how)
@@ -168,8 +181,7 @@ def _read_dataset(data: Any, how: Preparation) -> tuple[NDArray[Any] | Tensor, N
         elif not isinstance(sample, Tensor | np.ndarray):
             raise ArgumentTypeError(
                 "data",
-                f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}; "
-                "a table is passed as a DataFrame, such as dataset.to_pandas()",
+                f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}",
             )
         if samples and (type(sample), sample.shape) != (type(samples[0]), samples[0].shape):
             raise ArgumentValueError(

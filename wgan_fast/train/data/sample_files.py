@@ -58,7 +58,8 @@ def save_samples(
         elif suffix == ".parquet":
             decoder.frame(samples, labels).to_parquet(unfinished)
         elif suffix in (".csv", ".tsv"):
-            _write_csv(unfinished, "\t" if suffix == ".tsv" else ",", samples, decoder, labels)
+            separator = decoder.table.separator if decoder.table is not None else ","
+            _write_csv(unfinished, "\t" if suffix == ".tsv" else separator, samples, decoder, labels)
         else:
             _write_arrays(
                 unfinished, decoder.restore(samples), None if labels is None else decoder.label_values(labels)
@@ -79,7 +80,7 @@ def save_images(
         Each file, before it is written.
 
     Raises:
-        ValueError: the samples are no images, or ``suffix`` is another.
+        ValueError: the samples are no images, ``suffix`` is another, or a label is no name of a folder.
         OSError: a file cannot be written.
     """
     if decoder.kind != "images":
@@ -87,6 +88,14 @@ def save_images(
         raise ArgumentValueError("path", f"{decoder.kind} go into a file of type {fitting}, got {folder}")
     if suffix not in _PICTURES:
         raise ArgumentValueError("suffix", f"expected one of {', '.join(_PICTURES)}, got {suffix!r}")
+    if labels is not None:
+        for name in decoder.classes:
+            # Not a path: a stranger's checkpoint would write anywhere.
+            if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+                raise ArgumentValueError(
+                    "path",
+                    f"the label {name!r} cannot be the name of a folder; write a file of type .npz, not {folder}",
+                )
     deep = decoder.array is not None and decoder.array.dtype[1:] == "u2" and samples.shape[1] == 1
     images = decoder.restore(samples).reshape(len(samples), *samples.shape[2:]) if deep and suffix == ".png" else None
     images = decoder.pixels(samples) if images is None else images

@@ -48,11 +48,14 @@ class Samples(ABC):
         """What tells these samples, and their order, from others: names and sizes of files, or rows of an array."""
 
     def set_labels(self, name: object, labels: NDArray[Any]) -> None:
-        """Takes the labels of an array: one whole number, truth value or text for each sample.
+        """Takes the labels of an array: one whole number, truth value or text for each sample; in an array of objects,
+        as pandas holds texts, all of one type.
 
         Raises:
             ValueError: they are something else.
         """
+        if labels.dtype.kind == "O" and len({*map(type, labels.ravel())}) == 1:
+            labels = np.array(labels.tolist())
         if labels.dtype.kind not in "biuU" or labels.shape != (len(self),):
             raise ArgumentValueError(
                 "labels",
@@ -115,7 +118,7 @@ class Vectors(ArraySamples):
             total += rows.sum(axis=0)
             low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
         constant = low == high
-        if constant.all():
+        if constant.all() and len(array) > 1:
             raise ArgumentValueError("data", f"{name}: every row is the same; expected rows that differ")
         mean = np.where(constant, low, total / len(array))
         with np.errstate(over="ignore"):
@@ -178,6 +181,8 @@ class Table(ArraySamples):
                 table.blanks,
                 header=header,
                 index=table.index,
+                first=table.first,
+                separator=table.separator,
                 label=table.frames.get(label or ""),
                 integer_names=table.integer_names,
             )

@@ -129,11 +129,12 @@ class FiniteData(Data):
         if samples.labels is not None:
             order = _in_proportion(order, samples.labels)
             counts = np.bincount(samples.labels, minlength=len(samples.decoder.classes))
-            for name in np.array(samples.decoder.classes)[counts == 1].tolist():
+            alone = [repr(name) for name, count in zip(samples.decoder.classes, counts, strict=True) if count == 1]
+            if alone:
+                some = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+                labels = f"label {some} has" if len(alone) == 1 else f"labels {some} have"
                 warnings.warn(
-                    f"data: the label {name!r} has one sample, which is trained on and never held out",
-                    UserWarning,
-                    stacklevel=3,
+                    f"data: the {labels} one sample, which is trained on and never held out", UserWarning, stacklevel=3
                 )
         self.decoded = samples.decoded
         self._samples, self._held_out, self._training = samples, order[:kept_back], np.sort(order[kept_back:])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wgan_fast._checks import ArgumentValueError
-from wgan_fast.train.data.frames import SourceTable, import_pandas, table_of_frame
+from wgan_fast.train.data.frames import SourceTable, are_whole, import_pandas, table_of_frame
 
 #: The types of files that hold tables.
 TABLES = (".csv", ".tsv", ".parquet")
@@ -35,7 +35,7 @@ def read_table(path: Path) -> SourceTable:
 
 
 def _read_text(path: Path) -> SourceTable:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding=_encoding(path)) as file:
         try:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
@@ -50,18 +50,21 @@ def _read_text(path: Path) -> SourceTable:
                 if len(row) != len(header):
                     raise ArgumentValueError(
                         "data",
-                        f"{path}: line {reader.line_num}: expected {len(header)} cells, separated by {separator!r}, "
-                        f"got {len(row)}",
+                        f"{path}: line {reader.line_num}: expected {len(header)} cells, as in the header, separated "
+                        f"by {separator!r}, got {len(row)}",
                     )
                 for cells, cell in zip(columns, row, strict=True):
                     cells.append(cell.strip())
         except (csv.Error, UnicodeDecodeError) as error:
             line = reader.line_num if "reader" in locals() else 0
-            raise ArgumentValueError("data", f"{path}: after line {line}: {error}") from error
+            cure = "; save the table as text in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+            raise ArgumentValueError("data", f"{path}: after line {line}: {error}{cure}") from error
     if not columns[0]:
         raise ArgumentValueError("data", f"{path}: expected rows below the header, got none")
     index = header[0] if _is_index(header[0], columns[0]) else None
-    table = SourceTable({}, index=index)
+    table = SourceTable({}, index=index, separator="," if path.suffix.lower() == ".tsv" else separator)
+    if index is not None:
+        table.first = min(map(int, columns[0]))
     for name, cells in zip(header, columns, strict=True):
         if name == index:
             continue
@@ -71,6 +74,12 @@ def _read_text(path: Path) -> SourceTable:
     if not table.columns:
         raise ArgumentValueError("data", f"{path}: expected columns beside the index, got none")
     return table
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or the UTF-16 of a spreadsheet's "Unicode text", which begins with a mark."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
@@ -109,5 +118,5 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_index(name: str, cells: Sequence[str]) -> bool:
-    """Whether the first column only counts the rows, as pandas writes it."""
-    return name in ("", "Unnamed: 0") and all(cell == str(place) for place, cell in enumerate(cells))
+    """Whether the first column only numbers the rows, in any order, as pandas and R write it."""
+    return name in ("", "Unnamed: 0") and are_whole(cells) and len({*cells}) == len(cells)

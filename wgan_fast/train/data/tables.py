@@ -23,6 +23,8 @@ _EPOCH = datetime(1970, 1, 1)
 _TIMESPEC = {0: "seconds", 3: "milliseconds", 6: "microseconds"}  # by decimals
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 _KEPT_AS_TEXT = re.compile(r"[+-]?0\d")  # 007 is a name, not the number 7
 
 
@@ -163,12 +165,12 @@ def column_of(name: str, cells: Cells, missing: str = "", frame: FrameType | Non
     counts = Counter(cell for cell in cells if cell is not None)
     present = [*counts]
     blank = missing if counts.total() < len(cells) else None
+    _check_thousands(name, present)
     point = "," if any("," in cell for cell in present) and all(_COMMA.fullmatch(cell) for cell in present) else "."
     named = frame is not None and (frame.name == "category" or frame.name.startswith("bool"))
     plain = [] if named else [cell.replace(point, ".") for cell in present]
     if plain and all(_NUMBER.fullmatch(cell) and not _KEPT_AS_TEXT.match(cell) for cell in plain):
-        whole = all(cell.lstrip("+-").isdecimal() for cell in plain)
-        canonical = all(str(int(cell)) == cell for cell in plain) if whole else False
+        canonical = all(map(_WHOLE.fullmatch, plain))
         if not (canonical and len(plain) <= FEW and len(cells) >= 10 * len(plain)):
             numbers = np.array([float(cell.replace(point, ".")) for cell in counts.elements()])
             if not np.isfinite(numbers).all():
@@ -180,12 +182,32 @@ def column_of(name: str, cells: Cells, missing: str = "", frame: FrameType | Non
         decimals = 6 if fraction > 3 else 3 if fraction else 0
         return Column(name, "date", (), _quantiles(moments), decimals, blank, pattern, frame=frame)
     if len(counts) > MAX_CATEGORIES or (len(counts) > FEW and len(counts) > 0.5 * len(cells)):
+        strays = [cell for cell in present if not _NUMBER.fullmatch(cell)]
+        if 0 < len(strays) < 0.5 * len(present):
+            raise ArgumentValueError(
+                "data", f"column {name!r} holds numbers, but also {strays[0]!r}; a missing value is an empty cell"
+            )
+        forms = " (numbers are read as 1234.5, dates as 2024-12-31 or 2024-12-31 23:59:59)"
         raise ArgumentValueError(
             "data",
             f"column {name!r} holds {len(counts):,} different texts in {len(cells):,} rows, such as "
-            f"{present[0]!r}, as keys and names do; leave it out with --drop, in Python drop={name!r}",
+            f"{present[0]!r}, as keys and names do{forms if any(map(str.isdecimal, present[0])) else ''}; leave it out "
+            f"with --drop, in Python drop={name!r}",
         )
     return Column(name, "category", tuple(sorted(counts)), missing=blank, frame=frame)
+
+
+def _check_thousands(name: str, cells: Sequence[str]) -> None:
+    """Raises ValueError if the comma of numbers separates thousands, or may do so: ``1,234`` beside ``856``. Where it
+    is in each, both readings differ by a factor alone, and are written alike.
+    """
+    grouped = [cell for cell in cells if _THOUSANDS.fullmatch(cell)]
+    others = [cell for cell in cells if not _THOUSANDS.fullmatch(cell)]
+    certain = any("." in cell or cell.count(",") > 1 for cell in grouped)
+    if grouped and (certain or others) and all(map(_NUMBER.fullmatch, others)):
+        raise ArgumentValueError(
+            "data", f"column {name!r} has numbers with a comma for thousands, such as {grouped[0]!r}; write 1234.5"
+        )
 
 
 def _quantiles(numbers: NDArray[np.float64]) -> tuple[float, ...]:
@@ -227,6 +249,8 @@ class TableEncoding:
         columns: those that a vector holds.
         header: the names of all columns in order; also of those that no vector holds, the labels and the index.
         index: the name of the column that counts the rows; None without one.
+        first: the number of the first row in it.
+        separator: of the cells in a ``.csv`` file.
         label: the type of the column of labels in a DataFrame.
         integer_names: whether the names of a DataFrame's columns are integers.
     """
@@ -234,6 +258,8 @@ class TableEncoding:
     columns: tuple[Column, ...]
     header: tuple[str, ...] = ()
     index: str | None = None
+    first: int = 0
+    separator: str = ","
     label: FrameType | None = None
     integer_names: bool = False
 

@@ -75,10 +75,10 @@ def naming_own_code(argument: str) -> Iterator[None]:
         if isinstance(error, ArgumentError) and error.argument == argument:
             raise
         reason = (str(error).strip() or "no message").split("\n", 1)[0]
-        raise ArgumentValueError(argument, f"{type(error).__name__}: {reason}{_line(error)}") from error
+        raise ArgumentValueError(argument, f"{type(error).__name__}: {reason}{line_of(error)}") from error
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """The last traceback frame in the user's code, outside of PyTorch, importlib and this library."""
     libraries = ("<frozen", *(str(Path(module.__file__ or "").parent) for module in (torch, importlib)), _HERE)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]

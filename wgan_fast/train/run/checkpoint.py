@@ -122,6 +122,10 @@ def check_same_data(state: dict[str, Any], config: TrainConfig, data: Data) -> N
         raise ArgumentValueError("resume", f"the checkpoint does not describe its data: {error!r:.200}") from error
     if other_count:
         raise ArgumentValueError("data", f"{config.data} has {now['count']} samples, the run began with {count}")
+    if decoder.kind == "vectors" and data.decoder.kind == "table":
+        raise ArgumentValueError(
+            "data", "the run is of a version that encoded tables as plain numbers; it can be sampled, but not go on"
+        )
     if other_kind:
         raise ArgumentValueError("data", f"{config.data} has other columns, other units or other classes than before")
     if other_rows:

@@ -61,10 +61,10 @@ class Evaluation:
         device = next(self._generator.parameters()).device
         return metrics | feature_distances(self._features, generated, real, device)
 
-    def _real(self, count: int) -> tuple[Tensor, Tensor]:
-        """Two sets of held-out samples, of at most ``count``; the same one twice where there is only one sample."""
+    def _real(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Two sets of held-out samples, of at most ``count``; one where there is only one sample."""
         held_out = self._data.held_out(2 * count, self._seed).samples
-        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, held_out)
+        real, other_real = held_out.chunk(2) if len(held_out) > 1 else (held_out, None)
         return real, other_real
 
     def _labels(self, count: int) -> Tensor | None:

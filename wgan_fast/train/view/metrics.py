@@ -27,13 +27,14 @@ def near_modes(samples: Tensor, centres: Tensor, sigma: float) -> tuple[Tensor, 
     return nearest, distance <= 3 * sigma
 
 
-def evaluate(generated: Tensor, real: Tensor, other_real: Tensor, data: Data) -> Metrics:
+def evaluate(generated: Tensor, real: Tensor, other_real: Tensor | None, data: Data) -> Metrics:
     """Compares generated samples with real ones.
 
     Args:
         generated: of shape (B, ...).
         real: held-out real samples.
-        other_real: a second independent set. The distance between both sets is what a perfect generator scores.
+        other_real: a second independent set. The distance between both sets is what a perfect generator scores. None
+            where too few samples are held out.
         data: the source of the real samples.
 
     Returns:
@@ -43,7 +44,7 @@ def evaluate(generated: Tensor, real: Tensor, other_real: Tensor, data: Data) ->
           coordinates it is ``sliced_wasserstein``, from random projections.
         - the same name with the suffix ``_real``: the distance between the two sets of real samples, for scale.
 
-        The first three are None for data without modes.
+        The first three are None for data without modes, the last one without ``other_real``.
     """
     metrics: Metrics = {"modes_covered": None, "modes_total": None, "share_within_3_sigma": None}
     if data.centres is not None and data.sigma is not None:
@@ -53,7 +54,7 @@ def evaluate(generated: Tensor, real: Tensor, other_real: Tensor, data: Data) ->
         metrics["share_within_3_sigma"] = near.float().mean().item()
     name, distance = _distance(real)
     metrics[name] = distance(generated, real)
-    metrics[f"{name}_real"] = distance(other_real, real)
+    metrics[f"{name}_real"] = None if other_real is None else distance(other_real, real)
     return metrics
 
 

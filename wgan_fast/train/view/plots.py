@@ -110,8 +110,9 @@ def plot_columns(path: Path, generated: NDArray[Any], real: NDArray[Any], column
             (real[:, i], "real, held out", {"color": BLUE, "alpha": 0.4}),
             (generated[:, i], "generated", {"color": RED, "histtype": "step"}),
         ):
-            share = np.full(len(values), 40 / (len(values) * (high - low)))  # counts samples outside the frame, too
-            panel.hist(values, edges, weights=share, label=label, **style)
+            there = values[~np.isnan(values)]
+            share = np.full(len(there), 40 / (len(values) * (high - low)))  # counts samples outside the frame, too
+            panel.hist(there, edges, weights=share, label=label, **style)
         panel.set(ylabel="density" if i % across == 0 else None)
         panel.set_xlabel(columns[i], parse_math=False, usetex=False)  # the user's text, whatever it holds
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
