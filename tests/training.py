@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def begin_command(errors: Path, *arguments: object) -> BaseProcess:
     process = context.Process(target=_command, args=(errors, [str(argument) for argument in arguments]))
     process.start()
     return process
+
+
+def wait_for_rows(process: BaseProcess, folder: Path, count: int) -> None:
+    """Until the history of its run has as many rows, or it has ended."""
+    file = folder / "metrics.jsonl"
+    while process.is_alive() and (file.read_bytes().count(b"\n") if file.exists() else 0) < count:
+        time.sleep(0.001)
 
 
 def _command(errors: Path, arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
@@ -47,6 +48,8 @@ app = typer.Typer(
 @app.callback()
 def main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """Wasserstein GANs, trained right and fast."""
+    # Of a warning its reader needs the words, not the line of the library.
+    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
 
 
 _RESUME = "the last checkpoint"  # what a bare --resume is

@@ -2,6 +2,7 @@
 
 import html
 import math
+from pathlib import Path
 from typing import Any
 
 from .claim import PAPERS, Number
@@ -43,6 +44,7 @@ def _section(name: str, record: dict[str, Any]) -> str:
     tested = "".join(f"<p>{html.escape(part)}</p>" for part in record.get("how", "").split("\n\n") if part)
     how = f"<details><summary>How it is tested</summary>{tested}</details>" if tested else ""
     papers = ", ".join(f'<a href="{PAPERS[key][1]}">{html.escape(PAPERS[key][0])}</a>' for key in record["papers"])
+    code = html.escape(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
     version = ", small version" if record["small"] else ""
     opened = "" if record["holds"] else " open"
     missed = sum(not number["holds"] for number in record["numbers"])
@@ -60,7 +62,9 @@ def _section(name: str, record: dict[str, Any]) -> str:
 <tr><th scope="col">number</th><th scope="col">measured</th><th scope="col">expected</th><th scope="col"></th></tr>
 {"".join(map(_row, record["numbers"]))}</table></div>
 <p class="small">seed {record["seed"]}, {record["seconds"]:.1f} s{version}</p></details>
-<p class="small">Papers: {papers or "see the claim"}. Code: <code>wgan_fast/experiments/{name}.py</code></p>
+<details><summary>Code: <code>wgan_fast/experiments/{name}.py</code></summary><div class="scroll" tabindex="0"
+ role="region" aria-label="code of {title(name)}"><pre>{code}</pre></div></details>
+<p class="small">Papers: {papers or "see the claim"}</p>
 </section>"""
 
 
@@ -97,7 +101,7 @@ section { border-top: 1px solid var(--line); margin-top: 2rem; }
 .formula { max-width: 100%; height: auto; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: .6rem; }
 figure { margin: 0; } .plot { width: 100%; max-width: 34rem; height: auto; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; }
+.scroll { overflow-x: auto; } pre { font-size: 85%; } table { border-collapse: collapse; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); }
 .verdict { font-size: 75%; font-weight: normal; color: var(--faint); } .no { color: var(--no); }
 .widget svg { width: 100%; max-width: 34rem; height: auto; display: block; touch-action: pan-y; }
