@@ -339,3 +339,18 @@ def test_probe_restores_what_has_two_names(offset: float) -> None:
     assert rows_are_independent(critic, *torch.randn(2, 8, 3))
     after = dict(critic.named_parameters(remove_duplicate=False))
     assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())
+
+
+class Flattened(nn.Module):
+    """Reads its transposed weight as one row of numbers, which only the strides that it has allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4).t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x @ self.weight.t().view(-1).view(3, 4).t()).sum(1)
+
+
+def test_moved_parameters_keep_their_strides() -> None:
+    assert rows_are_independent(Flattened(), *torch.randn(2, 5, 4))

@@ -119,10 +119,12 @@ def _moved(module: nn.Module) -> dict[str, Tensor]:
         size = torch.linalg.vector_norm(numbers, dtype=accumulate_dtype(numbers.dtype)) / numbers.numel() ** 0.5
         initial = (max(1, parameter.shape[0] if parameter.dim() else 1) / parameter.numel()) ** 0.5
         first = len(moved) + 1  # parameters differ too: rows of a ParameterList, for example
-        # In place: of a large critic, each further copy would be the peak of the step's memory.
-        places = torch.arange(first, first + numbers.numel(), dtype=size.dtype, device=numbers.device).sin_()
-        value = places.mul_(0.1 * torch.where(size > 0, size, initial)).view(numbers.shape).add_(numbers)
-        value = value.to(numbers.dtype)
+        # In place: of a large critic, each further copy would be the peak of the step's memory. With the strides that
+        # the parameter has: channels_last, say.
+        value = torch.empty_like(numbers, dtype=size.dtype)
+        places = torch.arange(first, first + numbers.numel(), out=value.as_strided((numbers.numel(),), (1,)))
+        places.sin_().mul_(0.1 * torch.where(size > 0, size, initial))
+        value = value.add_(numbers).to(numbers.dtype)
         moved[name] = nn.Parameter(torch.view_as_complex(value) if parameter.is_complex() else value)
     return moved
 
