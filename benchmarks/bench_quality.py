@@ -34,6 +34,9 @@ TRAININGS: dict[str, tuple[Callable[[int, torch.Generator], Tensor], int, int, f
 }
 
 
+ITERATIONS = {"ours": our_iteration, "textbook": rivals.textbook_iteration, "joint": rivals.joint_iteration}
+
+
 def _time_to(bound: float, iterate: Callable[[], object], batch: Callable[[], list[Tensor]], distance: Any) -> float:
     """Seconds of training until the distance is at most ``bound``."""
     seconds = 0.0
@@ -54,9 +57,7 @@ def _trained(name: str, seed: int, provider: str) -> float:
     hidden = nn.Linear(LATENT, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
     generator, critic = nn.Sequential(*hidden, nn.Linear(width, size)), mlp(size, width, 3)
     batches: list[Tensor] = []
-    make = our_iteration if provider == "ours" else rivals.textbook_iteration
-    options = {"lr": RATE} | ({"fused": True} if provider == "fused" else {})
-    iteration = make(generator, critic, batches, (BATCH, LATENT), **options)
+    iteration = ITERATIONS[provider](generator, critic, batches, (BATCH, LATENT), lr=RATE)
     of_data = torch.Generator().manual_seed(seed)
     held_out, latent = draw(1_000, of_data), torch.randn(1_000, LATENT, generator=of_data)
 
@@ -74,7 +75,7 @@ def _trained(name: str, seed: int, provider: str) -> float:
 @pytest.mark.parametrize("name", TRAININGS)
 def bench_time_to_quality(benchmark: Any, name: str) -> None:
     """In turn, for each seed."""
-    times: dict[str, list[float]] = {"ours": [], "textbook": [], "fused": []}
+    times: dict[str, list[float]] = {provider: [] for provider in ITERATIONS}
 
     def train_all(seed: int) -> None:
         for provider, found in times.items():

@@ -41,9 +41,8 @@ def bench_training(compare: Comparison, name: str) -> None:
     batches = list(torch.randn(N_CRITIC, *shape, device=device))
     latent_shape = (shape[0], LATENT)
     options = {"fused": True, "capturable": True} if on_gpu else {}
-    adams: dict[str, dict[str, bool]] = {"textbook": {}, "fused": {"fused": True}}
-    textbooks = {
-        name: rivals.textbook_iteration(deepcopy(generator), deepcopy(critic), batches, latent_shape, **chosen)
-        for name, chosen in adams.items()
+    forms = {"textbook": rivals.textbook_iteration, "joint": rivals.joint_iteration}
+    iterations = {
+        name: form(deepcopy(generator), deepcopy(critic), batches, latent_shape) for name, form in forms.items()
     }
-    compare(our_iteration(generator, critic, batches, latent_shape, **options), **textbooks)
+    compare(our_iteration(generator, critic, batches, latent_shape, **options), **iterations)

@@ -36,7 +36,7 @@ REASONS: list[tuple[str, str, set[str], str]] = [
     ("gradient_penalty", "textbook", {"tiny"}, OVERHEAD),
     ("critic_step", "jax", set(), NOISE),
     ("critic_step", "jax", {"cpu"}, FUSED),
-    ("time_to_quality", "fused", set(), NOISE),
+    ("time_to_quality", "joint", set(), NOISE),
     ("call", "operator", set(), CHECKS),
     ("critic_step", "joint", {"cuda", "eager"}, EAGER),
     ("critic_step", "fused", {"cuda", "eager"}, EAGER),

@@ -32,17 +32,16 @@ def textbook(critic: nn.Module, real: Tensor, fake: Tensor, **options: Any) -> U
 
 def joint(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
     """The strongest eager form: real and fake samples scored in one batch, PyTorch's fused Adam."""
-    optimizer = adam(critic, fused=True)
+    return functools.partial(_joint_step, critic, adam(critic, fused=True), real, fake)
 
-    def update() -> Tensor:
-        optimizer.zero_grad()
-        real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
-        loss = fake_scores.mean() - real_scores.mean() + reference.gradient_penalty(critic, real, fake)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
 
-    return update
+def _joint_step(critic: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
+    optimizer.zero_grad()
+    real_scores, fake_scores = critic(torch.cat([real, fake])).split([len(real), len(fake)])
+    loss = fake_scores.mean() - real_scores.mean() + reference.gradient_penalty(critic, real, fake)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def shared(critic: nn.Module, real: Tensor, fake: Tensor, *, at_fake: bool) -> Update:
@@ -79,7 +78,12 @@ def captured(update: Update, warm_up: int = 3) -> Update:
 
 
 def textbook_iteration(
-    generator: nn.Module, critic: nn.Module, batches: Sequence[Tensor], latent_shape: tuple[int, ...], **options: Any
+    generator: nn.Module,
+    critic: nn.Module,
+    batches: Sequence[Tensor],
+    latent_shape: tuple[int, ...],
+    critic_step: Callable[..., Any] = reference.critic_step,
+    **options: Any,
 ) -> Update:
     """A critic step for each batch and one generator step, as in the usual code."""
     critic_adam, generator_adam = adam(critic, **options), adam(generator, **options)
@@ -88,7 +92,7 @@ def textbook_iteration(
         for real in batches:
             with torch.no_grad():
                 fake = generator(torch.randn(latent_shape, device=real.device))
-            reference.critic_step(critic, critic_adam, real, fake)
+            critic_step(critic, critic_adam, real, fake)
         generator_adam.zero_grad()
         loss = -critic(generator(torch.randn(latent_shape, device=real.device))).mean()
         loss.backward()
@@ -96,6 +100,11 @@ def textbook_iteration(
         return loss.detach()
 
     return iteration
+
+
+def joint_iteration(*arguments: Any, **options: Any) -> Update:
+    """The same of the strongest eager form."""
+    return textbook_iteration(*arguments, critic_step=_joint_step, **{"fused": True, **options})
 
 
 def functional_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update:
