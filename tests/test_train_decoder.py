@@ -95,3 +95,9 @@ def test_samples_that_a_file_cannot_hold(tmp_path, name, decoder, labels, messag
     with pytest.raises(ValueError, match=message):
         save_samples(tmp_path / name, torch.zeros(2, 2), decoder, labels)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("kind", ["nan", (), None, float("nan")])
+def test_an_unknown_kind_is_refused(kind: object) -> None:
+    with pytest.raises(ValueError, match="kind"):
+        Decoder.from_dict(Decoder("vectors", ("a",), (0.0,), (1.0,)).to_dict() | {"kind": kind})

@@ -369,8 +369,18 @@ BAD = [
     ("x.csv", text("a,a\n1,2\n"), {}, "data: .*x.csv: expected a unique name for column 2, got 'a'"),
     ("x.csv", text("a,\n1,2\n"), {}, "data: .*x.csv: expected a unique name for column 2, got ''"),
     ("x.csv", text("a,b\n1,2\n\n3,1e999\n"), {}, "data: .*x.csv: column 'b': expected finite numbers, got inf"),
-    ("x.csv", text("a,b\n1,2\n3\n"), {}, "data: .*x.csv: line 3: expected 2 cells, as in the header, separated by ',', got 1"),
-    ("x.csv", text("a,b\n1,2,3\n"), {}, "data: .*x.csv: line 2: expected 2 cells, as in the header, separated by ',', got 3"),
+    (
+        "x.csv",
+        text("a,b\n1,2\n3\n"),
+        {},
+        "data: .*x.csv: line 3: expected 2 cells, as in the header, .* got 1",
+    ),
+    (
+        "x.csv",
+        text("a,b\n1,2,3\n"),
+        {},
+        "data: .*x.csv: line 2: expected 2 cells, as in the header, .* got 3",
+    ),
     ("x.csv", text("k\n" + "".join(f"id{i}\n" for i in range(99))), {}, "data: .*x.csv: column 'k' holds 99 different"),
     (
         "x.csv",

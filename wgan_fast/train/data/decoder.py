@@ -1,7 +1,7 @@
 """Converts samples of a network to the user's units. A checkpoint can hold a decoder."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from wgan_fast.train.data.frames import are_whole, frame_of_arrays, frame_of_columns, type_of_column, type_of_labels
 from wgan_fast.train.data.tables import Cells, TableEncoding
 from wgan_fast.train.data.units import ArrayFormat, ImageUnits, TableUnits, VectorUnits
+
+Kind = Literal["vectors", "table", "images"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Decoder:
         array: of an array or a tensor, how it came: see :class:`.units.ArrayFormat`.
     """
 
-    kind: Literal["vectors", "table", "images"]
+    kind: Kind
     columns: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
@@ -162,7 +164,9 @@ class Decoder:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Decoder":
-        """The decoder that :meth:`to_dict` was called on."""
+        """The decoder that :meth:`to_dict` was called on. A file may hold anything, and raise anything here."""
+        if values["kind"] not in get_args(Kind):
+            raise ValueError(f"kind {values['kind']!r}")
         table, array = values.get("table"), values.get("array")
         read = {
             "table": None if table is None else TableEncoding.from_dict(table),
