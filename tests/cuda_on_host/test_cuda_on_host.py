@@ -50,7 +50,7 @@ def build(folder: Path, name: str) -> Path:
     subprocess.run(
         [compiler, *flags, f"-I{HERE}", f"-I{KERNELS}", "-xc++", *kernels, HERE / "main.cpp", "-o", program],
         check=True,
-        timeout=300,
+        timeout=1200,
     )
     return program
 
