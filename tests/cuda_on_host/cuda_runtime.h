@@ -168,7 +168,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       config->blockDim.x != cuda_on_host::threads(config->blockDim.x).count()) {
     return cudaErrorInvalidConfiguration;
   }
-  const std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
+  std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
+  __builtin_clear_padding(&values);  // what the stack held before may look like an address to the stand-in
   if (!cuda_stand_in_launch) {
     cuda_on_host::run(*config, kernel, values);
     return cudaSuccess;
