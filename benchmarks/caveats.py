@@ -37,6 +37,7 @@ REASONS: list[tuple[str, str, set[str], str]] = [
     ("critic_step", "jax", set(), NOISE),
     ("critic_step", "jax", {"cpu"}, FUSED),
     ("time_to_quality", "joint", set(), NOISE),
+    ("time_to_quality", "textbook", set(), NOISE),
     ("call", "operator", set(), CHECKS),
     ("critic_step", "joint", {"cuda", "eager"}, EAGER),
     ("critic_step", "fused", {"cuda", "eager"}, EAGER),
