@@ -63,7 +63,7 @@ def test_single_images_go_into_folders_of_their_labels(digits_run: Path, tmp_pat
     assert wrong.exit_code == 2 and wrong.stderr.startswith("error: --image-type: expected one of .png, .jpg")
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", "", "a\\b"])
+@pytest.mark.parametrize("name", ["../x", "/x", "..", "", "a\\b"])
 def test_a_label_of_a_strangers_file_names_no_folder_elsewhere(name: str, digits_run: Path, tmp_path: Path) -> None:
     state = torch.load(digits_run / "checkpoint.pt", weights_only=True)
     state["codec"]["classes"] = (name, *state["codec"]["classes"][1:])
