@@ -1,7 +1,7 @@
-"""Time until a generator of digits is good: whole trainings, with the usual code and with ours, until the exact Wasserstein
-distance between 1,000 of its samples and 1,000 real ones is at most a bound that is stated here. The evaluations are
-not timed. Same seeds, so the same samples; the distance goes its way up to rounding, and a training may need some more
-or fewer iterations with the one than with the other.
+"""Time until a generator of digits is good: whole trainings, with the usual code and with ours, until the exact
+Wasserstein distance between 1,000 of its samples and 1,000 real ones is at most a bound that is stated here. The
+evaluations are not timed. The seeds are the same, and so are the samples. Rounding differs, so a training may need some
+more or fewer iterations with the one than with the other.
 """
 
 import functools
