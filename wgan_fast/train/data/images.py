@@ -95,11 +95,15 @@ class ImageFolder(Samples):
         counts = []
         for name in classes:
             deeper, of_class = _visible(folder / name)
-            if deeper or not of_class:
+            if deeper:
                 raise ArgumentValueError(
                     "data",
-                    f"{folder / name} is a class folder; expected images, got "
-                    f"{folder / name / deeper[0] if deeper else 'none'}",
+                    f"{folder / name / deeper[0]} is a folder inside the class folder {name}; "
+                    "move its images into the class folder itself",
+                )
+            if not of_class:
+                raise ArgumentValueError(
+                    "data", f"the class folder {folder / name} contains no images; add some, or remove it"
                 )
             files += [f"{name}/{file}" for file in of_class]
             counts.append(len(of_class))
