@@ -166,7 +166,10 @@ def sample(
     count: Annotated[int, typer.Option(help="How many; with --interpolate, rows.", min=1, max=2**40)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.", min=0, max=2**63 - 1)] = 0,
     label: Annotated[
-        str | None, typer.Option(help="Only this label, as the data name it.", show_default="each in turn")
+        str | None,
+        typer.Option(
+            help="Only this label, as the data name it.", show_default="each in turn; of a table as often as in it"
+        ),
     ] = None,
     interpolate: Annotated[
         int | None,

@@ -145,6 +145,8 @@ class TrainedGenerator:
         with naming_damage(source):
             network = _restore(spec, state["generator"])
             decoder, size, classes = Decoder.from_dict(state["codec"]), spec["latent_dimension"], spec["classes"]
+            if decoder.counts and classes not in (0, len(decoder.counts)):
+                raise ValueError(f"{classes} labels, of {len(decoder.counts)} counts")
             decoder.restore(
                 generate(network, torch.zeros(2, size, device="cpu"), cyclic_labels(2, classes))
             )  # on trial
@@ -156,7 +158,8 @@ class TrainedGenerator:
         Args:
             count: how many.
             seed: of the latent vectors.
-            label: of all of them, as the data name it; None takes each in turn.
+            label: of all of them, as the data name it. None takes each in turn; for a table, it draws them as often as
+                the data have them.
 
         Returns:
             A tensor (count, ...) if the data were one, a pandas DataFrame if they were a table, else an array. A
@@ -183,7 +186,7 @@ class TrainedGenerator:
         """As :meth:`sample`, but as the network makes them, with labels as indices into ``decoder.classes``."""
         check_integer("count", count, 1)
         check_integer("seed", seed, 0)
-        labels = self._labels(count, label)
+        labels = self._labels(count, label, seed)
         return generate(self.network, seeded_latents(count, self.latent_dimension, seed), labels), labels
 
     def draw_between(self, rows: int, steps: int, *, seed: int = 0, label: Any = None) -> tuple[Tensor, Tensor | None]:
@@ -195,12 +198,15 @@ class TrainedGenerator:
         angle = cosine.acos()[:, None, None]
         t = torch.linspace(0, 1, steps, device="cpu")[None, :, None]
         path = (((1 - t) * angle).sin() * first[:, None] + (t * angle).sin() * last[:, None]) / angle.sin()
-        labels = self._labels(rows, label)
+        labels = self._labels(rows, label, seed)
         labels = labels.repeat_interleave(steps) if labels is not None else None
         return generate(self.network, path.flatten(0, 1), labels), labels
 
-    def _labels(self, count: int, label: Any) -> Tensor | None:
+    def _labels(self, count: int, label: Any, seed: int) -> Tensor | None:
         if label is None:
+            if self.classes and (counts := self.decoder.counts):
+                shares = np.divide(counts, sum(counts))
+                return torch.from_numpy(np.random.default_rng(seed).choice(self.classes, count, p=shares))
             return cyclic_labels(count, self.classes)
         if not isinstance(label, int | str | np.integer | np.bool_):
             raise ArgumentTypeError("label", f"expected one of the data's labels, got {label!r}")

@@ -27,6 +27,7 @@ class Decoder:
         deviation: the standard deviation of each column of vectors, in the user's units.
         classes: the names of the labels 0, 1, ...; empty without labels.
         table: the encoding of a table.
+        counts: of a table, how many rows have each label; empty in checkpoints that do not know.
         label: the name of a table's column of labels.
         label_type: NumPy's name of the type of an array of labels.
         array: of an array or a tensor, how it came: see :class:`.units.ArrayFormat`.
@@ -37,6 +38,7 @@ class Decoder:
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
     table: TableEncoding | None = None
     label: str = "label"
     label_type: str = ""
@@ -167,6 +169,9 @@ class Decoder:
         """The decoder that :meth:`to_dict` was called on. A file may hold anything, and raise anything here."""
         if values["kind"] not in get_args(Kind):
             raise ValueError(f"kind {values['kind']!r}")
+        classes, counts = values["classes"], values.get("counts", ())
+        if counts and not (len(counts) == len(classes) and all(type(n) is int and 0 < n < 2**48 for n in counts)):
+            raise ValueError(f"counts of {len(classes)} labels: {counts!r}")
         table, array = values.get("table"), values.get("array")
         read = {
             "table": None if table is None else TableEncoding.from_dict(table),

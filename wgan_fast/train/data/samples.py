@@ -148,7 +148,7 @@ class Table(ArraySamples):
     """
 
     def __init__(self, name: object, table: SourceTable, label: str | None = None, drop: str | None = None) -> None:
-        columns, classes, labels = dict(table.columns), (), None
+        columns, classes, counts, labels = dict(table.columns), (), (), None
         for dropped in next(csv.reader([drop or ""], skipinitialspace=True), []):
             if dropped not in columns:
                 raise ArgumentValueError("drop", f"expected columns of {name}, {', '.join(columns)}; got {dropped!r}")
@@ -162,8 +162,8 @@ class Table(ArraySamples):
                 raise ArgumentValueError(
                     "label", f"row {list(of_rows).index(None)} of {name} has no {label!r}; fill it in or drop the row"
                 )
-            names, labels = np.unique(np.array(of_rows), return_inverse=True)
-            classes = tuple(names.tolist())
+            names, labels, repeated = np.unique(np.array(of_rows), return_inverse=True, return_counts=True)
+            classes, counts = tuple(names.tolist()), tuple(repeated.tolist())
             if not columns:
                 raise ArgumentValueError("label", f"{name} has no other column than {label!r}")
             if len(classes) > MAX_CATEGORIES:
@@ -192,7 +192,12 @@ class Table(ArraySamples):
         self.shape = self.array.shape[1:]
         self.labels = None if labels is None else labels.astype(np.int64)
         self.decoder = Decoder(
-            "table", tuple(columns), classes=classes, table=encoding, label=label if label is not None else "label"
+            "table",
+            tuple(columns),
+            classes=classes,
+            counts=counts,
+            table=encoding,
+            label=label if label is not None else "label",
         )
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
