@@ -105,7 +105,7 @@ cuda-build: $(CUDA_INSTALLED)
 	cd $(CUDA_VENV) && PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(UNDER_STAND_IN) \
 	  bin/pytest $(IN_PARALLEL) -p computing -m cuda -k "not ($(OF_AUTOGRAD))" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
 	cd $(CUDA_VENV) && $(UNDER_STAND_IN) \
-	  bin/pytest $(IN_PARALLEL) -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
+	  bin/pytest -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
 
 # dist/: one wheel with an extension for each of these torches, for the version of Python that PYTHON is. Needs nvcc; with
 # WGAN_FAST_CUDA=0, a C++ compiler alone. Each torch has an environment (5 GB) in CACHE, which `make test-long` tests in.

@@ -113,5 +113,5 @@ def test_half_precision_on_a_cpu(algorithm: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["x.csv", "my/X.Parquet", "DataFrame"])
 def test_tables_train_within_minutes_unless_the_published_settings_are_wanted(data):
     quick, faithful = (TrainConfig(data=data, faithful=faithful) for faithful in (False, True))
-    assert (quick.steps, quick.n_critic, quick.batch_size) == (5000, 1, 250)
+    assert (quick.steps, quick.n_critic, quick.batch_size) == (4000, 2, 250)
     assert (faithful.steps, faithful.n_critic, faithful.batch_size) == (100_000, 5, 64)

@@ -483,7 +483,8 @@ NORMALIZED = [
 def test_normalization(
     address_program: Path, dtype: torch.dtype, samples: int, shape: tuple[int, int, int], offset: int
 ) -> None:
-    for centered, weighted in ((True, True), (False, True), (True, False)):
+    kinds = ((True, True), (False, True), (True, False))
+    for centered, weighted in kinds if offset == 0 else kinds[:1]:  # each takes seconds
         check_normalization(address_program, dtype, samples, shape, offset, centered=centered, weighted=weighted)
 
 

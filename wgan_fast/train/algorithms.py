@@ -189,12 +189,12 @@ _QUICK_DIGITS: Settings = {
 
 #: A minute or two for a few thousand rows on one core.
 _QUICK_TABLES: Settings = {
-    "steps": 5000,
+    "steps": 4000,
     "batch_size": 250,
     "learning_rate": 5e-4,
     "width": 256,
     "depth": 2,
-    "n_critic": 1,
+    "n_critic": 2,
     "decay": True,
 }
 
