@@ -103,7 +103,8 @@ class Decoder:
         types = {column.name: type_of_column(column) for column in self.table.columns}
         if self.label in cells:
             types[self.label] = self.table.label or type_of_labels(self.classes)
-        cells.pop(self.table.index or "", None)  # a DataFrame counts its own rows
+        if self.table.index is not None:  # a DataFrame counts its own rows
+            del cells[self.table.index]
         frame = frame_of_columns(cells, types)
         return frame.rename(columns=int) if self.table.integer_names else frame
 

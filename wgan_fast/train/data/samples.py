@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wgan_fast._checks import ArgumentValueError
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.frames import SourceTable
 from wgan_fast.train.data.tables import MAX_CATEGORIES, TableEncoding
@@ -154,6 +154,14 @@ class Table(ArraySamples):
                 raise ArgumentValueError("drop", f"expected columns of {name}, {', '.join(columns)}; got {dropped!r}")
             del columns[dropped]
         kept = tuple(columns)
+        refused = [f"{column!r} ({table.refused[column]})" for column in kept if column in table.refused]
+        if refused:
+            raise ArgumentTypeError(
+                "data",
+                f"{name}: column {', '.join(refused)}: expected numbers, texts, dates or truth values, and one of "
+                "these in a column; make texts of them, data[name] = data[name].astype(str), or leave them out, "
+                "drop='name,other'",
+            )
         if label is not None:
             if label not in columns:
                 raise ArgumentValueError("label", f"expected a column of {name}, {', '.join(columns)}; got {label!r}")
