@@ -54,13 +54,17 @@ class Samples(ABC):
         Raises:
             ValueError: they are something else.
         """
-        if labels.dtype.kind == "O" and len({*map(type, labels.ravel())}) == 1:
-            labels = np.array(labels.tolist())
+        labels = labels.astype(object) if labels.dtype.kind == "T" else labels  # NumPy's texts of any length
+        if labels.dtype.kind == "O":
+            kinds = {*map(type, labels.ravel())}
+            if len(kinds) == 1 and issubclass(kinds.pop(), str | int | np.generic):
+                labels = np.array(labels.tolist())
         if labels.dtype.kind not in "biuU" or labels.shape != (len(self),):
+            cures = {"f": "; labels.astype(int) makes them integers", "S": "; labels.astype(str) makes them texts"}
             raise ArgumentValueError(
                 "labels",
-                f"{name}: expected labels of integers or texts, shape {(len(self),)}, "
-                f"got {labels.dtype} of shape {labels.shape}",
+                f"{name}: expected labels of integers or texts, of one type, shape {(len(self),)}, "
+                f"got {labels.dtype} of shape {labels.shape}{cures.get(labels.dtype.kind, '')}",
             )
         values, places = np.unique(labels, return_inverse=True)
         self.labels = places.astype(np.int64)
