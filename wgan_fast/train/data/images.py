@@ -64,7 +64,8 @@ def naming(path: Path, wanted: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        of_others = "unknown format; move what is no image out of the data"
+        reason = of_others if isinstance(error, UnidentifiedImageError) else error
         raise ArgumentValueError("data", f"{path} cannot be read as {wanted}: {reason}") from error
 
 
