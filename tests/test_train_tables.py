@@ -3,6 +3,7 @@
 import datetime
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -390,3 +391,19 @@ def test_names_and_the_index_of_a_frame() -> None:
     open_memory(frame[::-1], None, Preparation())  # rows of another frame are no news
     with pytest.warns(UserWarning, match=r"index of the DataFrame is left out; data.reset_index\(\)"):
         open_memory(frame.set_index("a"), None, Preparation())
+
+
+def test_numbers_of_a_file_become_numbers_of_a_frame(tmp_path: Path) -> None:
+    """Also those with a decimal comma, and those beyond 64 bits."""
+    rows = "\n".join(f"{row},5;{10**30 * row}" for row in range(ROWS))
+    (tmp_path / "x.csv").write_text(f"x;n\n{rows}\n")
+    data = make_data(str(tmp_path / "x.csv"))
+    frame = data.decoder.frame(data._read(np.arange(ROWS)).samples)
+    for numbers in (frame["x"] - 0.5, frame["n"] / 1e30):
+        assert np.abs(numbers - np.arange(ROWS)).max() < 1e-3  # encoded in float32
+
+
+def test_names_to_drop_that_are_no_line_of_csv_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n3,4\n" * 9)
+    with pytest.raises(ValueError, match="^drop: expected names"):
+        make_data(str(tmp_path / "x.csv"), drop="a\nb")

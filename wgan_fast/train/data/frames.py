@@ -185,7 +185,7 @@ def type_of_column(column: Column) -> FrameType:
         return column.frame
     if column.kind == "date":
         return FrameType("datetime64[us]")
-    if column.kind == "number" and column.decimals != 0:
+    if column.kind == "number" and (column.decimals != 0 or max(map(abs, column.quantiles)) >= 2**63):
         return FrameType("float64")
     if column.kind == "number" or (column.categories and are_whole(column.categories)):
         return FrameType("int64" if column.missing is None else "Int64")

@@ -153,7 +153,11 @@ class Table(ArraySamples):
 
     def __init__(self, name: object, table: SourceTable, label: str | None = None, drop: str | None = None) -> None:
         columns, classes, counts, labels = dict(table.columns), (), (), None
-        for dropped in next(csv.reader([drop or ""], skipinitialspace=True), []):
+        try:
+            names_to_drop = next(csv.reader([drop or ""], skipinitialspace=True), [])
+        except csv.Error as error:
+            raise ArgumentValueError("drop", f"expected names as in a line of CSV, got {drop!r}: {error}") from error
+        for dropped in names_to_drop:
             if dropped not in columns:
                 raise ArgumentValueError("drop", f"expected columns of {name}, {', '.join(columns)}; got {dropped!r}")
             del columns[dropped]
