@@ -8,6 +8,9 @@ export MAX_JOBS ?= 2
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+# Options of pytest: a process for each core, of one thread each; the tests of a file stay together, because they share what
+# they compile.
+IN_PARALLEL = -n $(MAX_JOBS) --dist loadfile
 NATIVE = $(shell find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 .PHONY: venv train test test-long lint format docs bench report cuda-build wheels gpu-report
@@ -24,9 +27,8 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard build_support/*.py) $(filter cs
 train: venv
 	$(BIN)/wgan-fast train $(TRAIN_ARGS)
 
-# One process for each core, of one thread each; the tests of a file stay together, because they share what they compile.
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n $(MAX_JOBS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" $(IN_PARALLEL) $(PYTEST_ARGS)
 
 test-long: venv
 	$(BIN)/pytest -m long $(PYTEST_ARGS)
@@ -85,10 +87,10 @@ STAND_IN_STEPS = $(abspath tests/cuda_stand_in $(addprefix tests/test_,backends.
 NOT_UNDER_STAND_IN = compile or (recurrent and not rnn) or lstm or spectrum or three or (checkpointed and lambda)
 
 # The file's name changes with what is installed, so that an environment that is kept gets it, too.
-CUDA_INSTALLED = $(CUDA_VENV)/.installed-2
+CUDA_INSTALLED = $(CUDA_VENV)/.installed-3
 $(CUDA_INSTALLED):
 	$(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_VENV)/bin/pip install $(CUDA_TORCH) numpy pytest pytest-benchmark hypothesis "setuptools>=70.1"
+	$(CUDA_VENV)/bin/pip install $(CUDA_TORCH) numpy pytest pytest-benchmark pytest-xdist hypothesis "setuptools>=70.1"
 	touch $@
 
 # The GPU report builds again in its rehearsal; with the same settings it compiles nothing.
@@ -98,12 +100,12 @@ cuda-build: export TORCH_CUDA_ARCH_LIST = 7.5;8.0;9.0;10.0;12.0
 cuda-build: $(CUDA_INSTALLED)
 	$(CUDA_VENV)/bin/pip install --no-deps --force-reinstall .
 	cd $(CUDA_VENV) && bin/python -m wgan_fast.doctor
-	cd $(CUDA_VENV) && bin/pytest -m "not slow and not long" $(CUDA_TESTS) $(abspath tests/instructions/test_sass.py) $(PYTEST_ARGS)
+	cd $(CUDA_VENV) && OMP_NUM_THREADS=1 bin/pytest $(IN_PARALLEL) -m "not slow and not long" $(CUDA_TESTS) $(abspath tests/instructions/test_sass.py) $(PYTEST_ARGS)
 	$(CUDA_VENV)/bin/python tests/cuda_stand_in/build_stand_in.py $(STAND_IN)
 	cd $(CUDA_VENV) && PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(UNDER_STAND_IN) \
-	  bin/pytest -p computing -m cuda -k "not ($(OF_AUTOGRAD))" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
+	  bin/pytest $(IN_PARALLEL) -p computing -m cuda -k "not ($(OF_AUTOGRAD))" $(STAND_IN_OPERATORS) $(PYTEST_ARGS)
 	cd $(CUDA_VENV) && $(UNDER_STAND_IN) \
-	  bin/pytest -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
+	  bin/pytest $(IN_PARALLEL) -p computing -m "cuda or stand_in" -k "not ($(NOT_UNDER_STAND_IN))" $(STAND_IN_STEPS) $(PYTEST_ARGS)
 
 # dist/: one wheel with an extension for each of these torches, for the version of Python that PYTHON is. Needs nvcc; with
 # WGAN_FAST_CUDA=0, a C++ compiler alone. Each torch has an environment (5 GB) in CACHE, which `make test-long` tests in.

@@ -65,6 +65,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("pythons", nargs="+", metavar="PYTHON")
     arguments = parser.parse_args()
+    if os.environ.get("WGAN_FAST_CUDA") != "0":  # builds take long: look first
+        for python in arguments.pythons:
+            if run(python, "-c", "import torch; print(torch.version.cuda)").strip() == "None":
+                raise SystemExit(f"{python} has a torch without CUDA; install another build, or set WGAN_FAST_CUDA=0")
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary, str(i)) for i in range(len(arguments.pythons))]
         merged = merge([build(python, folder) for python, folder in zip(arguments.pythons, folders, strict=True)])

@@ -44,7 +44,7 @@ class ArgumentFileNotFoundError(ArgumentOSError, FileNotFoundError):
     """A file or folder that is not there."""
 
 
-FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

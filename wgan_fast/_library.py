@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from wgan_fast import reference
 from wgan_fast._torch import warn_user
@@ -116,7 +117,7 @@ def traceable() -> Iterator[None]:
 
 def is_traceable() -> bool:
     """Whether :func:`traceable` is active in this thread."""
-    return not torch.compiler.is_compiling() and _traceable.get()  # Dynamo cannot trace a ContextVar
+    return not is_dynamo_compiling() and _traceable.get()  # Dynamo cannot trace a ContextVar
 
 
 def is_recorded() -> bool:

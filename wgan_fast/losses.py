@@ -546,7 +546,7 @@ def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
 
 #: The types that are their own :func:`accumulate_dtype`. Asked first, it spares small calls a conversion to themselves.
-_ACCUMULATED = (torch.float32, torch.float64)
+_ACCUMULATED = frozenset({torch.float32, torch.float64})
 
 
 def _softplus(scores: Tensor) -> Tensor:

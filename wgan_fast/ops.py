@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from wgan_fast import reference
 from wgan_fast._checks import (
-    FLOATING,
     ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
@@ -66,12 +65,10 @@ def interpolate(
     the real sample; as it is uniform, the distribution is the same.
     """
     try:
-        if generator is None and t is None and _are_alike(real, fake):
-            return operators(real.device).interpolate(real, fake, draw_uniform(real, len(real)))
-        if generator is None and t is not None and real.device == fake.device == t.device and real.numel() > 0:
-            compute = operators(real.device)
-            if compute is not reference:
-                return compute.interpolate(real, fake, t)
+        # Autocast may convert another dtype, before t is drawn.
+        plain = generator is None and real.numel() > 0 and (t is not None or real.dtype is fake.dtype)
+        if plain and (compute := operators(real.device)) is not reference:
+            return compute.interpolate(real, fake, draw_uniform(real, real.shape[0]) if t is None else t)
     except _REFUSALS:
         pass  # the checks say why
     check_batch("real", real)
@@ -84,31 +81,17 @@ def interpolate(
     return operators(real.device).interpolate(real, fake, t)
 
 
+#: Whose local shard is the tensor itself.
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
 #: What a compiled operator raises where it refuses an argument. The checks in Python, which name the argument and the
 #: cure, take longer than the operator does on a small batch, so that they run only then.
-_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError)
-
-
-def _are_alike(real: Any, fake: Any) -> bool:
-    """Whether these are batches that no check refuses."""
-    return (
-        type(real) is Tensor
-        and type(fake) is Tensor
-        and real.shape == fake.shape
-        and real.dtype == fake.dtype
-        and real.dtype in FLOATING
-        and real.device == fake.device
-        and real.layout is torch.strided
-        and fake.layout is torch.strided
-        and real.dim() > 0
-        and real.numel() > 0
-    )
+_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)
 
 
 @register_fake("interpolate")
 def _(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    torch._check_value(real.device == fake.device == t.device, lambda: "real, fake and t: on different devices")
     return _empty_like_batch(real)
 
 
@@ -217,11 +200,10 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
     """
     tensors = _tensors(module_or_tensors)
     try:
-        if type(bound) is float and _PLAIN.issuperset(map(type, tensors)):
-            (device,) = {tensor.device for tensor in tensors}
-            if (compute := operators(device)) is not reference:
-                compute.clip_weights_(tensors, bound)
-                return
+        plain = type(bound) is float and _PLAIN.issuperset(map(type, tensors))
+        if plain and (compute := operators(tensors[0].device)) is not reference:
+            compute.clip_weights_(tensors, bound)
+            return
     except _REFUSALS:
         pass  # the checks say why
     check_number("bound", bound, minimum=0.0)
@@ -233,18 +215,23 @@ def clip_weights_(module_or_tensors: nn.Module | Iterable[Tensor], bound: float 
         if tensor.layout != torch.strided:
             raise ArgumentTypeError(f"module_or_tensors[{i}]", f"expected a dense tensor, got layout {tensor.layout}")
     tensors = [local_shard(tensor) for tensor in tensors]
-    devices = {tensor.device for tensor in tensors}
-    if len(devices) > 1 and any(device.type == "meta" for device in devices):
-        raise ArgumentValueError(
-            "module_or_tensors", "some tensors are on meta, which holds no values; materialise them first"
-        )
+    if some_on_meta(tensors):
+        raise ArgumentValueError("module_or_tensors", SOME_ON_META)
     check_weights("module_or_tensors", tensors)
-    operators(*devices).clip_weights_(tensors, bound)
+    operators(*{tensor.device for tensor in tensors}).clip_weights_(tensors, bound)
 
 
 @register_fake("clip_weights_")
 def _(tensors: list[Tensor], bound: float) -> None:
-    pass
+    torch._check_value(not some_on_meta(tensors), lambda: f"tensors: {SOME_ON_META}")
+
+
+SOME_ON_META = "some tensors are on meta, which holds no values; materialise them first"
+
+
+def some_on_meta(tensors: Iterable[Tensor]) -> bool:
+    """Whether some, and not all, hold no values."""
+    return len({tensor.is_meta for tensor in tensors}) > 1
 
 
 @register_fake("nonfinite")
@@ -253,6 +240,8 @@ def _(tensors: list[Tensor]) -> Tensor:
 
 
 def _tensors(module_or_tensors: Any) -> list[Any]:
+    if type(module_or_tensors) is list:
+        return module_or_tensors
     if isinstance(module_or_tensors, nn.Module):
         return list(module_or_tensors.parameters())
     if isinstance(module_or_tensors, Tensor):

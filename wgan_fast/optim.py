@@ -18,6 +18,7 @@ from wgan_fast._checks import (
 )
 from wgan_fast._library import operators, register_fake
 from wgan_fast._torch import local_shard
+from wgan_fast.ops import SOME_ON_META, some_on_meta
 
 __all__ = ["RMSprop", "lazy_adam_settings"]
 
@@ -262,14 +263,10 @@ def _(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    on_meta = [param.device.type == "meta" for param in params]
-    torch._check_value(
-        all(on_meta) or not any(on_meta),
-        lambda: "params: some tensors are on meta, which holds no values; materialise them first",
-    )
+    torch._check_value(not some_on_meta(params), lambda: f"params: {SOME_ON_META}")
     for name, number in (("lr", lr), ("grad_scale", grad_scale), ("found_inf", found_inf)):
         torch._check_value(
-            number is None or number.device.type != "meta" or all(on_meta),
+            number is None or number.device.type != "meta" or params[0].is_meta,
             lambda name=name: f"{name}: it is on meta, which holds no value, and params are not",
         )
 
