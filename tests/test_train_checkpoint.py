@@ -19,6 +19,7 @@ from training import begin_command, cli, everything, options, rows, run, small_c
 from wgan_fast.train import Trainer
 from wgan_fast.train.config import make_config
 from wgan_fast.train.run import checkpoint
+from wgan_fast.train.run.atomic import UNFINISHED
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 
@@ -136,7 +137,7 @@ def test_checkpoints_do_not_pass_through_the_folder_of_temporary_files(
 
 
 def test_only_the_first_process_touches_the_checkpoint(tmp_path: Path) -> None:
-    unfinished, waited = tmp_path / f"unfinished-{checkpoint.NAME}", []
+    unfinished, waited = tmp_path / f"{UNFINISHED}{checkpoint.NAME}", []
     unfinished.write_text("by the first process")
     other = SimpleNamespace(is_global_zero=False, barrier=lambda: waited.append(True))
     checkpoint.save_checkpoint(other, tmp_path, {})

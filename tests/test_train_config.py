@@ -137,3 +137,16 @@ def test_settings_are_flat_and_short(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match="^config: .*config.yaml( is not YAML of settings: |: expected a name or)"):
         make_config(tmp_path / "config.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"step": 3}, "^step: there is no such setting; did you mean steps"),
+        ({"epochs": 3}, "^epochs: there is no such setting"),
+        ({"out": 5, "resume": True}, "^out: expected a path, got 5"),
+    ],
+)
+def test_what_a_program_names_wrongly_is_told(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make_config(None, settings)

@@ -13,6 +13,7 @@ pytest.importorskip("wgan_fast.train.trainer", reason="the extra wgan_fast[train
 
 from training import cli, small_config
 from wgan_fast.train.build import open_data
+from wgan_fast.train.view import plots
 from wgan_fast.train.view.evaluation import Evaluation
 
 
@@ -31,8 +32,12 @@ def test_what_is_no_folder_of_a_run_is_told(digits_run: Path) -> None:
     assert re.match("error: run: .*checkpoint.pt/config.yaml cannot be read: ", result.stderr), result.stderr
 
 
-def test_a_perfect_generator_of_rare_labels_scores_as_real_samples_do(tmp_path: Path) -> None:
-    """Labels of what is generated are as frequent as in the data, 95 to 5, or it would be far from them."""
+def test_a_perfect_generator_of_rare_labels_scores_as_real_samples_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of what is generated are as frequent as in the data, 95 to 5, or it would be far from them; in a figure
+    of both, too.
+    """
     labels = np.repeat([0, 1], [1900, 100])
     samples = np.random.default_rng(0).normal(size=(2000, 2)) + 10 * labels[:, None]
     np.savez(tmp_path / "x.npz", samples=samples, labels=labels)
@@ -48,5 +53,9 @@ def test_a_perfect_generator_of_rare_labels_scores_as_real_samples_do(tmp_path: 
         def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
             return ((latents + 10 * labels[:, None] - mean) / deviation).float()
 
-    found = Evaluation(config, data, Perfect()).evaluate()
+    evaluation, drawn = Evaluation(config, data, Perfect()), []
+    found = evaluation.evaluate()
     assert found["earth_movers_distance"] < 2 * found["earth_movers_distance_real"]
+    monkeypatch.setattr(plots, "plot", lambda path, generated, *more: drawn.append(generated * deviation + mean))
+    evaluation.draw(tmp_path / "x.png")
+    assert (drawn[0][:, 0] > 5).double().mean() < 0.1

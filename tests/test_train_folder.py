@@ -1,6 +1,8 @@
 """The folder of a run: who may write into it."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,59 @@ def test_a_kill_while_a_run_begins_again_loses_nothing(tmp_path: Path, monkeypat
             trainer.run()
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert not list(tmp_path.glob("unfinished-*"))
+
+
+def test_a_link_to_a_run_is_replaced_where_it_points(tmp_path: Path) -> None:
+    run(tmp_path / "far" / "run")
+    (tmp_path / "link").symlink_to("far/run")
+    before = (tmp_path / "far" / "run" / "checkpoint.pt").stat().st_ino
+    run(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "run" / "checkpoint.pt").stat().st_ino != before
+    assert os.listdir(tmp_path / "far") == ["run"]
+
+
+def test_a_run_is_back_where_no_folder_can_be_made_for_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "run")
+    before = tree(tmp_path / "run")
+
+    def full(folder: Path, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left"):
+        claim_run_folder(TrainConfig(out=tmp_path / "run", overwrite=True))
+    back = tree(tmp_path / "run") == before  # pytest compares files of bytes for minutes
+    assert back and os.listdir(tmp_path) == ["run"]
+
+
+_LOCKING = (
+    "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(); sys.stdin.read()"
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks are POSIX's")
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = tree(tmp_path)
+    command = [sys.executable, "-c", _LOCKING, tmp_path / ".lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        for settings in ({"resume": True}, {"resume": "auto"}, {"overwrite": True}):
+            with pytest.raises(FileExistsError, match="^out: another process trains in "):
+                run(tmp_path, **settings)
+        assert tree(tmp_path) == before
+        other.communicate()
+    run(tmp_path, resume=True, steps=6)
+
+
+@pytest.mark.parametrize("name", ["unfinished-notes.txt", "unfinished-x.npy"])
+def test_what_somebody_has_not_finished_is_not_ours(name: str, tmp_path: Path) -> None:
+    run(tmp_path / "run")
+    for place in (tmp_path, tmp_path / "run"):
+        (place / name).write_text("precious")
+    with pytest.raises(FileExistsError, match=f"{name} is not a file of the run"):
+        run(tmp_path / "run", overwrite=True)
+    assert cli("sample", tmp_path / "run", "--out", tmp_path / "x.npy").exit_code == 0
+    assert (tmp_path / name).read_text() == "precious"

@@ -3,6 +3,7 @@
 import datetime
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -340,3 +341,69 @@ def test_blocks_are_shares():
     made = generator(torch.randn(5, 4))
     torch.testing.assert_close(made[:, 1:4].sum(dim=1), torch.ones(5))
     torch.testing.assert_close(made[:, 4:].sum(dim=1), torch.ones(5))
+
+
+UNFIT = {
+    "intervals": pandas.cut(pandas.Series(range(ROWS)), 4),
+    "several": pandas.Series([1, "a"] * 20, dtype=object),
+    "several_categories": pandas.Series([1, "1"] * 20, dtype="category"),
+    "times": pandas.Series([datetime.time(place % 3) for place in range(ROWS)], dtype=object),
+    "lists": pandas.Series([[1], [2]] * 20, dtype=object),
+    "bytes": pandas.Series([b"a", b"b"] * 20, dtype=object),
+}
+
+
+def test_columns_without_a_way_back_are_refused_before_a_training() -> None:
+    frame = pandas.DataFrame({"x": range(ROWS), **UNFIT})
+    with pytest.raises(TypeError, match="'intervals' .*, 'several' .*, 'bytes' .*astype") as error:
+        open_memory(frame, None, Preparation())
+    assert all(f"{name!r} (" in str(error.value) for name in UNFIT)
+    samples = open_memory(frame, None, Preparation(drop=",".join(UNFIT)))
+    assert list(samples.decoder.give(torch.randn(3, 1))) == ["x"]
+
+
+def test_what_programs_put_into_frames_comes_back() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    moments = pandas.Series(pandas.date_range("2020", periods=ROWS, freq="h", tz="UTC"))
+    frame = pandas.DataFrame(
+        {
+            "": range(ROWS),  # no index, as in a file it would be
+            "whole": pandas.Series(range(ROWS), dtype=pandas.ArrowDtype(arrow.int32())),
+            "text": pandas.Series(["a", None] * 20, dtype=pandas.ArrowDtype(arrow.string())),
+            "moment": moments.astype(pandas.ArrowDtype(arrow.timestamp("us", tz="Europe/Paris"))),
+            "zone": moments.dt.tz_convert("Europe/Berlin").dt.normalize().astype("category"),
+            "scalars": pandas.Series([*np.arange(ROWS)], dtype=object),
+            "either": pandas.Series([1, 2.5] * 20, dtype=object),
+        }
+    )
+    samples = open_memory(frame, None, Preparation())
+    back = samples.decoder.give(samples.read(np.arange(ROWS)))
+    assert back.dtypes.to_dict() == frame.dtypes.to_dict() and list(back) == list(frame)
+    assert all(back[name].equals(frame[name]) for name in frame if name != "either")
+    assert back["either"].tolist() == frame["either"].tolist()
+
+
+def test_names_and_the_index_of_a_frame() -> None:
+    frame = pandas.DataFrame({"a": range(ROWS), "b": range(ROWS)})
+    for names in (["a", 1], [("a", "b"), ("a", "c")], [True, False], ["a", None]):
+        with pytest.raises(TypeError, match="texts or integers as names; data.columns = "):
+            open_memory(frame.set_axis(names, axis=1), None, Preparation())
+    open_memory(frame[::-1], None, Preparation())  # rows of another frame are no news
+    with pytest.warns(UserWarning, match=r"index of the DataFrame is left out; data.reset_index\(\)"):
+        open_memory(frame.set_index("a"), None, Preparation())
+
+
+def test_numbers_of_a_file_become_numbers_of_a_frame(tmp_path: Path) -> None:
+    """Also those with a decimal comma, and those beyond 64 bits."""
+    rows = "\n".join(f"{row},5;{10**30 * row}" for row in range(ROWS))
+    (tmp_path / "x.csv").write_text(f"x;n\n{rows}\n")
+    data = make_data(str(tmp_path / "x.csv"))
+    frame = data.decoder.frame(data._read(np.arange(ROWS)).samples)
+    for numbers in (frame["x"] - 0.5, frame["n"] / 1e30):
+        assert np.abs(numbers - np.arange(ROWS)).max() < 1e-3  # encoded in float32
+
+
+def test_names_to_drop_that_are_no_line_of_csv_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n3,4\n" * 9)
+    with pytest.raises(ValueError, match="^drop: expected names"):
+        make_data(str(tmp_path / "x.csv"), drop="a\nb")

@@ -42,7 +42,14 @@ def open_data(config: TrainConfig, samples: Samples | None = None) -> Data:
     how = {name: getattr(config, name) for name in ("seed", "size", "colour", "alpha", "label", "drop")}
     data = make_data(config.data, **how) if samples is None else FiniteData(samples, config.seed)
     if config.conditional and not data.classes:
-        raise ArgumentValueError("conditional", f"expected data with labels, and {config.data} have none")
+        cures = {
+            "table": "; name their column with label",
+            "images": "; a folder of images has a folder for each label, a .npz file and a dataset their own",
+        }
+        cure = cures.get(data.decoder.kind, "")
+        raise ArgumentValueError(
+            "conditional", f"expected data with labels, integers or texts, and {config.data} has none{cure}"
+        )
     if config.augment is not None and data.decoder.kind != "images":
         raise ArgumentValueError("augment", f"applies to images only, got {config.augment}")
     return data

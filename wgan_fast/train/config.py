@@ -1,5 +1,6 @@
 """Every setting of a run, declared once and checked before the run starts."""
 
+import difflib
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -355,7 +356,15 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         TypeError: a value is of the wrong type.
         ValueError: a value or the file is wrong.
     """
+    names = [setting.name for setting in fields(TrainConfig)]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(names)}"
+            raise ArgumentTypeError(name, f"there is no such setting; {hint}")
     resume, out = given.get("resume"), given.get("out") or ""
+    if not isinstance(out, str | Path):
+        raise ArgumentTypeError("out", f"expected a path, got {out!r}")
     if resume and (not out or (resume != "auto" and file is not None)):
         raise ArgumentValueError(
             "resume", "set out to the run's folder and omit config: the folder has its own config.yaml"

@@ -103,7 +103,12 @@ class Decoder:
         types = {column.name: type_of_column(column) for column in self.table.columns}
         if self.label in cells:
             types[self.label] = self.table.label or type_of_labels(self.classes)
-        cells.pop(self.table.index or "", None)  # a DataFrame counts its own rows
+        if self.table.index is not None:  # a DataFrame counts its own rows
+            del cells[self.table.index]
+        for column in self.table.columns:
+            if column.frame is None and column.point != ".":  # a file's text, which becomes a number
+                of = cells[column.name]
+                cells[column.name] = [None if cell is None else cell.replace(column.point, ".") for cell in of]
         frame = frame_of_columns(cells, types)
         return frame.rename(columns=int) if self.table.integer_names else frame
 
@@ -118,6 +123,7 @@ class Decoder:
     def describe(self) -> dict[str, Any]:
         """What the numbers of an exported generator mean, for a reader without this library."""
         found: dict[str, Any] = {"kind": self.kind, "labels": self.classes, "columns": self.columns}
+        found |= {"counts": self.counts} if self.counts else {}
         if self.table is not None:
             found["columns"] = [
                 {"name": column.name, "kind": column.kind, "categories": column.categories, "decimals": column.decimals}

@@ -1,6 +1,7 @@
 """pandas' DataFrames as columns of text, and back; pandas itself is imported when it is needed."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgan_fast._checks import ArgumentValueError
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.tables import Cells, Column, FrameType
 
 
@@ -27,6 +28,7 @@ class SourceTable:
         first: the least of these numbers.
         separator: of the cells in a ``.csv`` file.
         integer_names: whether the names of a DataFrame's columns are integers.
+        refused: the names of columns of a DataFrame that text cannot hold, and their types.
     """
 
     columns: dict[str, Cells]
@@ -36,51 +38,87 @@ class SourceTable:
     first: int = 0
     separator: str = ","
     integer_names: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def table_of_frame(frame: Any) -> SourceTable:
-    """A pandas DataFrame as columns of text, and their types. The index is left out.
+    """A pandas DataFrame as columns of text, and their types. The index is left out, with a warning where it holds more
+    than numbers of rows.
 
     Raises:
+        TypeError: the names of columns are neither texts nor integers.
         ValueError: two columns have one name, or there are no rows or columns.
     """
+    pandas = import_pandas()
     names = [str(name) for name in frame.columns]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not names or not len(frame):
         got = f"two columns {twice[0]!r}" if twice else f"shape {frame.shape}"
         raise ArgumentValueError("data", f"expected a DataFrame with rows, and columns of unique names, got {got}")
-    integers = all(isinstance(name, int | np.integer) for name in frame.columns)
+    integers = all(isinstance(name, int | np.integer) and not isinstance(name, bool) for name in frame.columns)
+    if not integers and not all(isinstance(name, str) for name in frame.columns):
+        raise ArgumentTypeError(
+            "data",
+            "expected a DataFrame whose columns have texts or integers as names; "
+            "data.columns = [*map(str, data.columns)] makes them texts",
+        )
+    if frame.index.nlevels > 1 or frame.index.name is not None or frame.index.dtype.kind not in "iu":
+        told = "data: the index of the DataFrame is left out; data.reset_index() makes it a column"
+        warnings.warn(told, UserWarning, stacklevel=4)
     table = SourceTable({}, integer_names=integers)
     for place, name in enumerate(names):
         series = frame.iloc[:, place]
-        kind = str(series.dtype)
-        absent = series.isna().tolist()
-        if kind == "category":
-            of = series.cat.categories
-            texts = tuple(_cells(of))
-            found = FrameType("category", str(of.dtype), texts, bool(series.cat.ordered))
-            cells = [None if code < 0 else texts[code] for code in series.cat.codes.tolist()]
-        else:
-            found = FrameType(kind)
-            if kind == "object":
-                kinds = {type(value) for value, gone in zip(series.tolist(), absent, strict=True) if not gone}
-                found = replace(found, of=kinds.pop().__name__ if len(kinds) == 1 else "str")
-            cells = [None if gone else cell for cell, gone in zip(_cells(series), absent, strict=True)]
-        table.columns[name], table.frames[name] = cells, found
+        try:
+            table.columns[name], table.frames[name] = _column(series)
+            # On trial: after hours of training it should not be found that there is no way back.
+            some = series if series.dtype == object else series[:100]
+            back = _series(pandas, table.columns[name][: len(some)], table.frames[name])
+            lost = back.dtype != series.dtype
+            if not str(series.dtype).startswith(_MOMENTS):  # which may lose nanoseconds
+                lost = lost or back.dropna().tolist() != some.dropna().tolist()
+        except Exception:  # values may be of anybody's type
+            lost = True
+        if lost:
+            table.columns[name] = []
+            table.refused[name] = str(series.dtype)
     return table
 
 
+#: Names of types of dates with a time begin with this: of NumPy's and Arrow's.
+_MOMENTS = ("datetime", "timestamp")
+#: The type of Arrow's texts has the name of another one of pandas; :attr:`.FrameType.of` tells them apart.
+_OF_ARROW = "string[pyarrow]"
+
+
+def _column(series: Any) -> tuple[Cells, FrameType]:
+    """The cells of a Series, and its type."""
+    kind = str(series.dtype)
+    absent = series.isna().tolist()
+    if kind == "category":
+        of = series.cat.categories
+        texts = tuple(_cells(of.to_series()))
+        codes = series.cat.codes.tolist()
+        of_levels = FrameType("category", str(of.dtype), texts, bool(series.cat.ordered))
+        return [None if code < 0 else texts[code] for code in codes], of_levels
+    found = FrameType(kind, kind if kind == _OF_ARROW else "")
+    if kind == "object":
+        values = (value for value, gone in zip(series.tolist(), absent, strict=True) if not gone)
+        kinds = {type(value.item() if isinstance(value, np.generic) else value).__name__ for value in values}
+        found = replace(found, of="float" if kinds == {"int", "float"} else kinds.pop() if len(kinds) == 1 else "str")
+    return [None if gone else cell for cell, gone in zip(_cells(series), absent, strict=True)], found
+
+
 def _cells(series: Any) -> list[str]:
-    """The values of a Series or an Index as text; what stands for missing ones does not matter."""
+    """The values of a Series as text; what stands for missing ones does not matter."""
     kind = str(series.dtype)
     if kind.startswith("timedelta"):
         return [str(value) for value in series.astype("int64").tolist()]
-    if kind.startswith("datetime") and "," in kind:  # of a time zone
+    if kind.startswith(_MOMENTS) and "," in kind:  # of a time zone
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     if kind in ("float16", "float32"):
         return [str(value) for value in series.to_numpy()]  # the shortest that names it
     cells = [_cell(value) for value in series.tolist()]
-    if kind.startswith("datetime") and all(cell == "NaT" or cell.endswith(" 00:00:00") for cell in cells):
+    if kind.startswith(_MOMENTS) and all(cell == "NaT" or cell.endswith(" 00:00:00") for cell in cells):
         cells = [cell.removesuffix(" 00:00:00") for cell in cells]
     return cells
 
@@ -122,14 +160,18 @@ def _series(pandas: Any, cells: Cells, frame: FrameType) -> Any:
         codes = [-1 if cell is None else places[cell] for cell in cells]
         index = pandas.Index(levels)
         return pandas.Series(pandas.Categorical.from_codes(codes, categories=index, ordered=frame.ordered))
-    if kind.startswith("datetime"):
+    if kind.startswith(_MOMENTS):
         moments = pandas.to_datetime(pandas.Series(cells, dtype=object), utc="," in kind, format="ISO8601")
         return moments.astype(kind)
+    if frame.of == _OF_ARROW:
+        import pyarrow  # type: ignore[import-untyped]
+
+        return pandas.Series(cells, dtype=pandas.ArrowDtype(pyarrow.string()))
     convert: Callable[[str], Any] = _OBJECTS.get(frame.of, str)
     if kind.lower().startswith("bool"):
         convert = _OBJECTS["bool"]
     elif kind.lower().startswith(("int", "uint", "timedelta")):
-        bounds = np.iinfo("int64" if kind.startswith("timedelta") else kind.lower())
+        bounds = np.iinfo("int64" if kind.startswith("timedelta") else kind.lower().removesuffix("[pyarrow]"))
         convert = lambda cell: min(max(int(cell), bounds.min), bounds.max)  # noqa: E731
     elif kind.lower().startswith("float"):
         convert = float
@@ -143,7 +185,7 @@ def type_of_column(column: Column) -> FrameType:
         return column.frame
     if column.kind == "date":
         return FrameType("datetime64[us]")
-    if column.kind == "number" and column.decimals != 0:
+    if column.kind == "number" and (column.decimals != 0 or max(map(abs, column.quantiles)) >= 2**63):
         return FrameType("float64")
     if column.kind == "number" or (column.categories and are_whole(column.categories)):
         return FrameType("int64" if column.missing is None else "Int64")

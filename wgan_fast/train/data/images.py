@@ -64,7 +64,8 @@ def naming(path: Path, wanted: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        of_others = "unknown format; move what is no image out of the data"
+        reason = of_others if isinstance(error, UnidentifiedImageError) else error
         raise ArgumentValueError("data", f"{path} cannot be read as {wanted}: {reason}") from error
 
 
@@ -146,7 +147,7 @@ class ImageFolder(Samples):
                 elif image.mode.startswith("F"):
                     raise ValueError("its pixels are floating-point numbers, whose range is unknown")
                 depths.add(deep)
-                grey = grey and (deep or image.mode in ("1", "L", "LA"))
+                grey = grey and (deep or is_grey(image))
         return depths, grey
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -293,6 +294,11 @@ def _greatest(image: Image.Image) -> int:
     if deep.min() < 0 or deep.max() > 65535:
         raise ValueError("its pixels exceed 16 bits")
     return int(deep.max())
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image of 8 bits has no colours."""
+    return image.mode in ("1", "L", "LA", "La")
 
 
 def fit(image: Image.Image, target: Target) -> NDArray[np.uint8]:

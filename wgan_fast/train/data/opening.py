@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.frames import table_of_frame
-from wgan_fast.train.data.images import ImageArray, ImageFolder, Target, fit, image_size, layout_of, naming
+from wgan_fast.train.data.images import ImageArray, ImageFolder, Target, fit, image_size, is_grey, layout_of, naming
 from wgan_fast.train.data.samples import Samples, Table, Vectors
 from wgan_fast.train.data.table_files import TABLES, read_table
 from wgan_fast.train.run.memory import physical_memory
@@ -90,7 +90,9 @@ def kind_of(data: object) -> str:
     one_column = hasattr(data, "to_frame")
     cures = {
         "; make it an array with numpy.array(data)": isinstance(data, list | tuple),
-        "; name one of its parts, such as data['train']": isinstance(data, Mapping),
+        "; name one of its parts, such as data['train'], or make it a DataFrame": isinstance(data, Mapping),
+        "; pass its dataset, data.dataset": hasattr(data, "dataset"),
+        "; read its samples into an array or a list": hasattr(data, "__iter__") and not hasattr(data, "__len__"),
         "; make it a DataFrame with data.to_frame()": one_column,
         "; make it dense with data.toarray()": hasattr(data, "toarray"),
         "; make it a DataFrame of pandas with data.to_pandas()": hasattr(data, "to_pandas")
@@ -127,10 +129,22 @@ def open_memory(data: Any, labels: Any, how: Preparation) -> Samples:
     if kind == "dataset":
         data, of_items = _read_dataset(data, how)
         labels = of_items if labels is None else labels
-    given = None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    given = None if labels is None else _array_of_labels(labels)
     if isinstance(data, Tensor):
         return _open_tensor(f"the {kind}", data, given, how)
     return open_array(f"the {kind}", data, given, how)
+
+
+def _array_of_labels(labels: Any) -> NDArray[Any]:
+    """Labels in an array, in one of objects where NumPy would make a list's values of several types one type."""
+    if isinstance(labels, np.ma.MaskedArray):
+        raise ArgumentTypeError("labels", "expected a label for each sample, got a masked array; fill what is masked")
+    try:
+        if isinstance(labels, Tensor):
+            return labels.detach().cpu().numpy()
+        return np.array(labels, dtype=object) if isinstance(labels, list | tuple) else np.asarray(labels)
+    except Exception as error:  # values may be of anybody's type
+        raise ArgumentTypeError("labels", f"expected an array of integers or texts: {error}") from error
 
 
 def open_array(name: object, array: NDArray[Any], labels: NDArray[Any] | None, how: Preparation) -> Samples:
@@ -154,9 +168,12 @@ def open_array(name: object, array: NDArray[Any], labels: NDArray[Any] | None, h
 
 
 def _open_tensor(name: str, tensor: Tensor, labels: NDArray[Any] | None, how: Preparation) -> Samples:
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-        raise ArgumentTypeError("data", f"expected a dense tensor with values, got {tensor.dtype} of {tensor.layout}")
-    kept = tensor.detach().cpu()
+    real = not (tensor.is_complex() or tensor.is_quantized or "float8" in str(tensor.dtype))
+    if tensor.layout != torch.strided or tensor.is_meta or not real:
+        raise ArgumentTypeError(
+            "data", f"expected a dense tensor of numbers, got {tensor.dtype} of {tensor.layout} on {tensor.device}"
+        )
+    kept = tensor.detach().cpu().resolve_neg()
     array = (kept.float() if tensor.dtype == torch.bfloat16 else kept).numpy()
     samples = open_array(name, array, labels, how)
     assert samples.decoder.array is not None
@@ -170,30 +187,36 @@ def _read_dataset(data: Any, how: Preparation) -> tuple[NDArray[Any] | Tensor, N
     samples: list[Any] = []
     labels: list[Any] = []
     target: Target | None = None
+    grey = how.colour is None
     for index in range(len(data)):
         sample, label = _item(data[index], index)
         if isinstance(sample, Image.Image):
-            size = image_size(how.size) or (sample.height, sample.width)
-            target = target or Target(
-                *size, sample.mode not in ("1", "L", "LA") if how.colour is None else how.colour, how.alpha
-            )
-            sample = fit(sample, target)
+            if sample.mode.startswith(("I", "F")):  # more than 8 bits
+                sample = np.asarray(sample)
+            else:
+                size = image_size(how.size) or (sample.height, sample.width)
+                grey = grey and is_grey(sample)
+                target = target or Target(*size, how.colour is not False, how.alpha)
+                sample = fit(sample, target)
         elif not isinstance(sample, Tensor | np.ndarray):
             raise ArgumentTypeError(
                 "data",
                 f"item {index} of the dataset: expected a tensor, an array or an image, got {type(sample).__name__}",
             )
         if samples and (type(sample), sample.shape) != (type(samples[0]), samples[0].shape):
-            raise ArgumentValueError(
-                "data",
-                f"item {index} of the dataset has shape {tuple(sample.shape)}, the first {tuple(samples[0].shape)}",
-            )
+            found, first = (f"{type(item).__name__} of shape {tuple(item.shape)}" for item in (sample, samples[0]))
+            raise ArgumentValueError("data", f"item {index} of the dataset is a {found}, the first a {first}")
         samples.append(sample)
         labels.append(label)
     if not samples:
         raise ArgumentValueError("data", "the dataset is empty")
-    known = np.array(labels) if all(isinstance(label, int | str | np.integer) for label in labels) else None
-    stacked = torch.stack(samples) if isinstance(samples[0], Tensor) else np.stack(samples)
+    of_one_kind = len({*map(type, labels)}) == 1 and isinstance(labels[0], int | str | np.integer | np.bool_)
+    known = np.array(labels) if of_one_kind else None
+    if isinstance(samples[0], Tensor):
+        return torch.stack(samples), known
+    stacked = np.stack(samples)
+    if target is not None and target.colour and grey:  # three times the same
+        stacked = stacked[..., [0, 3] if how.alpha else [0]]
     return (stacked[..., 0] if target is not None and stacked.shape[3] == 1 else stacked), known
 
 
@@ -205,7 +228,7 @@ def _item(item: Any, index: int) -> tuple[Any, Any]:
         label = next((item[name] for name in ("label", "labels", "y") if name in item), None)
         item = (item[names[0]], label)
     sample, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
-    if isinstance(label, Tensor) and label.dim() == 0 and not label.is_floating_point():
+    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
         label = label.item()
     return sample, label
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wgan_fast._checks import ArgumentValueError
+from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast.train.data.decoder import Decoder
 from wgan_fast.train.data.frames import SourceTable
 from wgan_fast.train.data.tables import MAX_CATEGORIES, TableEncoding
@@ -54,13 +54,17 @@ class Samples(ABC):
         Raises:
             ValueError: they are something else.
         """
-        if labels.dtype.kind == "O" and len({*map(type, labels.ravel())}) == 1:
-            labels = np.array(labels.tolist())
+        labels = labels.astype(object) if labels.dtype.kind == "T" else labels  # NumPy's texts of any length
+        if labels.dtype.kind == "O":
+            kinds = {*map(type, labels.ravel())}
+            if len(kinds) == 1 and issubclass(kinds.pop(), str | int | np.generic):
+                labels = np.array(labels.tolist())
         if labels.dtype.kind not in "biuU" or labels.shape != (len(self),):
+            cures = {"f": "; labels.astype(int) makes them integers", "S": "; labels.astype(str) makes them texts"}
             raise ArgumentValueError(
                 "labels",
-                f"{name}: expected labels of integers or texts, shape {(len(self),)}, "
-                f"got {labels.dtype} of shape {labels.shape}",
+                f"{name}: expected labels of integers or texts, of one type, shape {(len(self),)}, "
+                f"got {labels.dtype} of shape {labels.shape}{cures.get(labels.dtype.kind, '')}",
             )
         values, places = np.unique(labels, return_inverse=True)
         self.labels = places.astype(np.int64)
@@ -149,11 +153,23 @@ class Table(ArraySamples):
 
     def __init__(self, name: object, table: SourceTable, label: str | None = None, drop: str | None = None) -> None:
         columns, classes, counts, labels = dict(table.columns), (), (), None
-        for dropped in next(csv.reader([drop or ""], skipinitialspace=True), []):
+        try:
+            names_to_drop = next(csv.reader([drop or ""], skipinitialspace=True), [])
+        except csv.Error as error:
+            raise ArgumentValueError("drop", f"expected names as in a line of CSV, got {drop!r}: {error}") from error
+        for dropped in names_to_drop:
             if dropped not in columns:
                 raise ArgumentValueError("drop", f"expected columns of {name}, {', '.join(columns)}; got {dropped!r}")
             del columns[dropped]
         kept = tuple(columns)
+        refused = [f"{column!r} ({table.refused[column]})" for column in kept if column in table.refused]
+        if refused:
+            raise ArgumentTypeError(
+                "data",
+                f"{name}: column {', '.join(refused)}: expected numbers, texts, dates or truth values, and one of "
+                "these in a column; make texts of them, data[name] = data[name].astype(str), or leave them out, "
+                "drop='name,other'",
+            )
         if label is not None:
             if label not in columns:
                 raise ArgumentValueError("label", f"expected a column of {name}, {', '.join(columns)}; got {label!r}")

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+#: Of what is being written; no file of the user's begins so. The suffix, which chooses the format, stays.
+UNFINISHED = "unfinished-wgan_fast-"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -16,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    unfinished = path.with_name(f"unfinished-{path.name}")  # keeps the suffix, which chooses the format
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         yield unfinished
         replace(unfinished, path)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from wgan_fast._checks import ArgumentValueError
+from wgan_fast.train.run.atomic import UNFINISHED
 
 CONFIG = "config.yaml"
 MAX_YAML = 10_000  #: bytes of settings; ours are a tenth of it, and PyYAML takes quadratic time for nested brackets
@@ -21,14 +22,16 @@ RUN_FILES = (CONFIG, "metrics.jsonl", "metrics.json", "samples.png", "curve.png"
 RUN_FOLDERS = ("samples", "tensorboard", "csv")
 #: In a run that waits to be removed, because another takes its place.
 REPLACED = ".replaced"
+#: Locked by the process that trains in the folder.
+LOCK = ".lock"
 #: Settings that every ``config.yaml`` of ours holds; a file of that name may be anybody's.
 _SIGNATURE = {"algorithm", "data", "n_critic", "penalty_every", "average_decay", "seed"}
 _OWN = (
-    re.compile("|".join(map(re.escape, (*RUN_FILES, REPLACED)))),
+    re.compile("|".join(map(re.escape, (*RUN_FILES, REPLACED, LOCK)))),
     re.compile(r"samples/\d{6,}\.png"),
     re.compile(r"tensorboard/events\.out\.tfevents\.[^/]*"),
     re.compile(r"csv/(metrics\.csv|hparams\.yaml)"),
-    re.compile(r"(samples/)?unfinished-[^/]*"),  # of a killed process
+    re.compile(f"(samples/)?{UNFINISHED}[^/]*"),  # of a killed process
 )
 
 

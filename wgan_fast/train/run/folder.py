@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 from wgan_fast._checks import ArgumentFileExistsError, ArgumentOSError
 from wgan_fast.train.config import TrainConfig
 from wgan_fast.train.run.atomic import whole_file
-from wgan_fast.train.run.contents import CONFIG, REPLACED, foreign, has_checkpoint, is_run, remove_run
+from wgan_fast.train.run.contents import CONFIG, LOCK, REPLACED, foreign, has_checkpoint, is_run, remove_run
 
 
 @contextmanager
@@ -21,32 +21,60 @@ def run_folder(config: TrainConfig, fabric: Fabric) -> Iterator[Path]:
     :func:`drop_replaced`. If the block fails before the folder has a checkpoint, the earlier run is put back.
 
     Raises:
-        FileExistsError: as :func:`claim_run_folder`, in every process, so that none waits for another.
+        FileExistsError: as :func:`claim_run_folder`, or another run is at work there; in every process, so that none
+            waits for another.
         OSError: the folder or the file cannot be written.
     """
     folder: Path | OSError = Path()
-    if fabric.global_rank == 0:
-        try:
-            folder = claim_run_folder(config)
-            try:
-                with whole_file(folder / CONFIG) as unfinished:
-                    unfinished.write_text(config.to_yaml())
-            except OSError:
-                _put_back(folder)
-                raise
-        except ArgumentOSError as error:
-            folder = error
-        except OSError as error:
-            folder = ArgumentOSError("out", f"{error.filename or 'the folder'} cannot be written: {error.strerror}")
-    folder = fabric.broadcast(folder)
-    if isinstance(folder, OSError):
-        raise folder
-    try:
-        yield folder
-    except BaseException:
+    with ExitStack() as held:
         if fabric.global_rank == 0:
-            _put_back(folder)
-        raise
+            try:
+                folder = claim_run_folder(config)
+                held.enter_context(_alone(folder))
+                try:
+                    with whole_file(folder / CONFIG) as unfinished:
+                        unfinished.write_text(config.to_yaml())
+                except OSError:
+                    _put_back(folder)
+                    raise
+            except ArgumentOSError as error:
+                folder = error
+            except OSError as error:
+                folder = ArgumentOSError("out", f"{error.filename or 'the folder'} cannot be written: {error.strerror}")
+        folder = fabric.broadcast(folder)
+        if isinstance(folder, OSError):
+            raise folder
+        try:
+            yield folder
+        except BaseException:
+            if fabric.global_rank == 0:
+                _put_back(folder)
+            raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in the folder, whose checkpoints would replace this one's. The system unlocks
+    it when the process ends, however it does.
+
+    Raises:
+        FileExistsError: another one trains there.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ArgumentFileExistsError(
+                "out", f"another process trains in {folder}; wait for its end, or name another folder"
+            ) from error
+        except OSError:  # of a file system without locks
+            pass
+        yield
 
 
 def claim_run_folder(config: TrainConfig) -> Path:
@@ -74,7 +102,11 @@ def claim_run_folder(config: TrainConfig) -> Path:
         if occupied:
             _check_replaceable(folder, config.data)
             _set_aside(folder)
-        return _make(folder)
+        try:
+            return _make(folder)
+        except OSError:
+            _put_back(folder)
+            raise
     if config.out is not None:
         if occupied:
             cure = "; set overwrite (--overwrite) to replace the run in it" if is_run(folder) else ""
@@ -136,6 +168,8 @@ def _check_replaceable(folder: Path, data: str) -> None:
                 "out", f"{folder} {'is' if other == place else 'holds'} {what}, so it is not overwritten; name another"
             )
     _check_is_run(folder)
+    with _alone(folder):
+        pass
 
 
 def _check_is_run(folder: Path) -> None:
@@ -152,7 +186,7 @@ def _check_is_run(folder: Path) -> None:
 
 def _make(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.resolve().mkdir(parents=True, exist_ok=True)  # the place of a link from which a run has gone, too
     except OSError as error:
         raise ArgumentOSError("out", f"the folder {folder} cannot be created: {error.strerror}") from error
     return folder

@@ -86,8 +86,10 @@ class Evaluation:
         path.parent.mkdir(exist_ok=True)
         real = self._data.held_out(SAMPLES, self._seed).samples
         critic = None if self._classes else self._critic  # its level sets; with classes there is one set for each
+        # Images show each label in turn; a histogram beside that of real samples needs their frequencies.
+        labels = None if self._data.decoder.kind == "images" else self._labels(SAMPLES)
         with evaluating(critic) if critic is not None else nullcontext():
-            plots.plot(path, self.generated(SAMPLES), real, self._data.decoder, critic, metrics)
+            plots.plot(path, self.generated(SAMPLES, labels), real, self._data.decoder, critic, metrics)
 
     def finish(
         self, folder: Path, rows: Sequence[Row], more: Mapping[str, float], say: Callable[[str], None] = print_line
