@@ -137,3 +137,9 @@ def test_settings_are_flat_and_short(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match="^config: .*config.yaml( is not YAML of settings: |: expected a name or)"):
         make_config(tmp_path / "config.yaml", {})
+
+
+@pytest.mark.parametrize(("name", "cure"), [("step", "did you mean steps"), ("epochs", "wgan-fast train --help")])
+def test_a_setting_that_is_none(name: str, cure: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: is no setting.*{cure}"):
+        make_config(None, {name: 1})

@@ -1,5 +1,6 @@
 """Every setting of a run, declared once and checked before the run starts."""
 
+import difflib
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -355,6 +356,11 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         TypeError: a value is of the wrong type.
         ValueError: a value or the file is wrong.
     """
+    known = [setting.name for setting in fields(TrainConfig)]
+    for name in given.keys() - set(known):
+        close = difflib.get_close_matches(name, known, 1)
+        meant = f"; did you mean {close[0]}?" if close else "; `wgan-fast train --help` lists all"
+        raise ArgumentTypeError(name, f"is no setting{meant}")
     resume, out = given.get("resume"), given.get("out") or ""
     if resume and (not out or (resume != "auto" and file is not None)):
         raise ArgumentValueError(
