@@ -4,12 +4,27 @@ import math
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from wgan_fast import ArgumentError, _library, clip_weights_, distances, interpolate, optim
+from wgan_fast import (
+    ArgumentError,
+    CriticLoss,
+    CriticStep,
+    GeneratorStep,
+    _library,
+    clip_weights_,
+    distances,
+    finite_difference_penalty,
+    generator_loss,
+    gradient_penalty,
+    interpolate,
+    optim,
+    r1_penalty,
+)
 from wgan_fast._checks import (
     ArgumentFileExistsError,
     ArgumentFileNotFoundError,
@@ -45,6 +60,43 @@ def test_wrong_arguments_raise_it() -> None:
     with pytest.raises(ArgumentError) as caught:
         optim.RMSprop([torch.zeros(1)], lr="fast")
     assert caught.value.argument == "lr" and isinstance(caught.value, TypeError)
+
+
+class _Inside(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + object()
+
+
+_CRITIC, _GENERATOR = torch.nn.Linear(2, 1), torch.nn.Linear(3, 2)
+_ADAM = partial(torch.optim.Adam, _CRITIC.parameters())
+_X = torch.ones(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradient_penalty(_CRITIC, _X, _X, 10.0), "critic: .*too many positional.*named, as in weight=10.0"),
+        (lambda: gradient_penalty(_CRITIC, _X, _X, lambda_=10.0), "critic: .*keyword argument 'lambda_'.*weight"),
+        (lambda: r1_penalty(_CRITIC, _X, gamma=10.0), "critic: .*keyword argument 'gamma'.*weight"),
+        (lambda: finite_difference_penalty(_CRITIC, _X, _X), "critic: .*too many positional"),
+        (lambda: gradient_penalty(torch.nn.Linear, _X, _X), "critic: .*the class Linear; make an instance"),
+        (lambda: CriticLoss(_CRITIC, loss=torch.nn.BCEWithLogitsLoss()), "loss: .*with a target.*discriminator_loss"),
+        (lambda: CriticLoss(_CRITIC, loss=torch.nn.functional.mse_loss), "loss: .*with a target"),
+        (lambda: CriticLoss(_CRITIC, loss=generator_loss), "loss: expected loss.real_scores.*got generator_loss"),
+        (lambda: CriticStep(_CRITIC, _ADAM())(_X, _GENERATOR), "fake: .*without arguments.*Linear.*lambda"),
+        (lambda: GeneratorStep(_GENERATOR, _CRITIC, None, loss=lambda: 0), "loss: expected loss.fake_scores"),
+        (lambda: optim.RMSprop(_CRITIC), "params: expected tensors, got Linear; pass its .parameters()"),
+    ],
+)
+def test_usual_mistakes(call: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+def test_errors_inside_the_critic_stay_its_own() -> None:
+    with pytest.raises(TypeError, match="unsupported operand") as caught:
+        gradient_penalty(_Inside(), _X, _X)
+    assert not isinstance(caught.value, ArgumentError)
 
 
 _SHARED, _INTEGERS = torch.ones(1).expand(2), torch.ones(2).int()

@@ -56,3 +56,20 @@ def test_help_is_not_cut(columns: str) -> None:
     shown = subprocess.run(command, env=os.environ | {"COLUMNS": columns}, capture_output=True, text=True).stdout
     assert "..." not in shown.replace("[ARGS]...", "") and "--version" in shown and "--install-completion" in shown
     assert "how to mend what does not match." in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("tr", ["train"]),
+        ("train --algorithm wgan-", ["wgan-gp", "wgan-lp", "wgan-div"]),
+        ("reproduce dua", ["duality"]),
+    ],
+)
+def test_completion(words: str, expected: list[str]) -> None:
+    pytest.importorskip("wgan_fast.cli", reason="the extra wgan_fast[train] is not installed")
+    asked = {"_WGAN_FAST_COMPLETE": "complete_bash", "COMP_WORDS": f"wgan-fast {words}"}
+    asked["COMP_CWORD"] = str(len(words.split()))
+    command = [sys.executable, "-m", "wgan_fast"]
+    shown = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True).stdout
+    assert shown.split() == expected

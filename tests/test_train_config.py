@@ -143,7 +143,7 @@ def test_settings_are_flat_and_short(text: str, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"step": 3}, "^step: there is no such setting; did you mean steps"),
-        ({"epochs": 3}, "^epochs: there is no such setting"),
+        ({"epochs": 3}, "^epochs: there is no such setting; `wgan-fast train --help`"),
         ({"out": 5, "resume": True}, "^out: expected a path, got 5"),
     ],
 )

@@ -1,7 +1,8 @@
 """Checks of what users pass: each names the argument, what was given and what is wanted."""
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -181,6 +182,38 @@ def check_callable(name: str, value: Any) -> None:
     """Something that can be called."""
     if not callable(value):
         raise ArgumentTypeError(name, f"expected a callable, got {type(value).__name__}")
+    if isinstance(value, type):
+        raise ArgumentTypeError(name, f"expected a callable, got the class {value.__name__}; make an instance of it")
+
+
+def misfit(function: Any, args: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> str | None:
+    """Why Python would refuse to call the function with these; None where it would not, or cannot be asked."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*args, **(keywords or {}))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def call_critic(
+    critic: Callable[..., Tensor], points: Sequence[Tensor], args: Sequence[Any], keywords: Mapping[str, Any]
+) -> Tensor:
+    """The scores. What is meant for the penalty, as a positional weight, is told from an error inside the critic."""
+    try:
+        return critic(*points, *args, **keywords)
+    except TypeError as error:
+        reason = misfit(critic, (*points, *args), keywords)
+        if reason is None:
+            raise
+        raise ArgumentTypeError(
+            "critic",
+            f"its call has {reason.removeprefix('got ')}; a penalty passes what follows the samples on to the critic, "
+            "and its own arguments are named, as in weight=10.0",
+        ) from error
 
 
 def check_scaler(name: str, value: Any) -> None:

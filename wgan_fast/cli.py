@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
@@ -122,6 +122,10 @@ def train(config: Path | None = None, **options: Any) -> None:
         print_line(f"{trainer.folder}/: samples.png, curve.png, metrics.json, {checkpoint.NAME}")
 
 
+def _completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """The option of a setting. None is what was not given: a file or a preset then decides."""
     kind = next(kind for kind in kinds_of(setting) if kind is not NoneType)
@@ -130,7 +134,11 @@ def _option(setting: Field[Any]) -> inspect.Parameter:
     name = setting.name.replace("_", "-")
     declared = f"--{name}/--no-{name}" if kind is bool and setting.name not in PLACES else f"--{name}"
     default = "" if setting.default in (None, False) else f" [default: {setting.default}]"
-    option = typer.Option(declared, help=setting.metadata["help"] + default, show_default=False)
+    choices = setting.metadata["choices"]
+    completion = _completing(choices) if choices else None
+    option = typer.Option(
+        declared, help=setting.metadata["help"] + default, show_default=False, autocompletion=completion
+    )
     return inspect.Parameter(
         setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -274,7 +282,9 @@ def export(
 
 @app.command(epilog=f"Names: {', '.join(EXPERIMENTS)}.")
 def reproduce(
-    name: Annotated[str, typer.Argument(help="One of the names below, or all.")] = "all",
+    name: Annotated[
+        str, typer.Argument(help="One of the names below, or all.", autocompletion=_completing(("all", *EXPERIMENTS)))
+    ] = "all",
     out: Annotated[Path, typer.Option(help="The folder of figures, numbers and index.html.")] = Path("runs/reproduce"),
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     small: Annotated[bool, typer.Option("--small", help="Little training; numbers may miss what is expected.")] = False,

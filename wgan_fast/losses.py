@@ -21,6 +21,7 @@ from wgan_fast._checks import (
     check_same_shape,
     check_scalar,
     check_scores,
+    misfit,
     module_of,
     without_partial,
 )
@@ -324,7 +325,7 @@ class CriticLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_callable("critic", critic)
-        check_callable("loss", loss)
+        _check_score_loss(loss)
         _check_penalty(penalty)
         self.critic = critic
         self.penalty = penalty
@@ -502,6 +503,21 @@ def _joined(norms: list[Tensor]) -> Tensor:
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     """Their sum; of one, itself."""
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).sum(0)
+
+
+def _check_score_loss(loss: Any) -> None:
+    check_callable("loss", loss)
+    function, _ = without_partial(loss)
+    name = getattr(function, "__name__", type(function).__name__)
+    of_class = type(function) if isinstance(function, nn.Module) else function
+    if getattr(of_class, "__module__", None) in ("torch.nn.modules.loss", "torch.nn.functional"):
+        raise ArgumentTypeError(
+            "loss",
+            f"expected loss(real_scores, fake_scores), but {name} compares an input with a target; the standard GAN's "
+            "is discriminator_loss",
+        )
+    if reason := misfit(loss, (None, None)):
+        raise ArgumentTypeError("loss", f"expected loss(real_scores, fake_scores), got {name}: {reason}")
 
 
 def _check_keywords(keywords: dict[str, Any], penalty: Any) -> None:

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_fast._checks import (
     FLOATING,
@@ -130,6 +130,8 @@ class RMSprop(torch.optim.RMSprop):
             "clip": clip,
         }
         _check_group(defaults)
+        if isinstance(params, nn.Module):
+            raise ArgumentTypeError("params", f"expected tensors, got {type(params).__name__}; pass its .parameters()")
         # RMSprop.__init__ would leave `clip` out of the defaults.
         torch.optim.Optimizer.__init__(self, params, defaults)
 

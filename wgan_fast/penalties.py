@@ -14,6 +14,7 @@ from wgan_fast._checks import (
     ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
+    call_critic,
     check_batch,
     check_callable,
     check_flag,
@@ -393,7 +394,7 @@ def finite_difference_penalty(
         x = _constant(x)
         noise = torch.randn(x.shape, dtype=accumulate_dtype(x.dtype), device=x.device, generator=generator)
         moved = (x + sigma * noise).to(x.dtype)
-    scores, moved_scores = critic(x, *args, **kwargs), critic(moved, *args, **kwargs)
+    scores, moved_scores = (call_critic(critic, (points,), args, kwargs) for points in (x, moved))
     check_scores("critic", scores)
     check_scores("critic", moved_scores)
     dtype = accumulate_dtype(scores.dtype)

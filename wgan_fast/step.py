@@ -16,6 +16,7 @@ from wgan_fast._checks import (
     check_callable,
     check_scalar,
     check_scores,
+    misfit,
     module_of,
     without_partial,
 )
@@ -40,7 +41,6 @@ from wgan_fast.losses import (
     Summand,
     critic_loss,
     generator_loss,
-    relativistic_generator_loss,
     report,
     sum_of,
 )
@@ -305,6 +305,9 @@ class GeneratorStep(_Step):
     ) -> None:
         for name, function in (("generator", generator), ("critic", critic), ("loss", loss)):
             check_callable(name, function)
+        self._counts_of_scores = [count for count in (1, 2) if misfit(loss, [None] * count) is None]
+        if not self._counts_of_scores:
+            raise ArgumentTypeError("loss", "expected loss(fake_scores), or loss(fake_scores, real_scores)")
         self._generator, self._critic, self._loss = generator, critic, loss
         optimization = Optimization(optimizer, scaler=scaler, process_group=process_group)
         of_critic_alone = _parameter_ids(critic) - _parameter_ids(generator)
@@ -314,8 +317,10 @@ class GeneratorStep(_Step):
 
     def __call__(self, latent: Samples, *args: Any, real: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Updates the generator. Returns its loss, computed before the update."""
-        if real is None and without_partial(self._loss)[0] is relativistic_generator_loss:
-            raise ArgumentValueError("real", "expected the real samples that the loss compares with, got None")
+        if (1 if real is None else 2) not in self._counts_of_scores:
+            if real is None:
+                raise ArgumentValueError("real", "expected the real samples that the loss compares with, got None")
+            raise ArgumentValueError("real", "expected None, because the loss takes the scores of the fakes alone")
         return self._step(latent, real, args, kwargs).squeeze(0)
 
     def _summands(self, latent: Samples, real: Tensor | None, args: Any, kwargs: Any) -> Iterator[Summand]:
@@ -355,7 +360,16 @@ def _add_gradients(parameters: list[Tensor], before: list[Tensor | None]) -> Non
 def _samples(name: str, samples: Samples) -> Tensor:
     if not isinstance(samples, Tensor) and not callable(samples):
         raise ArgumentTypeError(name, f"expected a Tensor, or a function that makes one, got {type(samples).__name__}")
-    made = samples if isinstance(samples, Tensor) else samples()
+    try:
+        made = samples if isinstance(samples, Tensor) else samples()
+    except TypeError as error:
+        if misfit(samples, ()) is None:
+            raise
+        raise ArgumentTypeError(
+            name,
+            f"expected a Tensor, or a function without arguments that makes one, got {type(samples).__name__}; such as "
+            "`lambda: generator(latent)`",
+        ) from error
     if not isinstance(made, Tensor):
         raise ArgumentTypeError(name, f"expected a function that makes a Tensor, it made {type(made).__name__}")
     return made

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
-from wgan_fast._checks import ArgumentValueError, accumulate_dtype, check_scores, module_of
+from wgan_fast._checks import ArgumentValueError, accumulate_dtype, call_critic, check_scores, module_of
 from wgan_fast._critic.layers import CriticLayers
 from wgan_fast._library import extension
 from wgan_fast._torch import grad_mode, held_with_history, is_compiled, ordinary, warn_user, without_autocast
@@ -158,7 +158,7 @@ def _scores(
     critic: Callable[..., Tensor], points: Points, args: tuple[Any, ...], kwargs: dict[str, Any], graph: Any = None
 ) -> Tensor:
     with CriticLayers(graph) as layers:
-        scores = critic(*points, *args, **kwargs)
+        scores = call_critic(critic, points, args, kwargs)
     check_scores("critic", scores, len(points[0]))
     if layers.batch_statistics:
         _warn_of_batch_statistics(critic)

@@ -356,12 +356,12 @@ def make_config(file: Path | None, given: dict[str, Any]) -> TrainConfig:
         TypeError: a value is of the wrong type.
         ValueError: a value or the file is wrong.
     """
-    names = [setting.name for setting in fields(TrainConfig)]
+    known = [setting.name for setting in fields(TrainConfig)]
     for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(names)}"
-            raise ArgumentTypeError(name, f"there is no such setting; {hint}")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {close[0]}?" if close else "`wgan-fast train --help` lists all"
+            raise ArgumentTypeError(name, f"there is no such setting; {meant}")
     resume, out = given.get("resume"), given.get("out") or ""
     if not isinstance(out, str | Path):
         raise ArgumentTypeError("out", f"expected a path, got {out!r}")
