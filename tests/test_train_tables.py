@@ -248,7 +248,8 @@ def frames(draw):
     moments = st.datetimes(datetime.datetime(1950, 1, 1), datetime.datetime(2050, 1, 1))
     kinds = {
         "int8": lambda: values(st.integers(-100, 100), optional=False),
-        "uint64": lambda: values(st.integers(0, 2**63), optional=False),
+        # Beyond 2**53 whole numbers are rounded to those of a float64.
+        "uint64": lambda: values(st.integers(0, 2**52).map(lambda number: number * 2**11), optional=False),
         "Int64": lambda: values(st.integers(-5, 5)),
         "float64": lambda: values(st.integers(-999, 999).map(lambda cents: cents / 100)),
         "float32": lambda: values(st.integers(-999, 999).map(lambda tenths: tenths / 10)),
