@@ -17,14 +17,14 @@ import yaml
 from training import cli, options, rows, run, small_config, write_image
 from wgan_fast.train import TrainConfig, TrainedGenerator, Trainer
 from wgan_fast.train.config import make_config
-from wgan_fast.train.run.contents import RUN_FILES
+from wgan_fast.train.run.contents import LOCK, RUN_FILES
 
 
 def test_run_leaves_a_folder_that_reproduces_its_samples(few_samples, tmp_path):
     folder = tmp_path / "run"
     result = cli("train", "--out", folder, *options(steps=6, log_every=4, seed=3))
     assert result.exit_code == 0, result.output
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "samples", "tensorboard"} - {
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, LOCK, "samples", "tensorboard"} - {
         "previous.pt",
         "best.pt",
     }
