@@ -1,14 +1,15 @@
 """Checks a commit on a machine with a GPU: build, correctness, timings, memory checks. `make gpu-report`.
 
 Needs a Python with torch, and no network; the package is installed into a folder of its own. Everything ends
-GPU_REPORT_SECONDS (540) after the start; each step has a budget within that. The journal (gpu/journal.py) gets a line
-for each comparison and measurement as soon as it is known, in build/gpu-report/ and in the folder $OUT if that is set;
-after each step the result file benchmarks/results/<device>.json is made from it. So a killed report has lost one line.
+GPU_REPORT_SECONDS (540) after the start; each step has a budget within that. Checks of correctness run at the same time
+as each other, memory checks likewise, timings alone. The journal (gpu/journal.py) gets a line for each comparison and
+measurement as soon as it is known, in build/gpu-report/ and in the folder $OUT if that is set; after each step the
+result file benchmarks/results/<device>.json is made from it. So a killed report has lost one line.
 
 Call it again to go on with what an earlier call did not reach: it reads the journals of both folders. Other sources
-begin anew. A failed step is recorded with its message and does not stop the others; `make gpu-report STEPS="doctor
-kernels"` does only these, and does them anew. Exit status: 0, every step passed; 1, a step failed; 3, none failed and
-some were not reached.
+begin anew; where only the tests have changed, they alone do. A failed step is recorded with its message and does not
+stop the others; `make gpu-report STEPS="doctor kernels"` does only these, and does them anew. Exit status: 0, every
+step passed; 1, a step failed; 3, none failed and some were not reached.
 
 `--rehearse` is for machines without a GPU: tiny sizes, and results in build/gpu-report/rehearsal/.
 """
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import ctypes
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -31,7 +33,7 @@ from pathlib import Path
 import torch
 
 import results
-from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources
+from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources, hash_of_tests
 from rehearsal import REHEARSAL
 from results import PASSED, ROOT
 
@@ -45,6 +47,7 @@ OTHERS = "not critic_step and not bandwidth and not convolution_settings and not
 OPTIONAL = {"jax": "JAX as a baseline", "xdist": "GPU tests in parallel"}
 #: Of the extra "train".
 EXTRA = ("lightning", "matplotlib", "ot", "PIL", "rich", "sklearn", "tensorboard", "typer", "yaml")
+CORRECTNESS = "correctness"
 NEED_EXTRA = ("train*", "install", "report", "reproduce", "distances", "experiments*")  # tests
 #: How what compute-sanitizer finds begins.
 FINDING = r"^=+ (?:Invalid|Misaligned|Uninitialized|Error: Race|Warning: Race|Barrier error|Program hit|Fatal).*"
@@ -59,6 +62,7 @@ class Step:
     closes_with: str = ""  #: a pattern of the last line of a success
     fails_with: str = ""  #: a pattern of a line of a failure, also where the time is over before the step ends
     compares: bool = True  #: writes lines of the journal, of which one passed at least
+    group: str = ""  #: consecutive steps of one group run at the same time; a step without one runs alone
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +73,7 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
     pytest += ["-p", "computing"] if rehearsed else []
 
     def check(name: str, seconds: float) -> Step:
-        return Step(name, seconds, [python, "-m", "gpu.checks", name])
+        return Step(name, seconds, [python, "-m", "gpu.checks", name], group=CORRECTNESS)
 
     def bench(name: str, seconds: float, selection: str) -> Step:
         command = [*pytest, str(ROOT / "benchmarks"), "-k", selection]
@@ -83,12 +87,14 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         command = [program, *options, python, "-m", "gpu.every_kernel"]
         # Each tensor is a block of memory then, whose bounds are known.
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        return Step(tool, 90, command, closes_with=r"\b0 errors", fails_with=FINDING, environment=environment)
+        reads = {"closes_with": r"\b0 errors", "fails_with": FINDING}
+        return Step(tool, 150, command, environment=environment, group="memory", **reads)
 
     # A rehearsal selects tests and timings that end soon.
     tests = [str(ROOT / "tests" / "test_optim.py"), "-k", "RMSprop"] if rehearsed else [str(ROOT / "tests")]
     tests += [f"--ignore-glob=*/test_{name}.py" for name in NEED_EXTRA] if missing(EXTRA) else []
     workers = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+    tests = [*pytest, "-p", "no:benchmark", "--continue-on-collection-errors", *workers, *tests]
     device = torch.cuda.get_device_properties(0)
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--disable-pip-version-check"]
     pip += ["--upgrade", "--target", str(site)]
@@ -102,13 +108,8 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
     every = [
         Step("build", 300, [*pip, str(ROOT)], compares=False, environment=settings),
         Step("doctor", 30, [python, "-m", "wgan_fast.doctor"], compares=False),
-        check("references", 60),
-        check("graphs", 60),
-        check("refused-captures", 30),
-        check("memory", 30),
-        check("precision", 40),
-        check("nccl", 40),
-        Step("tests", 150, [*pytest, "-p", "no:benchmark", "--continue-on-collection-errors", *workers, *tests]),
+        *(check(name, 120) for name in ("references", "graphs", "refused-captures", "memory", "precision", "nccl")),
+        Step("tests", 200, tests, group=CORRECTNESS),
         bench("kernels", 60, "bandwidth"),
         bench("toy", 80, "critic_step and toy"),
         bench("dcgan-64", 90, "critic_step and dcgan-64"),
@@ -131,19 +132,23 @@ class Report:
             place.mkdir(parents=True, exist_ok=True)
         self.log = self.out[-1] / "gpu-report.log"
         self.journal = Journal(place / "gpu-report.jsonl" for place in self.out)
-        self.sources = hash_of_sources()
+        self.sources, tests = hash_of_sources(), hash_of_tests()
         #: What a built package fits.
         self.built_for = f"{self.sources} {sys.version} {torch.__version__} {torch.cuda.get_device_capability()}"
         start = {
             "kind": "start",
             "at": round(time.time(), 3),
             "sources": self.sources,
+            "tests": tests,
             "commit": results.commit(),  # before a result file modifies the checkout
             "environment": results.environment(torch.device("cuda")),
             "missing": [OPTIONAL[module] for module in missing(OPTIONAL)]
             + [f"{', '.join(missing(EXTRA))}, with the tests that need them"] * bool(missing(EXTRA)),
         }
         self.goes_on = self.journal.begin(start)
+        if self.journal.lines[0]["tests"] != tests:
+            self.journal.lines[0]["tests"] = tests
+            self.journal.forget("tests")
         paths = [str(self.site), *(str(ROOT / folder) for folder in ("tests", "benchmarks"))]
         # A stand-in for CUDA has a build of the package of its own.
         given = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
@@ -166,29 +171,39 @@ class Report:
             return not (stamp.exists() and stamp.read_text() == self.built_for)
         return self.outcome(step) in (NOT_REACHED, CUT_SHORT)
 
-    def run(self, step: Step) -> str:
-        """Runs a step and writes what came of it."""
-        limit = min(step.seconds, self.ends - time.monotonic() - GRACE)
-        if limit < min(LEAST, step.seconds):
-            print(f"== {step.name} {NOT_REACHED}", flush=True)
-            return NOT_REACHED
-        print(f"== {step.name}, up to {limit:.0f} s", flush=True)
-        start = time.monotonic()
-        environment = {**self.environment, **step.environment, STEP: step.name}
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs steps at the same time, and writes what came of each as soon as it has ended."""
+        running: list[Child] = []
         try:
-            status, output = self.child(step.command, limit, environment)
-        except OSError as error:
-            status, output = 1, str(error)
-        seconds = time.monotonic() - start
+            for step in steps:
+                limit = min(step.seconds, self.ends - time.monotonic() - GRACE)
+                if limit < min(LEAST, step.seconds):
+                    print(f"== {step.name} {NOT_REACHED}", flush=True)
+                    continue
+                print(f"== {step.name}, up to {limit:.0f} s", flush=True)
+                running.append(Child(step, self.folder, {**self.environment, **step.environment}, limit))
+            while running:
+                time.sleep(0.05)
+                for child in [child for child in running if child.ended()]:
+                    running.remove(child)
+                    self.judge(child)
+        finally:
+            for child in running:
+                child.kill()
+
+    def judge(self, child: "Child") -> None:
+        step, status, output = child.step, child.process.returncode, child.output()
+        with self.log.open("a") as log:
+            log.write(f"\n$ {' '.join(step.command)}\n{output}")
         self.journal.reload()
         found = self.journal.of(step.name, "comparison", "measurement")
         closing = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         failures = [line["name"] for line in found if not line["passed"]]
         if step.fails_with and (finding := re.search(step.fails_with, output, re.MULTILINE)):
             outcome, message = FAILED, finding[0]
-        elif status is None:
+        elif child.out_of_time:
             # Where all of the time was over, the step may need no more than what is left.
-            outcome, message = CUT_SHORT, f"out of time after {limit:.0f} s of {step.seconds:.0f} s"
+            outcome, message = CUT_SHORT, f"out of time after {child.limit:.0f} s of {step.seconds:.0f} s"
         elif status != 0:
             outcome, message = FAILED, f"exit status {status}"
         elif failures:
@@ -199,7 +214,7 @@ class Report:
             outcome, message = FAILED, f"the last line has no {step.closes_with!r}"
         else:
             outcome, message = PASSED, ""
-        tail = {"message": message, "output": output[-TAIL:]} if message else {}
+        seconds, tail = child.seconds, {"message": message, "output": output[-TAIL:]} if message else {}
         self.journal.append(
             kind="step", step=step.name, outcome=outcome, seconds=round(seconds, 1), closing_line=closing, **tail
         )
@@ -209,45 +224,56 @@ class Report:
             print(f"{output[-TAIL:]}\n{message}")
         print(f"== {step.name} {outcome} in {seconds:.0f} s: {closing}", flush=True)
         self.write()
-        return outcome
 
-    def child(self, command: Sequence[str], limit: float, environment: dict[str, str]) -> tuple[int | None, str]:
-        """The exit status, or None if the time was over, and the output. The child runs outside of the checkout, so
-        that the package just built is imported.
-        """
-        with self.log.open("a+b") as log:
-            log.write(f"\n$ {' '.join(command)}\n".encode())
-            log.flush()
-            begins = log.tell()
+    def write(self) -> None:
+        found = self.journal.results()
+        folders = self.out if self.rehearsed else [results.RESULTS, *self.out[1:]]
+        print("wrote", *(found.write(folder) for folder in folders), flush=True)
+
+
+class Child:
+    """The process of a step. It runs outside of the checkout, so that the package just built is imported."""
+
+    def __init__(self, step: Step, folder: Path, environment: dict[str, str], limit: float) -> None:
+        self.step, self.limit = step, limit
+        self.log = folder / f"{step.name}.log"
+        self.start = time.monotonic()
+        self.seconds = 0.0
+        self.out_of_time = False
+        with self.log.open("wb") as log:
             # A session of its own, so that its children end with it; it ends with this process, however that ends.
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=environment,
+            self.process = subprocess.Popen(
+                ["env", *step.command],  # a missing program is the step's failure, not the report's
+                cwd=folder,
+                env={**environment, STEP: step.name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
-            status: int | None = None
-            try:
-                status = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            log.seek(begins)
-            return status, log.read().decode(errors="replace")
 
-    def write(self) -> None:
-        found = self.journal.results()
-        folders = self.out if self.rehearsed else [results.RESULTS, *self.out[1:]]
-        print("wrote", *(found.write(folder) for folder in folders), flush=True)
+    def ended(self) -> bool:
+        """Whether it has ended; one whose time is over is ended."""
+        self.seconds = time.monotonic() - self.start
+        if self.process.poll() is None and self.seconds < self.limit:
+            return False
+        if self.process.returncode is None:
+            self.out_of_time = True
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        """With its own children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
 
 
 def missing(modules: Iterable[str]) -> list[str]:
@@ -299,9 +325,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [name for name in names if name in options.steps] or names
     for name in options.steps:
         report.journal.forget(name)
-    for step in every:
-        wanted = step.name in ["build", *chosen] and report.remains(step.name)
-        if wanted and report.run(step) != PASSED and step.name == "build":
+    for _, group in itertools.groupby(every, lambda step: step.group or step.name):
+        report.run([step for step in group if step.name in ["build", *chosen] and report.remains(step.name)])
+        if report.remains("build"):
             break  # the others would import another package, or none
     return summary(report, chosen)
 

@@ -3,7 +3,8 @@
 A line is written as soon as its fact is known, to every file of the journal, so a kill loses at most the
 line under way. Child processes find the files in the environment. A line has a ``kind``:
 
-- ``start``: the first. ``sources`` is a hash of the code, ``commit`` its name, ``environment`` the machine.
+- ``start``: the first. ``sources`` is a hash of the code, ``tests`` of the tests, ``commit`` its name, ``environment``
+  the machine.
 - ``comparison``: of ``step``, under a ``name`` unique within the step; ``passed``, and numbers or a ``message``.
 - ``measurement``: the same, with an ``entry`` of ``results.py``.
 - ``step``: the ``outcome`` of a step: passed, failed, or cut short (a later call goes on with it).
@@ -117,12 +118,23 @@ def _line(text: str) -> Line | None:
 
 
 def hash_of_sources() -> str:
-    """Changes with any file that a report depends on. A checkout copied to a GPU machine may have no git."""
+    """Changes with any file that a report depends on, other than tests. A checkout copied to a GPU machine may have no
+    git.
+    """
+    tests = (ROOT / "tests").glob("*.py")
+    files = [file for file in tests if not file.name.startswith("test_")]  # the benchmarks' critics
+    files += [ROOT / "setup.py", ROOT / "pyproject.toml"]
+    return _hash(files, "csrc", "wgan_fast", "build_support", "benchmarks")
+
+
+def hash_of_tests() -> str:
+    return _hash([], "tests")
+
+
+def _hash(files: Iterable[Path], *folders: str) -> str:
     digest = hashlib.sha256()
-    folders = ("csrc", "wgan_fast", "build_support", "tests", "benchmarks")
-    files = [ROOT / "setup.py", ROOT / "pyproject.toml"]
-    files += [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in SOURCES]
-    for file in sorted(files):
+    of_folders = (file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in SOURCES)
+    for file in sorted([*files, *of_folders]):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
