@@ -74,7 +74,12 @@ def captured(update: Update, warm_up: int = 3) -> Update:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         update()
-    return graph.replay
+    return functools.partial(_replay, graph, update)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, update: Update) -> None:
+    """``update`` owns the memory that the graph reads and writes."""
+    graph.replay()
 
 
 def textbook_iteration(
@@ -157,7 +162,8 @@ def traced_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | N
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             value, found = compiled(x, real, fake)
         for parameter, gradient in zip(parameters, found, strict=True):
-            parameter.grad = gradient
+            # The compiler chooses the strides of its results; fused Adam takes those of the parameter alone.
+            parameter.grad = gradient if gradient.stride() == parameter.stride() else gradient.contiguous()
         optimizer.step()
         return value
 

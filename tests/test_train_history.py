@@ -13,7 +13,7 @@ from training import rows, run
 from wgan_fast import CriticOutput
 from wgan_fast.train import Trainer
 from wgan_fast.train.config import make_config
-from wgan_fast.train.run.history import History
+from wgan_fast.train.run.history import HALVINGS, History
 
 
 def test_a_damaged_history_does_not_stop_a_run(few_samples: None, tmp_path: Path) -> None:
@@ -69,6 +69,26 @@ def test_a_loss_that_is_not_finite_is_an_error(critic: float, generator: float, 
     history.add(output(critic, 0.0, 0.0))
     history.add_generator(torch.tensor(generator))
     with pytest.raises(FloatingPointError, match=f"^the {name}'s loss is (nan|inf); a lower learning rate may help$"):
+        history.check_finite()
+
+
+def test_updates_that_a_scaler_skips_are_left_out(tmp_path: Path) -> None:
+    history = History(tmp_path, scaled=True)
+    history.add(output(math.inf, 0.0, math.inf), torch.tensor(math.inf))
+    history.add_generator(torch.tensor(0.25))
+    assert history.is_searching()
+    history.check_finite()
+    history.add(output(1.0, 2.0, 3.0))
+    assert not history.is_searching()
+    assert history.means() == {"critic_loss": 1.0, "generator_loss": 0.25, "wasserstein": 2.0, "penalty": 3.0}
+
+
+def test_a_loss_that_no_scale_makes_finite_is_an_error(tmp_path: Path) -> None:
+    history = History(tmp_path, scaled=True)
+    for _ in range(HALVINGS + 1):
+        history.check_finite()
+        history.add(output(math.nan, 0.0, 0.0))
+    with pytest.raises(FloatingPointError, match="^the critic's loss is nan"):
         history.check_finite()
 
 

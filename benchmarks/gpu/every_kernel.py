@@ -109,12 +109,19 @@ def clip_weights(new: NewList) -> None:
 
 
 def nonfinite(new: NewList) -> None:
-    native.nonfinite(new())
+    tensors = new()
+    if are_dense(tensors):
+        native.nonfinite(tensors)
+
+
+def are_dense(tensors: list[Tensor]) -> bool:
+    """Others are copied first, by kernels of PyTorch, whose output initcheck counts as uninitialised."""
+    return all(tensor.is_contiguous() for tensor in tensors)
 
 
 def rmsprop(new: NewList) -> None:
     weights = new()
-    if all(weight.is_contiguous() for weight in weights):  # others are copied first, by PyTorch's kernels
+    if are_dense(weights):
         rate, scale, found_inf = (numbers(value, weights[0].dtype) for value in (0.1, 2.0, 0.0))
         native.rmsprop_(weights, new(), new(), rate, 0.99, 1e-8, 0.1, False, 0.5, scale, found_inf)
 

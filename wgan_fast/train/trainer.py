@@ -106,9 +106,10 @@ class Trainer:
             raise RuntimeError("a Trainer runs once; make another one")
         config, start = self.config, time.perf_counter()
         estimate, state = ALGORITHMS[config.algorithm].estimate, self.restored["history"] if self.restored else None
+        scaled = any(scaler.is_enabled() for scaler in self.steps.scalers)
         with (
             run_folder(config, self.fabric) as self.folder,
-            History(self.folder, self.step, estimate, state, written=self.rank == 0) as self.history,
+            History(self.folder, self.step, estimate, state, written=self.rank == 0, scaled=scaled) as self.history,
             torch.enable_grad(),
             cpu_threads(self.threads),
             own_random_states(self.seeds.training, self.fabric.device),
@@ -128,7 +129,7 @@ class Trainer:
                 self.update_generator(real)
                 for schedule in schedules:
                     schedule.step()
-                row = self._end_row(real, display) if due(self.step, config.log_every, config.steps) else None
+                row = self._end_row(real, display) if self._ends_row() else None
                 if due(self.step, config.checkpoint_every, config.steps):
                     self.save_checkpoint()
                 for observe in observers:  # after the checkpoint, which a fault in them must not cost
@@ -247,6 +248,11 @@ class Trainer:
         steps = steps_within(config, self.data, self.networks, self.seeds, self.fabric, self.threads)
         self.notes.append(f"{steps:,} of {config.steps:,} steps, for a budget of {config.budget} (--budget, --steps)")
         return replace(config, steps=steps, budget=None)
+
+    def _ends_row(self) -> bool:
+        """Whether a row of the history is complete; one of nothing but skipped updates goes on to the next."""
+        last = self.step == self.config.steps
+        return due(self.step, self.config.log_every, self.config.steps) and (last or not self.history.is_searching())
 
     def _end_row(self, real: Tensor, display: ProgressDisplay) -> Row:
         found = self.evaluation.of_weights()

@@ -13,6 +13,7 @@ from wgan_fast import CriticOutput
 from wgan_fast.train.run.atomic import whole_file
 
 NAME = "metrics.jsonl"
+HALVINGS = 32  # of a scale until the next finite update: GradScaler begins with 2^16
 Row = dict[str, float]
 
 
@@ -26,6 +27,8 @@ class History:
             ``relativistic_divergence``.
         state: the :meth:`state_dict` of the history that resumes.
         written: whether this process writes the file.
+        scaled: whether a GradScaler scales the losses. A scale that is too large gives a loss that is not finite; the
+            scaler skips that update and halves the scale. Means leave such updates out.
 
     Attributes:
         rows: all rows, the resumed ones first.
@@ -39,8 +42,10 @@ class History:
         state: dict[str, Any] | None = None,
         *,
         written: bool = True,
+        scaled: bool = False,
     ) -> None:
         self._path, self._estimate, self._writes = folder / NAME, estimate, written
+        self._scaled = scaled
         lines = self._path.read_text(errors="replace").splitlines() if step and self._path.is_file() else []
         self.rows: list[Row] = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         self._critic: list[Tensor] = list(state["critic"]) if state else []
@@ -80,8 +85,8 @@ class History:
         Source: Goodfellow et al., "Generative Adversarial Nets", 2014, theorem 1; Jolicoeur-Martineau, "On Relativistic
         f-Divergences", 2020, section 3.
         """
-        critic_loss, wasserstein, penalty = torch.stack(self._critic).mean(dim=0).tolist()
-        generator_loss = torch.stack(self._generator).mean().item() if self._generator else 0.0
+        critic_loss, wasserstein, penalty = self._taken(self._critic).mean(dim=0).tolist()
+        generator_loss = self._taken(self._generator).mean().item() if self._generator else 0.0
         for name, loss in (("critic", critic_loss), ("generator", generator_loss)):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the {name}'s loss is {loss}; a lower learning rate may help")
@@ -92,6 +97,8 @@ class History:
             "relativistic_divergence": math.log(2) - score_loss,
         }
         norm = {} if self._gradient_norm is None else {"gradient_norm": self._gradient_norm.item()}
+        if self._scaled and not all(map(math.isfinite, norm.values())):
+            norm = {}  # of a skipped update
         return {
             "critic_loss": critic_loss,
             "generator_loss": generator_loss,
@@ -100,9 +107,21 @@ class History:
             **norm,
         }
 
+    def _taken(self, values: list[Tensor]) -> Tensor:
+        """The values of the updates that were taken; where all were skipped, of those."""
+        found = torch.stack(values)
+        taken = found[_finite(found)] if self._scaled else found
+        return taken if len(taken) else found
+
+    def is_searching(self) -> bool:
+        """Whether all updates since the last row were skipped, and so few that the scaler may still find its scale."""
+        if not self._scaled or len(self._critic) > HALVINGS:
+            return False
+        return any(values and not _finite(torch.stack(values)).any() for values in (self._critic, self._generator))
+
     def check_finite(self) -> None:
         """Raises what :meth:`means` raises, also where nothing came since the last row."""
-        if self._critic:
+        if self._critic and not self.is_searching():
             self.means()
 
     def end_row(self, step: int, **more: float) -> Row:
@@ -146,6 +165,11 @@ def check_state(state: dict[str, Any]) -> None:
     norm = state.get("gradient_norm")
     if norm is not None:
         norm.item()
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Of each update, whether all of its values are finite."""
+    return values.reshape(len(values), -1).isfinite().all(dim=1)
 
 
 def _row(line: str) -> Row | None:
