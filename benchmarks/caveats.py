@@ -21,7 +21,9 @@ OVERHEAD = "overhead dominates this small step: ours calls fewer PyTorch operato
 PROBED = "calls 1, 2, 4, 8, ... also look whether the rows are independent, with a copy of the parameters"
 SAME = "the same, to a thousandth"
 GRAPH = "of kernels in a CUDA graph, without the host's time; what is missing was not profiled"
-NO_GRAPH = "loss and gradients are compiled, but neither they nor the optimizer's step are in a CUDA graph; take `graph`"
+NO_GRAPH = (
+    "loss and gradients are compiled, but neither they nor the optimizer's step are in a CUDA graph; take `graph`"
+)
 EAGER = 'eager calls keep the GPU waiting for Python; `backend="auto"` captures where it can'
 REPLAY = (
     "each call waits for the device and finds its L2 cache empty, so the host's work before a replay counts; back to "
