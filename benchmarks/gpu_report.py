@@ -47,8 +47,8 @@ OTHERS = "not critic_step and not bandwidth and not convolution_settings and not
 OPTIONAL = {"jax": "JAX as a baseline", "xdist": "GPU tests in parallel"}
 #: Of the extra "train".
 EXTRA = ("lightning", "matplotlib", "ot", "PIL", "rich", "sklearn", "tensorboard", "typer", "yaml")
-CORRECTNESS = "correctness"
 NEED_EXTRA = ("train*", "install", "report", "reproduce", "distances", "experiments*")  # tests
+CORRECTNESS, SANITIZERS = "correctness", "sanitizers"  # groups
 #: How what compute-sanitizer finds begins.
 FINDING = r"^=+ (?:Invalid|Misaligned|Uninitialized|Error: Race|Warning: Race|Barrier error|Program hit|Fatal).*"
 BUILD_SETTINGS = ("TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
@@ -87,13 +87,13 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         command = [program, *options, python, "-m", "gpu.every_kernel"]
         # Each tensor is a block of memory then, whose bounds are known.
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        reads = {"closes_with": r"\b0 errors", "fails_with": FINDING}
-        return Step(tool, 150, command, environment=environment, group="memory", **reads)
+        return Step(tool, 150, command, r"\b0 errors", FINDING, group=SANITIZERS, environment=environment)
 
     # A rehearsal selects tests and timings that end soon.
     tests = [str(ROOT / "tests" / "test_optim.py"), "-k", "RMSprop"] if rehearsed else [str(ROOT / "tests")]
     tests += [f"--ignore-glob=*/test_{name}.py" for name in NEED_EXTRA] if missing(EXTRA) else []
-    workers = ["-n", str(min(10, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+    # Beside the other checks; more would wait for one another while they import torch.
+    workers = ["-n", str(min(8, (os.cpu_count() or 1) // 2))] if importlib.util.find_spec("xdist") else []
     tests = [*pytest, "-p", "no:benchmark", "--continue-on-collection-errors", *workers, *tests]
     device = torch.cuda.get_device_properties(0)
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--disable-pip-version-check"]
@@ -111,7 +111,7 @@ def steps(site: Path, rehearsed: bool) -> list[Step]:
         *(check(name, 120) for name in ("references", "graphs", "refused-captures", "memory", "precision", "nccl")),
         Step("tests", 200, tests, group=CORRECTNESS),
         bench("kernels", 60, "bandwidth"),
-        bench("toy", 80, "critic_step and toy"),
+        bench("toy", 110, "critic_step and toy"),
         bench("dcgan-64", 90, "critic_step and dcgan-64"),
         bench("resnet", 110, "critic_step and resnet" + " and (graph or bfloat16)" * rehearsed),
         bench("convolutions", 110, "convolution_settings" + " and dcgan" * rehearsed),
@@ -273,7 +273,8 @@ class Child:
         self.process.wait()
 
     def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it printed, with paths in the checkout relative to it: the end of a failure goes into a result file."""
+        return self.log.read_text(errors="replace").replace(str(ROOT), ".")
 
 
 def missing(modules: Iterable[str]) -> list[str]:

@@ -177,8 +177,11 @@ def environment(results: Results) -> str:
         precision,
         f"commit {' and '.join(commits)}",
     ]
-    outcomes = {name: step.get("outcome", PASSED) for name, step in results.steps.items()}
-    others = [f"{name} ({outcome})" for name, outcome in outcomes.items() if outcome != PASSED]
+    others = [
+        f"{name} ({step['outcome']}" + f", {len(step['failures'])} failed" * bool(step["failures"]) + ")"
+        for name, step in results.steps.items()
+        if step.get("outcome", PASSED) != PASSED
+    ]
     text = ", ".join(words) + "." + (f" Steps that did not pass: {', '.join(others)}." if others else "")
     doubts = contradictions(results)
     return f"{text}\n\n{doubts}" if doubts else text

@@ -163,7 +163,8 @@ def traced_compiled(critic: nn.Module, real: Tensor, fake: Tensor) -> Update | N
             value, found = compiled(x, real, fake)
         for parameter, gradient in zip(parameters, found, strict=True):
             # The compiler chooses the strides of its results; fused Adam takes those of the parameter alone.
-            parameter.grad = gradient if gradient.stride() == parameter.stride() else gradient.contiguous()
+            same = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
         optimizer.step()
         return value
 

@@ -13,7 +13,7 @@ from training import rows, run
 from wgan_fast import CriticOutput
 from wgan_fast.train import Trainer
 from wgan_fast.train.config import make_config
-from wgan_fast.train.run.history import HALVINGS, History
+from wgan_fast.train.run.history import SKIPPED, History
 
 
 def test_a_damaged_history_does_not_stop_a_run(few_samples: None, tmp_path: Path) -> None:
@@ -85,11 +85,19 @@ def test_updates_that_a_scaler_skips_are_left_out(tmp_path: Path) -> None:
 
 def test_a_loss_that_no_scale_makes_finite_is_an_error(tmp_path: Path) -> None:
     history = History(tmp_path, scaled=True)
-    for _ in range(HALVINGS + 1):
+    for _ in range(SKIPPED + 1):
         history.check_finite()
         history.add(output(math.nan, 0.0, 0.0))
     with pytest.raises(FloatingPointError, match="^the critic's loss is nan"):
         history.check_finite()
+
+
+def test_a_generator_may_still_search_after_many_updates_of_the_critic(tmp_path: Path) -> None:
+    history = History(tmp_path, scaled=True)
+    for _ in range(SKIPPED + 1):
+        history.add(output(1.0, 2.0, 3.0))
+    history.add_generator(torch.tensor(math.nan))
+    history.check_finite()
 
 
 def test_a_history_goes_on_from_its_state(tmp_path: Path) -> None:

@@ -214,6 +214,34 @@ class TestSteps:
         status, found = outcome(code, seconds=6, fails_with=module("gpu_report").FINDING)
         assert status == 1 and found["message"] == finding
 
+    def test_steps_of_a_group_run_at_the_same_time(self, module: Any, monkeypatch: Any, tmp_path: Path) -> None:
+        """Each waits for a file that the other one writes."""
+        report = module("gpu_report")
+
+        def meets(name: str, other: str) -> Any:
+            code = f"open('{name}', 'w'); import os, time\nwhile not os.path.exists('{other}'): time.sleep(0.01)"
+            return report.Step(name, 60, [sys.executable, "-c", code], compares=False, group="both")
+
+        monkeypatch.setattr(report, "steps", lambda *_: [meets("one", "two"), meets("two", "one")])
+        assert report.main(["--rehearse", "--folder", str(tmp_path)]) == 0
+
+    def test_changed_tests_alone_run_anew(self, module: Any, monkeypatch: Any, tmp_path: Path) -> None:
+        report = module("gpu_report")
+        build = report.Step("build", 60, [sys.executable, "-c", "pass"], compares=False)
+        ran = [replace(build, name=name, command=["touch", str(tmp_path / name)]) for name in ("kernels", "tests")]
+        monkeypatch.setattr(report, "steps", lambda *_: [build, *ran])
+        for tests in ("these", "those"):
+            monkeypatch.setattr(report, "hash_of_tests", lambda tests=tests: tests)
+            assert report.main(["--rehearse", "--folder", str(tmp_path)]) == 0
+            found = {name for name in ("kernels", "tests") if (tmp_path / name).exists()}
+            assert found == ({"kernels", "tests"} if tests == "these" else {"tests"})
+            for name in found:
+                (tmp_path / name).unlink()
+
+    def test_paths_of_the_checkout_are_left_out(self, outcome: Any) -> None:
+        status, found = outcome(f"print({str(ROOT / 'tests')!r}); raise SystemExit(1)")
+        assert status == 1 and str(ROOT) not in found["output"] and "./tests" in found["output"]
+
     def test_is_not_reached(self, outcome: Any) -> None:
         assert outcome("pass", total=0.1) == (3, {})
 

@@ -13,7 +13,7 @@ from wgan_fast import CriticOutput
 from wgan_fast.train.run.atomic import whole_file
 
 NAME = "metrics.jsonl"
-HALVINGS = 32  # of a scale until the next finite update: GradScaler begins with 2^16
+SKIPPED = 32  # more skipped updates in succession are an error: after 16 a scale has fallen from 2^16 to 1
 Row = dict[str, float]
 
 
@@ -108,16 +108,17 @@ class History:
         }
 
     def _taken(self, values: list[Tensor]) -> Tensor:
-        """The values of the updates that were taken; where all were skipped, of those."""
+        """The values without those of skipped updates, unless all were skipped."""
         found = torch.stack(values)
         taken = found[_finite(found)] if self._scaled else found
         return taken if len(taken) else found
 
     def is_searching(self) -> bool:
         """Whether all updates since the last row were skipped, and so few that the scaler may still find its scale."""
-        if not self._scaled or len(self._critic) > HALVINGS:
-            return False
-        return any(values and not _finite(torch.stack(values)).any() for values in (self._critic, self._generator))
+        return self._scaled and any(
+            0 < len(values) <= SKIPPED and not _finite(torch.stack(values)).any()
+            for values in (self._critic, self._generator)
+        )
 
     def check_finite(self) -> None:
         """Raises what :meth:`means` raises, also where nothing came since the last row."""
