@@ -173,9 +173,10 @@ def test_a_gpu_has_its_own_heading(report: ModuleType, root: Path) -> None:
 
 
 def test_what_a_gpu_report_did_not_finish_is_told(report: ModuleType, root: Path) -> None:
-    steps = {"toy": {"outcome": "passed"}, "nccl": {"outcome": "failed"}, "tests": {"outcome": "cut short"}}
+    found = {"toy": ("passed", {}), "nccl": ("failed", {}), "tests": ("cut short", {"test_a": "message"})}
+    steps = {name: {"outcome": outcome, "failures": failures} for name, (outcome, failures) in found.items()}
     results = report.Results(ENVIRONMENT, "0123", FOUND, steps)
-    assert "did not pass: nccl (failed), tests (cut short)." in report.environment(results)
+    assert "did not pass: nccl (failed), tests (cut short, 1 failed)." in report.environment(results)
 
 
 def test_without_results(report: ModuleType, root: Path) -> None:
