@@ -95,11 +95,14 @@ class Comparison:
 
 
 def _repeated(function: Callable[[], object], calls: int) -> Callable[[], object]:
+    wait = getattr(function, "wait", lambda: None)  # for work that is not on PyTorch's stream
+
     def repeated() -> None:
         for _ in range(calls):
             function()
+        wait()
 
-    return function if calls == 1 else repeated
+    return repeated
 
 
 def _captured(function: Callable[[], object], calls: int) -> Callable[[], object]:

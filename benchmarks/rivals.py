@@ -226,12 +226,14 @@ def jax_step(critic: nn.Module, real: Tensor, fake: Tensor, precision: str = "hi
     state = jax.device_put((parameters, zeros, [z.copy() for z in zeros], jnp.zeros(()), jax.random.key(0)), device)
     samples = on_device(real, 0, 2, 3, 1), on_device(fake, 0, 2, 3, 1)
 
-    def update() -> Any:
-        nonlocal state
+    value: Any = None
+
+    def update() -> None:
+        nonlocal state, value
         with jax.default_matmul_precision(precision):
             state, value = step(state, *samples)
-        return value.block_until_ready()
 
+    update.wait = lambda: value.block_until_ready()  # type: ignore[attr-defined]
     return update
 
 

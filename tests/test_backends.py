@@ -102,7 +102,7 @@ def test_on_a_gpu(name: str, backend: str) -> None:
     step = CriticStep(critic, capturable(critic.parameters()), penalty=penalty, backend=backend)
     optimizer = capturable(expected_critic.parameters())
     numbers = torch.Generator("cuda").manual_seed(5)
-    for i in range(12):  # six of each size: warm up, capture, replay
+    for i in range(16):  # eight of each size: compile, warm up, capture, replay
         real, fake = (batch.cuda().float() for batch in samples(shape, BATCH + i % 2))
 
         def textbook_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

@@ -187,8 +187,9 @@ class CriticStep(_Step):
         penalty, loss: as for :class:`~wgan_fast.losses.CriticLoss`.
         clip: bound that the weights are clipped to after each update; None: no clipping.
         backend: ``"eager"``; ``"graph"``, the whole step as one CUDA graph; ``"compile"``, loss and gradients traced as
-            one graph and compiled; or ``"auto"``, a CUDA graph where possible, else eager, with a warning if a capture
-            fails. The attribute ``backend`` holds the choice, and ``reason`` the reason for it.
+            one graph and compiled, on a GPU inside of a CUDA graph where the optimizer allows one; or ``"auto"``, a
+            CUDA graph where possible, else eager, with a warning if a capture fails. The attribute ``backend`` holds
+            the choice, and ``reason`` the reason for it.
         scaler: None, or a GradScaler for float16 under autocast. The step passes it on to this library's penalties;
             bind it to others yourself.
         process_group: None, or the processes that train together, each with samples of its own. Parameters are copied

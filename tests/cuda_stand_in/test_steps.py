@@ -122,6 +122,23 @@ def test_launches(name: str) -> None:
     assert "sync" not in kinds(entries), "the host waited for the device"
 
 
+def test_compiled_kernels_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the traced graph of PyTorch's operations in the place of compiled kernels, which the stand-in cannot run."""
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    step = critic_step("compile")
+    with logged() as entries:
+        repeated(step, 2 + WARM_UP)
+    assert "graph" not in kinds(entries)
+    repeated(step, 1)
+    with logged() as entries:
+        step()
+    assert "graph" in kinds(entries) and launches(entries) < 10
+    not_capturable = partial(torch.optim.Adam, lr=1e-4, fused=True)
+    with logged() as entries:
+        repeated(critic_step("compile", optimizer=not_capturable), 2 + WARM_UP + 2)
+    assert "graph" not in kinds(entries)
+
+
 @every_step
 def test_capture_and_replay(name: str) -> None:
     """The graph holds what an eager step launches, all of it; a replay is one launch."""

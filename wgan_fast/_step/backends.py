@@ -52,7 +52,9 @@ def make_runner(backend: str, differentiate: Differentiate, optimization: Optimi
     """A runner: a callable from a step's inputs to its statistics."""
     if backend == "eager":
         return _EagerRunner(differentiate, optimization)
-    kind = _GraphPerKind if backend == "graph" else _CompiledPerKind
+    if backend == "graph":
+        return _GraphPerKind(differentiate, optimization, frozen)
+    kind = _CompiledPerKind if obstacle_to_graph(optimization) else _CompiledGraphPerKind
     return kind(differentiate, optimization, frozen)
 
 
@@ -143,8 +145,8 @@ class _GraphPerKind(_RunnerPerKind):
         super().__init__(differentiate, optimization, frozen)
         self._pool = GraphPool(optimization.device)
 
-    def _make(self, differentiate: Differentiate) -> GraphRunner:
-        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
+    def _make(self, differentiate: Differentiate, others: int = 0) -> GraphRunner:
+        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool, others)
 
     def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         # Kernels get numbers of the host when they are launched.
@@ -154,25 +156,34 @@ class _GraphPerKind(_RunnerPerKind):
 
 
 class _CompiledPerKind(_RunnerPerKind):
-    def _make(self, differentiate: Differentiate) -> "_CompiledRunner":
-        return _CompiledRunner(differentiate, self._optimization)
+    def _make(self, differentiate: Differentiate) -> _EagerRunner:
+        return _EagerRunner(_Compiled(differentiate, self._optimization), self._optimization)
 
 
-class _CompiledRunner:
-    """Compiles loss and gradients, traced as one graph of plain PyTorch operations. The first step runs eagerly, the
-    second while it is traced, the others compiled. Each is an update of the training.
+class _CompiledGraphPerKind(_GraphPerKind):
+    """A CUDA graph of the compiled kernels and the update."""
+
+    def _make(self, differentiate: Differentiate) -> GraphRunner:
+        return super()._make(_Compiled(differentiate, self._optimization), _Compiled.UNCOMPILED)
+
+
+class _Compiled:
+    """Compiles loss and gradients, traced as one graph of plain PyTorch operations. The first call is eager, the second
+    traces, the third compiles.
     """
+
+    UNCOMPILED = 2  # calls
 
     def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
         self._differentiate, self._optimization = differentiate, optimization
         self._warm = False
         self._compiled: Callable[..., list[Tensor]] | None = None
 
-    def __call__(self, *tensors: Tensor) -> Tensor:
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, list[Tensor | None], int]:
         if not self._warm:
-            statistics = self._optimization.apply(*self._differentiate(*tensors))
+            result = self._differentiate(*tensors)
             self._warm = True
-            return statistics
+            return result
         try:
             if self._compiled is None:
                 with _library.traceable():
@@ -186,9 +197,7 @@ class _CompiledRunner:
             raise CaptureError(f"the step cannot be compiled, take backend='eager': {error}") from error
         statistics, *found = self._found
         gradients = iter(found)
-        return self._optimization.apply(
-            statistics, [next(gradients) if present else None for present in self._present], self._samples
-        )
+        return statistics, [next(gradients) if present else None for present in self._present], self._samples
 
     def _trace(self, *tensors: Tensor) -> list[Tensor]:
         statistics, gradients, self._samples = self._differentiate(*tensors)

@@ -92,11 +92,17 @@ class GraphRunner:
     WARM_UP = 3  # as PyTorch's notes on CUDA graphs ask for
 
     def __init__(
-        self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen, pool: GraphPool
+        self,
+        differentiate: Differentiate,
+        optimization: Optimization,
+        frozen: Frozen,
+        pool: GraphPool,
+        others: int = 0,
     ) -> None:
+        """``others``: number of first calls that launch other kernels than those to be captured."""
         self._differentiate, self._optimization = differentiate, optimization
         self._frozen, self._pool = frozen, pool
-        self._warm = 0
+        self._warm = -others
         self._synchronisation: str | None = None
         self._captured: _Captured | None = None
 
