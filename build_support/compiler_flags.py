@@ -7,10 +7,11 @@ OPTIMISE = ["-O3"]
 # square root that may set errno, nor move an operation that may trap out of its branch.
 ARITHMETIC = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 WARNINGS = ["-Wall", "-Wextra"]
+ERRORS = ["-Werror", "-Wno-error=array-bounds"]  # GCC 13 warns of std::vector<bool> in PyTorch's headers
 
 
 def cxx_flags(*, werror: bool) -> list[str]:
-    return [*ARITHMETIC, "-fvisibility=hidden", *WARNINGS, *["-Werror"] * werror]
+    return [*ARITHMETIC, "-fvisibility=hidden", *WARNINGS, *ERRORS * werror]
 
 
 def nvcc_flags(*, werror: bool) -> list[str]:

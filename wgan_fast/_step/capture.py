@@ -1,5 +1,6 @@
 """Captures of CUDA graphs: the stream, the memory, and what a failed one leaves behind."""
 
+import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,12 +86,16 @@ def warm_up_stream(current: torch.cuda.Stream) -> torch.cuda.Stream:
 def capturing(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Generator]) -> Iterator[Any]:
     """Captures what is launched inside, and cleans up where that fails: torch.cuda.graph alone would leave its stream
     current, PyTorch's allocator in the pool, and its generators in the capture, where every other graph then fails.
+
+    Garbage is collected before and not meanwhile: to free what a dropped object holds on the GPU, a compiled kernel
+    say, can end the capture.
     """
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
     try:
         with (
+            _no_garbage_collection(),
             torch.cuda.stream(stream),
             # Other threads may use CUDA meanwhile, such as a loader's that pins memory.
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
@@ -99,6 +104,18 @@ def capturing(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Gener
     except BaseException:
         _end_capture(stream, pool, generators)
         raise
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _end_capture(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Generator]) -> None:
