@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 
 import results
-from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources, hash_of_tests
+from gpu.journal import CUT_SHORT, FAILED, FILES, STEP, Journal, hash_of_sources, hash_of_tests, without_paths
 from rehearsal import REHEARSAL
 from results import PASSED, ROOT
 
@@ -273,8 +273,8 @@ class Child:
         self.process.wait()
 
     def output(self) -> str:
-        """What it printed, with paths in the checkout relative to it: the end of a failure goes into a result file."""
-        return self.log.read_text(errors="replace").replace(str(ROOT), ".")
+        """What it printed. The end of a failure goes into a result file."""
+        return without_paths(self.log.read_text(errors="replace"))
 
 
 def missing(modules: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ from wgan_fast._checks import (
     module_of,
     without_partial,
 )
+from wgan_fast._library import is_traceable
 from wgan_fast._step.backends import BACKENDS, Backend, choose_backend, make_runner
 from wgan_fast._step.frozen import Frozen
 from wgan_fast._step.graph import CaptureError, run_inside_a_capture
@@ -167,12 +168,15 @@ class _Step:
             return
         loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
         before = [parameter.grad for parameter in parameters]
-        if self._on_gpu:
+        # The compiler fuses single additions with more than it does those of a list, and PyTorch 2.11's once made a
+        # kernel of a list that stored to an undefined pointer.
+        in_one_launch = self._on_gpu and not is_traceable()
+        if in_one_launch:
             for parameter in parameters:
                 parameter.grad = None
         with without_autocast(loss.device.type):
             loss.backward(inputs=parameters)
-        if self._on_gpu:
+        if in_one_launch:
             _add_gradients(parameters, before)
 
 

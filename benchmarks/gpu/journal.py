@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -115,6 +116,11 @@ def _line(text: str) -> Line | None:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def without_paths(output: str) -> str:
+    """Output without the paths of this machine, for a result file."""
+    return output.replace(str(ROOT), ".").replace(sysconfig.get_path("purelib"), "site-packages")
 
 
 def hash_of_sources() -> str:

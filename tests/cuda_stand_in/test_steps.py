@@ -124,11 +124,13 @@ def test_launches(name: str) -> None:
 
 def test_compiled_kernels_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the traced graph of PyTorch's operations in the place of compiled kernels, which the stand-in cannot run."""
-    monkeypatch.setattr(torch, "compile", lambda traced, **_: traced)
+    traces = []
+    monkeypatch.setattr(torch, "compile", lambda traced, **_: traces.append(traced) or traced)
     step = critic_step("compile")
     with logged() as entries:
         repeated(step, 2 + WARM_UP)
     assert "graph" not in kinds(entries)
+    assert traces and not any("foreach" in trace.code for trace in traces)
     repeated(step, 1)
     with logged() as entries:
         step()

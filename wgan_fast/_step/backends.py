@@ -145,8 +145,8 @@ class _GraphPerKind(_RunnerPerKind):
         super().__init__(differentiate, optimization, frozen)
         self._pool = GraphPool(optimization.device)
 
-    def _make(self, differentiate: Differentiate, others: int = 0) -> GraphRunner:
-        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool, others)
+    def _make(self, differentiate: Differentiate) -> GraphRunner:
+        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
 
     def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         # Kernels get numbers of the host when they are launched.
@@ -164,7 +164,8 @@ class _CompiledGraphPerKind(_GraphPerKind):
     """A CUDA graph of the compiled kernels and the update."""
 
     def _make(self, differentiate: Differentiate) -> GraphRunner:
-        return super()._make(_Compiled(differentiate, self._optimization), _Compiled.UNCOMPILED)
+        compiled = _Compiled(differentiate, self._optimization)
+        return GraphRunner(compiled, self._optimization, self._frozen, self._pool, _Compiled.UNCOMPILED)
 
 
 class _Compiled:
