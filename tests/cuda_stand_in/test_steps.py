@@ -122,7 +122,7 @@ def test_launches(name: str) -> None:
     assert "sync" not in kinds(entries), "the host waited for the device"
 
 
-def test_compiled_kernels_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traced_kernels_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the traced graph of PyTorch's operations in the place of compiled kernels, which the stand-in cannot run."""
     traces = []
     monkeypatch.setattr(torch, "compile", lambda traced, **_: traces.append(traced) or traced)
