@@ -15,10 +15,9 @@ from costs import FOR_CPU, FOR_GPU, flops_of, peak_bytes_of
 from limits import products
 from rehearsal import REHEARSED
 from wgan_fast import CriticStep
-from workloads import workload
+from workloads import N_CRITIC, workload
 
 VARIANTS = ("graph", "bfloat16", "eager", "jax", "jax-tf32", "compile")  # a report that is killed has lost the last
-N_CRITIC = 5  # updates of the critic for each of the generator
 COMPILED = ("toy", "mnist")  # two compilations take a minute, so the others are slow
 
 

@@ -79,6 +79,8 @@ class Comparison:
         self.benchmark.pedantic(ours, setup=time_baselines, rounds=rounds)
         times = {"ours": self.benchmark.stats.stats.data, **times}
         info = self.benchmark.extra_info
+        if calls > 1:
+            info["calls"] = calls
         info["seconds"] = {name: [q / calls for q in quartiles(seconds)] for name, seconds in times.items()}
         median = info["seconds"]["ours"][1]
         if bytes_moved is not None:

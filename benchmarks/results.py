@@ -8,6 +8,7 @@ report with the ``outcome`` of each, and ``benchmarks``: a list of entries, each
 - ``suite``: the benchmark function's name without ``bench_``; ``case``: its parameters; ``rounds``;
 - ``seconds``: provider -> the quartiles of its times, where the provider ``ours`` is this library, ``forward`` one
   forward of the critic, and ``products`` the matrix products and convolutions of ours alone;
+- optional ``calls``: consecutive calls of a round, of which ``seconds`` has the time of one;
 - optional counts, provider -> number: ``peak_bytes``, ``forwards`` (operations, in forwards of the critic),
   ``all_reduce_bytes``;
 - optional bandwidth of ours: ``bytes``, ``GB/s``, ``percent_of_copy``.

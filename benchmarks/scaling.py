@@ -94,8 +94,8 @@ def where_it_stops(results: Results, entries: Sequence[Entry]) -> str:
     saved = [found for entry in results.select("critic_step") if (found := ratio(entry, "textbook", "forwards"))]
     hardly = [entry for entry in entries if ratio(entry, "textbook") < HARDLY]
     small = (
-        "launches of kernels; ours are in a CUDA graph, the textbook's are launched from Python, which is what there "
-        "is to gain"
+        "launches of kernels. Ours are one launch of a CUDA graph, the textbook's are launched one by one from Python; "
+        "the gain is their difference"
         if results.on_gpu
         else "overhead of Python and of PyTorch's dispatcher. Ours calls fewer of PyTorch's operators than the "
         "textbook and adds Python of its own, so there is little to gain"

@@ -12,6 +12,8 @@ from rehearsal import REHEARSED
 from wgan_fast import CriticStep, GeneratorStep
 from wgan_fast.bench import Workload, convolutional, mlp
 
+N_CRITIC = 5  # updates of the critic for each of the generator
+
 TINY: dict[str, Workload] = {
     "toy": (lambda: mlp(2, 8, 2), (8, 2)),
     "dcgan-64": (lambda: convolutional((3, 4, 4, 4, 4), 4, 1, 64), (2, 3, 64, 64)),

@@ -4,7 +4,7 @@ import copy
 import gc
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -478,6 +478,162 @@ def test_python_of_a_replay(capture_on_the_host: list[Any], monkeypatch: pytest.
     finally:
         sys.setprofile(None)
     assert len(calls) <= 60, calls
+
+
+def test_lightning_counts_replays(capture_on_the_host: list[Any]) -> None:
+    lightning = pytest.importorskip("lightning.pytorch.core.optimizer")
+    critic, counts = CRITICS["mlp"][0](), {"before": 0, "after": 0}
+    optimizer = lightning.LightningOptimizer(adam(critic.parameters()))
+    optimizer._strategy = SimpleNamespace(optimizer_step=lambda inner, closure, **_: inner.step(closure))
+    for name in counts:
+        setattr(optimizer, f"_on_{name}_step", partial(lambda name: counts.update({name: counts[name] + 1}), name))
+    step = CriticStep(critic, optimizer, backend="graph")
+    for _ in range(GraphRunner.WARM_UP + 4):
+        step(*samples((12,), dtype=torch.float32))
+    assert HostGraph.captures == 1
+    assert counts == {"before": GraphRunner.WARM_UP + 4, "after": GraphRunner.WARM_UP + 4}
+
+
+def test_no_garbage_collection_in_a_capture(capture_on_the_host: list[Any]) -> None:
+    critic, seen = nn.Linear(12, 1), []
+
+    def watched(x: Tensor) -> Tensor:
+        if HostGraph.capturing:
+            seen.append(gc.isenabled())
+            assert len(seen) < 3, "the second capture fails here"
+        return critic(x)
+
+    step = CriticStep(watched, sgd(critic.parameters()), penalty=None, backend="graph")
+    for _ in range(GraphRunner.WARM_UP + 1):
+        step(*samples((12,), dtype=torch.float32))
+    assert seen == [False, False] and gc.isenabled()
+    step.close()
+    for _ in range(GraphRunner.WARM_UP):
+        step(*samples((12,), dtype=torch.float32))
+    with pytest.raises(RuntimeError, match="cannot be captured"):
+        step(*samples((12,), dtype=torch.float32))
+    assert len(seen) == 3 and gc.isenabled()
+
+
+class TestCompiledInAGraph:
+    """What was traced takes the place of compiled code, which a CPU would compile for itself."""
+
+    STEPS = backends._Compiled.UNCOMPILED_CALLS + GraphRunner.WARM_UP + 3
+
+    @pytest.fixture
+    def compilations(self, monkeypatch: pytest.MonkeyPatch, capture_on_the_host: list[Any]) -> list[Any]:
+        """Of each kind of inputs that compiled code was called with, what torch.compile would specialise it to."""
+        found: list[Any] = []
+
+        def compiled(traced: Any, **_: Any) -> Any:
+            known = set()
+
+            def call(*tensors: Tensor) -> Any:
+                kind = tuple((t.shape, t.stride(), t.requires_grad, t.is_inference()) for t in tensors)
+                if kind not in known:
+                    known.add(kind)
+                    found.append((HostGraph.capturing, kind))
+                return traced(*tensors)
+
+            return call
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        return found
+
+    @pytest.fixture
+    def make(self, capture_on_the_host: list[Any]) -> Callable[..., tuple[list[nn.Module], list[CriticStep]]]:
+        """Makes two equal critics, and their steps: a compiled and an eager one."""
+
+        def make(**settings: Any) -> tuple[list[nn.Module], list[CriticStep]]:
+            critics = [CRITICS["mlp"][0]().double()]
+            critics.append(copy.deepcopy(critics[0]))
+            optimizers = [adam(critic.parameters()) for critic in critics]
+            capture_on_the_host.extend([critics[0], optimizers[0]])
+            steps = [
+                CriticStep(critic, optimizer, backend=backend, **settings)
+                for critic, optimizer, backend in zip(critics, optimizers, ("compile", "eager"), strict=True)
+            ]
+            return critics, steps
+
+        return make
+
+    @pytest.mark.parametrize("kind", ["dense", "history", "slice", "expanded", "inference", "function"])
+    def test_equals_eager(self, compilations: list[Any], make: Any, kind: str) -> None:
+        generator = nn.Linear(3, 12).double()
+        kinds = {
+            "dense": lambda: torch.randn(BATCH, 12).double(),
+            "history": lambda: generator(torch.randn(BATCH, 3).double()),
+            "slice": lambda: torch.randn(BATCH, 24).double()[:, ::2],
+            "expanded": lambda: torch.randn(1, 12).double().expand(BATCH, 12),
+            "inference": lambda: torch.inference_mode()(lambda: torch.randn(BATCH, 12).double())(),
+        }
+        critics, steps = make()
+        make_fake = kinds.get(kind, kinds["dense"])
+        outputs: list[Tensor] = []
+        for step in steps:
+            torch.manual_seed(3)
+            fakes = [make_fake if kind == "function" else make_fake() for _ in range(self.STEPS)]
+            real = torch.randn(BATCH, 12).double()
+            torch.manual_seed(4)
+            outputs.append(torch.stack([torch.stack(step(real, fake)) for fake in fakes]))
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(list(critics[0].parameters()), list(critics[1].parameters()), rtol=1e-9, atol=1e-9)
+        assert HostGraph.captures == 1
+        assert [capturing for capturing, _ in compilations] == [False]
+
+    def test_a_changed_number_compiles_nothing_anew(self, compilations: list[Any], make: Any) -> None:
+        critics, steps = make(penalty=None)
+        for i in range(3 * self.STEPS):
+            batch = samples((12,))
+            for step in steps:
+                for group in step._optimization.inner.param_groups:
+                    group["lr"] = 1e-3 * 0.9 ** (i // self.STEPS)
+                step(*batch)
+        torch.testing.assert_close(list(critics[0].parameters()), list(critics[1].parameters()), rtol=1e-9, atol=1e-9)
+        assert len(compilations) == 1
+        assert HostGraph.captures == 3
+
+    def test_moved_weights_are_captured_and_not_compiled_anew(self, compilations: list[Any], make: Any) -> None:
+        critics, steps = make(penalty=None)
+        for _ in range(2):
+            for _ in range(self.STEPS):
+                batch = samples((12,))
+                for step in steps:
+                    step(*batch)
+            for critic in critics:
+                critic[0].weight.data = critic[0].weight.data.clone()
+        torch.testing.assert_close(list(critics[0].parameters()), list(critics[1].parameters()), rtol=1e-9, atol=1e-9)
+        assert len(compilations) == 1
+        assert HostGraph.captures == 2
+
+    def test_it_goes_on_without_a_graph(self, compilations: list[Any], make: Any) -> None:
+        """An optimizer's hook that a capture does not allow: a warning, and no update is lost or doubled."""
+
+        def refuse(*_: Any) -> None:
+            assert not HostGraph.capturing, "the hook asks the device"
+
+        critics, steps = make(penalty=None)
+        steps[0]._optimization.inner.register_step_pre_hook(refuse)
+        refused = backends._Compiled.UNCOMPILED_CALLS + GraphRunner.WARM_UP
+        for i in range(self.STEPS):
+            batch = samples((12,))
+            expected = pytest.warns(
+                RuntimeWarning, match="(?s)hook asks the device.*; it goes on compiled, without a graph$"
+            )
+            with expected if i == refused else nullcontext():
+                steps[0](*batch)
+            steps[1](*batch)
+        torch.testing.assert_close(list(critics[0].parameters()), list(critics[1].parameters()), rtol=1e-9, atol=1e-9)
+        assert len(compilations) == 1 and steps[0].backend == "compile"
+
+    def test_copies_start_anew(self, compilations: list[Any], make: Any) -> None:
+        _, steps = make(penalty=None)
+        for _ in range(self.STEPS):
+            steps[0](*samples((12,)))
+        copied = copy.deepcopy(steps[0])  # of another critic
+        for _ in range(self.STEPS):
+            copied(*samples((12,)))
+        assert HostGraph.captures == 2 and len(compilations) == 2
 
 
 def test_what_cannot_be_captured(capture_on_the_host: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def pinned_git(folder: Path, torch: str) -> None:
     run("git", "clone", "--bare", "--quiet", ROOT, folder / "wgan_fast.git", folder=folder)
     commit = run("git", "-C", folder / "wgan_fast.git", "rev-parse", "HEAD", folder=folder).strip()
     pip(folder, f"torch=={torch}")
-    pip(folder, f"wgan_fast @ git+file://{folder}/wgan_fast.git@{commit}")
+    pip(folder, f"git+file://{folder}/wgan_fast.git@{commit}")  # old versions of pip take no `name @` of a local one
 
 
 def read_only_source(folder: Path, torch: str) -> None:

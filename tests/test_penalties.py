@@ -17,6 +17,7 @@ from wgan_fast import (
     dragan_penalty,
     gradient_penalty,
     r1_penalty,
+    r1_r2_penalty,
     r2_penalty,
     reference,
     wgan_div_penalty,
@@ -449,6 +450,13 @@ def test_errors_of_scores_say_the_cure(error: type, message: str, call: Callable
         r1_penalty(call, real)
     with pytest.raises(error, match=f"^{message}"):
         torch.func.grad(lambda real: r1_penalty(call, real))(real)
+
+
+def test_samples_of_two_shapes() -> None:
+    real = torch.randn(4, 2)
+    for fake, shape in ((real[0], r"\(\)"), (real[:, :1], r"\(1,\)"), (real[None], r"\(4, 2\)")):
+        with pytest.raises(ValueError, match=rf"^fake: expected samples of shape \(2,\) as of real, got {shape}$"):
+            r1_r2_penalty(nn.Linear(2, 1), real, fake)
 
 
 class Timed(nn.Module):

@@ -99,6 +99,16 @@ def check_same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -
         )
 
 
+def check_same_samples(name: str, value: Any, other_name: str, other: Any) -> None:
+    """Batches of samples of one shape, on one device; their numbers of samples may differ."""
+    check_batch(other_name, other)
+    check_batch(name, value)
+    if value.shape[1:] != other.shape[1:]:
+        expected, given = tuple(other.shape[1:]), tuple(value.shape[1:])
+        raise ArgumentValueError(name, f"expected samples of shape {expected} as of {other_name}, got {given}")
+    check_same_device(name, value, other_name, other)
+
+
 def check_number(
     name: str,
     value: Any,

@@ -15,9 +15,9 @@ from wgan_fast._checks import (
     ArgumentTypeError,
     ArgumentValueError,
     accumulate_dtype,
-    check_batch,
     check_callable,
     check_same_device,
+    check_same_samples,
     check_same_shape,
     check_scalar,
     check_scores,
@@ -183,13 +183,7 @@ def dual_estimate(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 2.
     """
     check_callable("critic", critic)
-    check_batch("real", real)
-    check_batch("fake", fake)
-    if fake.shape[1:] != real.shape[1:]:
-        raise ArgumentValueError(
-            "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
-        )
-    check_same_device("fake", fake, "real", real)
+    check_same_samples("fake", fake, "real", real)
     scores = critic(real.detach()), critic(fake.detach())
     for one in scores:
         check_scores("critic", one)
@@ -551,13 +545,7 @@ def _check_sharding(critic: Any) -> None:
 
 
 def _samples(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    check_batch("real", real)
-    check_batch("fake", fake)
-    if fake.shape[1:] != real.shape[1:]:
-        raise ArgumentValueError(
-            "fake", f"expected samples of shape {tuple(real.shape[1:])} as of real, got {tuple(fake.shape[1:])}"
-        )
-    check_same_device("fake", fake, "real", real)
+    check_same_samples("fake", fake, "real", real)
     return ordinary(real).detach(), ordinary(to_same_dtype("fake", fake, "real", real)).detach()
 
 

@@ -21,6 +21,7 @@ from wgan_fast._checks import (
     check_generator,
     check_number,
     check_same_device,
+    check_same_samples,
     check_scaler,
     check_scores,
     without_partial,
@@ -255,10 +256,13 @@ def r1_r2_penalty(
     .. math:: \frac{\mathrm{weight}}{2} \left( \frac{1}{B} \sum_i \lVert \nabla f(x_i) \rVert_2^2
               + \frac{1}{B'} \sum_i \lVert \nabla f(\tilde{x}_i) \rVert_2^2 \right)
 
-    Arguments, return value, errors, autocast and grad modes: as :func:`r1_penalty`.
+    ``real`` and ``fake`` hold samples of one shape; their numbers B and B' may differ. Arguments, return value, errors,
+    autocast and grad modes: as :func:`r1_penalty`.
 
     Source: Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", 2024, section 2.2.
     """
+    if isinstance(real, Tensor) and isinstance(fake, Tensor):
+        check_same_samples("fake", fake, "real", real)
     at_real = r1_penalty(critic, real, *args, weight=weight, scaler=scaler, **kwargs)
     return at_real + r2_penalty(critic, fake, *args, weight=weight, scaler=scaler, **kwargs)
 

@@ -168,8 +168,8 @@ class _Step:
             return
         loss = loss if self._optimization.scaler is None else self._optimization.scaler.scale(loss)
         before = [parameter.grad for parameter in parameters]
-        # The compiler fuses single additions with more than it does those of a list, and PyTorch 2.11's once made a
-        # kernel of a list that stored to an undefined pointer.
+        # Inductor fuses single additions with their neighbours. PyTorch 2.11 compiled an addition of lists into a
+        # kernel that stored to an undefined pointer.
         in_one_launch = self._on_gpu and not is_traceable()
         if in_one_launch:
             for parameter in parameters:

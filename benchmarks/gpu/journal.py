@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import sysconfig
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -120,7 +121,10 @@ def _line(text: str) -> Line | None:
 
 def without_paths(output: str) -> str:
     """Output without the paths of this machine, for a result file."""
-    return output.replace(str(ROOT), ".").replace(sysconfig.get_path("purelib"), "site-packages")
+    names = {sysconfig.get_path("purelib"): "site-packages", str(ROOT): ".", tempfile.gettempdir(): "tmp"}
+    for path, name in (names | {str(Path.home()): "~"}).items():
+        output = output.replace(path, name)
+    return output
 
 
 def hash_of_sources() -> str:

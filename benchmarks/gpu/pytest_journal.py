@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        message = without_paths(report.longreprtext)[-LENGTH:]
+        message = without_paths(report.longreprtext[-LENGTH:])
         journal.append(kind="comparison", step=step, name=report.nodeid, passed=False, message=message)
 
 
@@ -44,7 +44,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     elif report.outcome == "failed":
         crash = getattr(report.longrepr, "reprcrash", None)
         last_line = crash.message.splitlines()[:1] if crash else []
-        found["message"] = "\n".join([without_paths(report.longreprtext)[-LENGTH:], *last_line])
+        found["message"] = without_paths("\n".join([report.longreprtext[-LENGTH:], *last_line]))
     if entry := properties.get("entry"):
         found["entry"] = entry
     journal.append(kind="measurement" if entry else "comparison", step=step, name=report.nodeid, **found)

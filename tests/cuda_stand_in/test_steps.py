@@ -137,7 +137,8 @@ def test_traced_kernels_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "graph" in kinds(entries) and launches(entries) < 10
     not_capturable = partial(torch.optim.Adam, lr=1e-4, fused=True)
     with logged() as entries:
-        repeated(critic_step("compile", optimizer=not_capturable), 2 + WARM_UP + 2)
+        step = repeated(critic_step("compile", optimizer=not_capturable), 2 + WARM_UP + 2)
+    assert "capturable=True" in step.func.reason
     assert "graph" not in kinds(entries)
 
 

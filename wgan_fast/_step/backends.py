@@ -1,4 +1,4 @@
-"""The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled."""
+"""The backends of a step. A runner executes it: eagerly, as a captured CUDA graph, or compiled, in a graph or not."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, get_args
@@ -12,7 +12,7 @@ from wgan_fast import _library
 from wgan_fast._checks import ArgumentTypeError, ArgumentValueError
 from wgan_fast._step.capture import GraphPool
 from wgan_fast._step.frozen import Frozen
-from wgan_fast._step.graph import CaptureError, Differentiate, GraphRunner, obstacle_to_graph
+from wgan_fast._step.graph import CaptureError, Differentiate, GraphError, GraphRunner, obstacle_to_graph
 from wgan_fast._step.optimization import Optimization
 from wgan_fast._torch import is_compiled, warn_user, without_autocast
 
@@ -34,6 +34,8 @@ def choose_backend(backend: str, optimization: Optimization, networks: tuple[Any
         raise ArgumentValueError("backend", f"a CUDA graph cannot be captured: {obstacle}")
     if backend == "compile":
         _check_compilable(optimization, networks)
+        if obstacle is not None and optimization.device.type == "cuda":
+            return backend, f"it was asked for; without a CUDA graph: {obstacle}"
     if backend != "auto":
         return backend, "it was asked for"
     return ("eager", obstacle) if obstacle else ("graph", "the parameters are on a GPU")
@@ -51,14 +53,15 @@ def _check_compilable(optimization: Optimization, networks: tuple[Any, ...]) -> 
 def make_runner(backend: str, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> Any:
     """A runner: a callable from a step's inputs to its statistics."""
     if backend == "eager":
-        return _EagerRunner(differentiate, optimization)
+        return _DirectRunner(differentiate, optimization)
     if backend == "graph":
         return _GraphPerKind(differentiate, optimization, frozen)
-    kind = _CompiledPerKind if obstacle_to_graph(optimization) else _CompiledGraphPerKind
-    return kind(differentiate, optimization, frozen)
+    return _CompiledRunner(differentiate, optimization, frozen)
 
 
-class _EagerRunner:
+class _DirectRunner:
+    """Launches gradients and update from Python."""
+
     def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
         self._differentiate, self._optimization = differentiate, optimization
 
@@ -69,9 +72,9 @@ class _EagerRunner:
         pass
 
 
-class _RunnerPerKind:
-    """Keeps a runner for each kind of inputs: their shapes and dtypes, the values that are not tensors, and what else a
-    capture or a trace freezes.
+class _PerKind:
+    """Keeps a captured or a compiled function for each kind of inputs: their shapes and dtypes, the values that are not
+    tensors, and what else a capture or a trace freezes.
     """
 
     def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
@@ -85,7 +88,7 @@ class _RunnerPerKind:
     def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         return self._frozen.settings()
 
-    def __call__(self, *inputs: Any) -> Tensor:
+    def __call__(self, *inputs: Any) -> Any:
         leaves, structure = _flattened(inputs)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         others = [
@@ -140,13 +143,17 @@ def _flattened(inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
     return tree_flatten(inputs)
 
 
-class _GraphPerKind(_RunnerPerKind):
-    def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
+class _GraphPerKind(_PerKind):
+    """``before_warm_up``: the calls for each kind whose kernels are not those to be captured."""
+
+    def __init__(
+        self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen, before_warm_up: int = 0
+    ) -> None:
         super().__init__(differentiate, optimization, frozen)
-        self._pool = GraphPool(optimization.device)
+        self._pool, self._before_warm_up = GraphPool(optimization.device), before_warm_up
 
     def _make(self, differentiate: Differentiate) -> GraphRunner:
-        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool)
+        return GraphRunner(differentiate, self._optimization, self._frozen, self._pool, self._before_warm_up)
 
     def _settings(self, tensors: Sequence[Tensor] = ()) -> Hashable:
         # Kernels get numbers of the host when they are launched.
@@ -155,17 +162,34 @@ class _GraphPerKind(_RunnerPerKind):
         return (self._frozen.settings(), *self._frozen.settings_of_optimizer(), *on_host)
 
 
-class _CompiledPerKind(_RunnerPerKind):
-    def _make(self, differentiate: Differentiate) -> _EagerRunner:
-        return _EagerRunner(_Compiled(differentiate, self._optimization), self._optimization)
+class _CompiledRunner:
+    """Compiled gradients and the update: in one CUDA graph where it can hold the update, else launched from Python."""
+
+    def __init__(self, differentiate: Differentiate, optimization: Optimization, frozen: Frozen) -> None:
+        self._compiled = _CompiledPerKind(differentiate, optimization, frozen)
+        self._without_graph = _DirectRunner(self._compiled, optimization)
+        self._in_graph: _GraphPerKind | None = None
+        if obstacle_to_graph(optimization) is None:
+            self._in_graph = _GraphPerKind(self._compiled, optimization, frozen, _Compiled.UNCOMPILED_CALLS)
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        if self._in_graph is not None:
+            try:
+                return self._in_graph(*inputs)
+            except GraphError as error:
+                warn_user(f"{error}; it goes on compiled, without a graph", RuntimeWarning)
+                self._in_graph = None
+        return self._without_graph(*inputs)
+
+    def close(self) -> None:
+        self._compiled.close()
+        if self._in_graph is not None:
+            self._in_graph.close()
 
 
-class _CompiledGraphPerKind(_GraphPerKind):
-    """A CUDA graph of the compiled kernels and the update."""
-
-    def _make(self, differentiate: Differentiate) -> GraphRunner:
-        compiled = _Compiled(differentiate, self._optimization)
-        return GraphRunner(compiled, self._optimization, self._frozen, self._pool, _Compiled.UNCOMPILED)
+class _CompiledPerKind(_PerKind):
+    def _make(self, differentiate: Differentiate) -> "_Compiled":
+        return _Compiled(differentiate, self._optimization.device)
 
 
 class _Compiled:
@@ -173,10 +197,10 @@ class _Compiled:
     traces, the third compiles.
     """
 
-    UNCOMPILED = 2  # calls
+    UNCOMPILED_CALLS = 2
 
-    def __init__(self, differentiate: Differentiate, optimization: Optimization) -> None:
-        self._differentiate, self._optimization = differentiate, optimization
+    def __init__(self, differentiate: Differentiate, device: torch.device) -> None:
+        self._differentiate, self._device = differentiate, device
         self._warm = False
         self._compiled: Callable[..., list[Tensor]] | None = None
 
@@ -190,18 +214,22 @@ class _Compiled:
                 with _library.traceable():
                     traced = make_fx(self._trace)(*tensors)
                 self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
+                found = self._traced
+                del self._traced
             else:
                 # The trace contains the casts that autocast made.
-                with torch.no_grad(), without_autocast(self._optimization.device.type):
-                    self._found = self._compiled(*tensors)
+                with torch.no_grad(), without_autocast(self._device.type):
+                    found = self._compiled(*tensors)
         except Exception as error:
+            if _library.is_recorded():  # what a capture does not allow is no fault of the compiler's
+                raise
             raise CaptureError(f"the step cannot be compiled, take backend='eager': {error}") from error
-        statistics, *found = self._found
-        gradients = iter(found)
-        return statistics, [next(gradients) if present else None for present in self._present], self._samples
+        statistics, *present = found
+        gradients = iter(present)
+        return statistics, [next(gradients) if kept else None for kept in self._present], self._samples
 
     def _trace(self, *tensors: Tensor) -> list[Tensor]:
         statistics, gradients, self._samples = self._differentiate(*tensors)
         self._present = [gradient is not None for gradient in gradients]
-        self._found = [statistics, *(gradient for gradient in gradients if gradient is not None)]
-        return self._found
+        self._traced = [statistics, *(gradient for gradient in gradients if gradient is not None)]
+        return self._traced

@@ -87,8 +87,8 @@ def capturing(stream: torch.cuda.Stream, pool: Any, generators: list[torch.Gener
     """Captures what is launched inside, and cleans up where that fails: torch.cuda.graph alone would leave its stream
     current, PyTorch's allocator in the pool, and its generators in the capture, where every other graph then fails.
 
-    Garbage is collected before and not meanwhile: to free what a dropped object holds on the GPU, a compiled kernel
-    say, can end the capture.
+    The garbage collector runs before the capture and is off during it: freeing what a dropped object holds on the GPU,
+    such as a compiled kernel, can invalidate the capture.
     """
     graph = torch.cuda.CUDAGraph()
     for generator in generators:

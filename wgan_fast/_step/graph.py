@@ -20,6 +20,10 @@ class CaptureError(RuntimeError):
     """A step cannot be captured in a CUDA graph, or the compiler refuses it."""
 
 
+class GraphError(CaptureError):
+    """A step cannot be captured in a CUDA graph."""
+
+
 def obstacle_to_graph(optimization: Optimization) -> str | None:
     """Why no CUDA graph can hold an update, or None if one can."""
     if optimization.device.type != "cuda":
@@ -82,8 +86,9 @@ class _Captured(NamedTuple):
 
 
 class GraphRunner:
-    """Runs the first steps eagerly on a side stream, which warms up libraries and caches. Captures the next step, and
-    replays it from then on. Each of these steps is an update of the training; none is run for the capture alone.
+    """Runs the first steps without a graph, on a side stream, which warms up libraries and caches. Captures the next
+    step, and replays it from then on. Each of these steps is an update of the training; none is run for the capture
+    alone.
 
     No graph contains a collective of processes. So one process may capture while another replays, as after unequal last
     batches of an epoch, and nothing keeps a process group alive.
@@ -97,12 +102,12 @@ class GraphRunner:
         optimization: Optimization,
         frozen: Frozen,
         pool: GraphPool,
-        others: int = 0,
+        before_warm_up: int = 0,
     ) -> None:
-        """``others``: number of first calls that launch other kernels than those to be captured."""
+        """``before_warm_up``: the first calls, whose kernels are not those to be captured."""
         self._differentiate, self._optimization = differentiate, optimization
         self._frozen, self._pool = frozen, pool
-        self._warm = -others
+        self._warm = -before_warm_up
         self._synchronisation: str | None = None
         self._captured: _Captured | None = None
 
@@ -118,6 +123,7 @@ class GraphRunner:
         else:
             for held, tensor in zip(captured.inputs, tensors, strict=True):
                 held.copy_(tensor.detach())  # or `held` would collect the history of every input
+            self._optimization.count_replay()
         captured.graphs[0].replay()
         if len(captured.graphs) > 1:
             self._optimization.all_reduce(captured.found)
@@ -127,6 +133,8 @@ class GraphRunner:
         return captured.statistics.clone()
 
     def _warm_up(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        # As a capture gets them: code is compiled for strides and requires_grad, and must not be in a capture.
+        tensors = tuple(tensor.detach().clone() for tensor in tensors)
         current = torch.cuda.current_stream(self._optimization.device)
         stream = warm_up_stream(current)
         stream.wait_stream(current)
@@ -164,6 +172,6 @@ class GraphRunner:
                 parameter.grad = None  # the memory of the capture was never written
             if not isinstance(error, Exception):  # Ctrl-C
                 raise
-            raise CaptureError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
+            raise GraphError(f"the step cannot be captured in a CUDA graph, take backend='eager': {error}") from error
         gradients = [(parameter, parameter.grad) for parameter in parameters]
         return _Captured(graphs, inputs, found, gradients, statistics, self._frozen.addresses())

@@ -105,7 +105,9 @@ class Optimization:
     @property
     def skips_on_device(self) -> bool:
         """Whether the optimizer can skip an update on the device, without a synchronisation with the host."""
-        return getattr(self.inner, "_step_supports_amp_scaling", False)
+        if getattr(self.inner, "_step_supports_amp_scaling", False):
+            return True
+        return all(group.get("fused") for group in self.inner.param_groups)  # a copied optimizer lacks the attribute
 
     def has_momentum(self) -> bool:
         """False for SGD before its first step: fused SGD would keep uninitialised momentum where it skips that step."""
@@ -145,6 +147,12 @@ class Optimization:
         if self.clip is not None:
             clip_weights_(parameters, self.clip)
         return statistics
+
+    def count_replay(self) -> None:
+        """Tells Lightning's wrapper of an update that did not call it; it counts ``trainer.global_step``."""
+        for name in ("_on_before_step", "_on_after_step"):
+            if (notice := getattr(self.optimizer, name, None)) is not None:
+                notice()
 
     def _step_optimizer(self, gradients: list[Tensor]) -> Tensor:
         """Steps the optimizer unless a gradient is not finite; returns whether one is, as 0 or 1 on the device."""
