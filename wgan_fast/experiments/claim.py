@@ -71,6 +71,10 @@ PAPERS = {
         "Gulrajani et al., Improved Training of Wasserstein GANs, 2017",
         "https://arxiv.org/abs/1704.00028",
     ),
+    "r1": (
+        "Mescheder, Geiger and Nowozin, Which Training Methods for GANs do actually Converge?, 2018",
+        "https://arxiv.org/abs/1801.04406",
+    ),
     "mmd": ("Gretton et al., A Kernel Two-Sample Test, 2012", "https://jmlr.org/papers/v13/gretton12a.html"),
     "ipm": (
         "Sriperumbudur et al., On Integral Probability Metrics, phi-Divergences and Binary Classification, 2009",

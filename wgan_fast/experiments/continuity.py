@@ -6,12 +6,12 @@ derivative almost everywhere. JS need have neither property. Source: Arjovsky, C
 P_r lies on an S in the plane, and P_theta on the same S rotated by theta around its centre. A point at distance r from
 the centre moves by at most r |theta - theta'|, so |W(theta) - W(theta')| <= E[r] |theta - theta'|. W is exact for 200
 points of the curve. Two such curves meet in a few points only, so JS is 0 at theta = 0 and log 2 for every other small
-angle; it is measured for 50,000 points, on ever finer grids.
-Three generators of points on a line test the conditions, with z uniform on (0, 1] and exact values. g = z +
-sqrt(|theta|) is continuous and not Lipschitz at 0: W = sqrt(|theta|) is continuous there, and its quotient grows as 1 /
-sqrt(|theta|). g = z + 1 for theta > 0, else z, is not continuous, nor is W. g = theta / z is Lipschitz with L(z) = 1/z,
-whose mean is infinite, against assumption 1: with n equally likely z = (i + 1/2) / n, W is |theta| (log n + 2 log 2 +
-gamma) up to O(1/n^2), where gamma is Euler's constant, and grows without end.
+angle; it is measured for 50,000 points, on ever finer grids. Three generators of points on a line test the conditions,
+with z uniform on (0, 1] and exact values; W is the distance from P_0. g = z + sqrt(|theta|) is continuous and not
+Lipschitz at 0: W = sqrt(|theta|) is continuous there, and its quotient grows as 1 / sqrt(|theta|). g = z + 1 for theta
+> 0, else z, is not continuous, nor is W. g = theta / z is Lipschitz with L(z) = 1/z, whose mean is infinite, against
+assumption 1: with n equally likely z = (i + 1/2) / n, W is |theta| (log n + 2 log 2 + gamma) up to O(1/n^2), where
+gamma is Euler's constant, and grows without end.
 
 At theta = 0, W has its minimum, a kink with two finite slopes, and JS jumps. Elsewhere the derivative of W by autograd,
 through the optimal plan, is compared with a difference quotient, and the slope of JS is 0.
@@ -109,9 +109,12 @@ def run(seed: int, *, small: bool = False) -> Finding:
             1e-6,
         ),
         Number("g that jumps by 1: jump of W", jump_of_w, 1, 1e-12),
-        Number("g = theta / z, n = 1,000,000: W", heavy[1_000_000], expected_heavy, 1e-9),
+        Number(f"g = theta / z, n = 1,000,000, theta = {theta}: W", heavy[1_000_000], expected_heavy, 1e-9),
         Number(
-            "g = theta / z: growth of W for n times 100", heavy[1_000_000] - heavy[10_000], theta * math.log(100), 1e-6
+            f"g = theta / z, theta = {theta}: growth of W for n times 100",
+            heavy[1_000_000] - heavy[10_000],
+            theta * math.log(100),
+            1e-6,
         ),
         Number("W: steepest difference quotient, at most E[r]", steepest, lipschitz, 1e-6, "<="),
         Number("W: quotient from the right at theta = 0 (E[r])", right, lipschitz, 1e-3),

@@ -2,12 +2,13 @@
 and its gradient there vanishes. The critic is nearly a straight line, whose slope is useful everywhere. Source:
 Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, section 3 and figure 2.
 
-All three networks have the shape 1-256-256-1, and the generator is fixed. The optimal critic has slope 1 wherever mass
-is moved. With weight clipping this holds up to a factor and up to kinks. Where most weights and biases are at their
-bound, the kinks of the first layer lie within |x| <= 1, and those of the second within about 2 / (width * clip), which
-is less than 1 at this width; in a narrow network they would lie among the samples. With the gradient penalty the slope
-settles a little above 1, because the penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, which is
-largest at s = 1 + W / (2 weight). Here W = 8, and with a weight of 100 the slope is 1.04.
+All three networks have the shape 1-256-256-1, and the generator is fixed: real samples are N(-4, 1), fakes N(4, 1). The
+optimal critic has slope 1 wherever mass is moved. With weight clipping this holds up to a factor and up to kinks. Where
+most weights and biases are at their bound, the kinks of the first layer lie within |x| <= 1, and those of the second
+within about 2 / (width * clip), which is less than 1 at this width; in a narrow network they would lie among the
+samples. With the gradient penalty the slope settles a little above 1, because the penalty is soft: a critic of slope s
+scores W s - weight (s - 1)^2, which is largest at s = 1 + W / (2 weight), where weight is the lambda of the formula.
+Here W = 8, and with a weight of 100 the slope is 1.04.
 
 A discriminator counts as flat where its slope is below a hundredth of the critic's. Over the fakes, from 2 to 6, the
 slope of the optimal one, about 8 exp(-8 x), changes by the factor exp(32); that of a critic counts as constant within

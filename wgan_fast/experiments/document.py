@@ -24,7 +24,7 @@ _HEAD = """# The theory, executed
 
 Each claim is tested by one short script in `wgan_fast/experiments/`, from public names of the library. It has numbers
 that the theory predicts, numbers that were measured, and a statement of what would refute it. `wgan-fast reproduce all`
-runs them and writes a page with all figures and three things to play with; `tests/test_reproduce.py` plants errors (JS
+runs them and writes a page with all figures and three interactive widgets; `tests/test_reproduce.py` plants errors (JS
 doubled, KL swapped, a squared cost, W times 0.9, random potentials, ...) and checks that the right claim fails.
 """
 

@@ -7,16 +7,17 @@ proposition 1.
 Between two sets of points both sides can be computed exactly. Linear programming gives the plan, and the derivatives of
 its cost with respect to the masses are optimal dual potentials u and v. f(x) = min_j |x - y_j| - v_j is then
 1-Lipschitz and an optimal critic. A network is trained with the gradient penalty on the same points, paired at random
-as always. It is evaluated between the pairs of the optimal plan, which it does not know: by integration along them the
-value of any critic is at most W times the largest norm of its gradient there, of which 20 points of each pair give all
-but a little.
+as always. It is evaluated between the pairs of the optimal plan, which it does not know. Integration along the pairs
+shows that the value of any critic is at most W times the largest norm of its gradient there. That norm is measured at
+20 points of each pair, which miss little of it.
 
 The penalty is soft: a critic of slope s scores W s - weight (s - 1)^2, and settles at s = 1 + W / (2 weight), here
 about 1 % above 1. Five times that bias is allowed to the trained critic. The sets are 8 Gaussians on a circle and a
 Gaussian in the middle. The norm alone proves nothing: min_j |x - y_j| - v_j has a gradient of norm 1 almost everywhere
-whatever the v_j are. Its direction along the optimal pairs does: for random v_j the cosine falls short of 1. Where the
-plan changes direction from point to point, the optimal critic has many kinks, and a network of this size stays below
-W."""
+whatever the v_j are. The direction does prove something: for random v_j its cosine with the optimal pairs falls short
+of 1. Where the plan changes direction from point to point, the optimal critic has many kinks, and a network of this
+size stays below the biased value W + W^2 / (2 weight).
+"""
 
 from collections.abc import Callable
 from functools import partial

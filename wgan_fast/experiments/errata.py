@@ -2,7 +2,7 @@
 the factor 1/2, W_1 is the earth mover's distance and W_2 is not, the supremum over |f| <= 1 is twice the total
 variation, and a ratio of normal errors has no expectation rather than an infinite one. Source: Goodfellow et al.,
 "Generative Adversarial Networks", 2014, theorem 1; Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, sections 2
-and 3; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem
+and 5; Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, theorem
 2.6.
 
 Each slip and its number:
@@ -11,11 +11,13 @@ Each slip and its number:
   discriminator, 2 JS - 2 log 2, would be positive there; but a mean of logarithms of probabilities never is. The WGAN
   paper itself leaves out the half in section 2, and has it in example 1, where JS is log 2.
 - Moving a half of the mass by 2 and the other half not at all has W_1 = 1, the cost of the transport; W_2 is sqrt 2.
-- The largest difference of means over |f| <= 1 is attained by f = 1 on one support and -1 on the other: 2, not 1. The
-  WGAN paper's section 5 calls it the total variation, which section 2 defines as the largest difference for one event.
+- For distributions that share no mass, the largest difference of means over |f| <= 1 is attained by f = 1 on one
+  support and -1 on the other: it is 2, while TV is 1. The WGAN paper's section 5 calls it the total variation, which
+  section 2 defines as the largest difference for one event.
 - A Cauchy variable has no mean. Its mean over |x| <= c is 0 for every c, while that of its absolute value grows as
   (2 / pi) log c, without end; a mean exists, finite or infinite, only if one of its two halves is finite.
-- In names: log(1 - D) is the minimax loss, and -log D the non-saturating one, whichever a text numbers first.
+
+Names also differ: log(1 - D) is the minimax loss, -log D the non-saturating one, whichever a text numbers first.
 """
 
 import math
@@ -36,7 +38,8 @@ from .claim import Finding, Number, Story, axes
 STORY = Story(
     "Where notes and papers disagree, a number decides.",
     (
-        r"\mathrm{JS} = \frac{1}{2} \mathrm{KL}(p \,\|\, m) + \frac{1}{2} \mathrm{KL}(q \,\|\, m)",
+        r"\mathrm{JS} = \frac{1}{2} \mathrm{KL}(p \,\|\, m) + \frac{1}{2} \mathrm{KL}(q \,\|\, m), "
+        r"\quad m = \frac{p + q}{2}",
         r"W_1 = \mathrm{EM}",
         r"\sup_{\|f\|_\infty \leq 1} \mathrm{E}_P f - \mathrm{E}_Q f = 2 \, \mathrm{TV}(P, Q)",
     ),

@@ -31,7 +31,7 @@ from .claim import Finding, Number, Story, axes
 from .gan_training import ALGORITHMS, Algorithm, SideBySide
 
 STORY = Story(
-    "What the critic estimates gets smaller when the samples get better, whatever made them.",
+    "What the critic estimates gets smaller when the samples get better, even where no training orders them.",
     (
         r"\hat{W} = \max_{f \in \mathcal{F}} \; \frac{1}{B} \sum_i \; f(x_i) - \frac{1}{B} \sum_i \; f(\tilde{x}_i)",
         r"\mathrm{JS} \leq \log 2",

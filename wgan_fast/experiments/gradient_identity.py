@@ -2,18 +2,19 @@
 -E_z[grad f(g_theta(z))]. So a generator trained with the critic minimises the distance itself. Source: Arjovsky,
 Chintala and Bottou, "Wasserstein GAN", 2017, theorem 3.
 
-Everything has a closed form here: P_r = N(0, I) in the plane and g_m(z) = z + m, so W = ||m||, its gradient is m /
-||m||, and the optimal critic is f(x) = -<x, m> / ||m||. The right-hand side is computed with that critic and with a
-trained one; the left-hand side also without any critic, by finite differences of the exact distance of samples.
+Everything has a closed form here: P_r = N(0, I) in the plane and g_m(z) = z + m with ||m|| = 2. So W = ||m||, its
+gradient is m / ||m||, and the optimal critic is f(x) = -<x, m> / ||m||. The right-hand side is computed with that
+critic and with a trained one; the left-hand side also without any critic, by finite differences of the exact distance
+of samples.
 
 The same for a generator with weights, a network 2-16-2, between 64 samples and 64 real points: W is differentiated with
 respect to all weights by autograd through the exact plan, and the right-hand side by the critic f(x) = max_j u_j -
 |x - y_j|, made of the dual potentials u of the real points y. Its formula holds for any x, so it is differentiated at
 g(z). With random potentials the two gradients differ.
 
-A trained critic is optimal for its penalty, which is soft: a critic of slope s scores ||m|| s - weight (s - 1)^2 and so
-settles at s = 1 + ||m|| / (2 weight). This biases the gradient's length, by 10 % for the usual weight of 10, but not
-its direction. The claim is tested with a weight of 100, where the bias is 1 %.
+A trained critic is optimal for its penalty, which is soft: a critic of slope s scores ||m|| s - weight (s - 1)^2, where
+weight is the lambda of the figure, and so settles at s = 1 + ||m|| / (2 weight). This biases the gradient's length, by
+10 % for the usual weight of 10, but not its direction. The claim is tested with a weight of 100, where the bias is 1 %.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,9 +35,8 @@ STORY = Story(
     (r"\nabla_\theta W(P_r, P_\theta) = -\mathrm{E}_z \left[ \nabla_\theta f^{*}(g_\theta(z)) \right]",),
     "A gradient by the optimal critic that differs from that of the exact distance by more than the arithmetic.",
     ("wgan",),
-    "It holds where both sides exist: where several critics are optimal, W has a kink. A trained critic is "
-    "optimal for its "
-    "penalty, so its gradient is longer by W / (2 weight).",
+    "It holds where both sides exist: where two optimal critics give different right-hand sides, W has a kink. A "
+    "trained critic is optimal for its penalty, so its gradient is longer by W / (2 weight).",
 )
 
 SHIFT = torch.tensor([1.2, 1.6])  # m, of length 2

@@ -36,9 +36,9 @@ STORY = Story(
     "A supremum that differs from its distance; three distributions for which W, TV, MMD or the root of JS is longer "
     "on the direct way than on a detour.",
     ("wgan", "ipm", "mmd", "root-js"),
-    "Over the functions with |f| <= 1 the supremum is twice the total variation, and not, as in the lecture notes and "
-    "in section 5 of the WGAN paper, the total variation. JS and KL are no integral probability metrics at all. A test "
-    "can refute an axiom; it cannot prove one.",
+    "Over the functions with |f| <= 1 the supremum is twice the total variation, and not, as section 5 of the WGAN "
+    "paper says, the total variation. JS and KL are no integral probability metrics at all. A test can refute an "
+    "axiom; it cannot prove one.",
 )
 POINTS = torch.linspace(0, 3, 25, dtype=torch.float64)
 KERNEL = (-((POINTS[:, None] - POINTS) ** 2) / (2 * 0.3**2)).exp()

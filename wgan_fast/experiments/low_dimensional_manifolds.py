@@ -40,8 +40,8 @@ STORY = Story(
     "A discriminator that stays imperfect on fresh samples of disjoint curves, however long it is trained; a gradient "
     "of log(1 - D) that does not vanish when it is perfect.",
     ("principled",),
-    "A perfect discriminator exists for every gap; found it is later, the closer the curves are. The spread of the "
-    "alternative's gradient grows more slowly than the gradient itself: noise does not dominate it here.",
+    "A perfect discriminator exists for every gap, but training finds it later, the closer the curves are. The spread "
+    "of the alternative's gradient grows more slowly than the gradient itself: noise does not dominate it here.",
 )
 DIMENSION, DISCRIMINATORS, BATCH, HELD_OUT = 10, 8, 64, 512
 #: The perturbations of the generators' weights, in their standard deviations.

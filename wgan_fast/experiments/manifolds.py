@@ -1,9 +1,9 @@
 """Images, and the samples of a generator, lie on sets of far lower dimension than the space around them: handwritten
-digits have an intrinsic dimension of about ten in 64, no random image is near one, and a generator's samples have at
-most the dimension of its latent space, the largest rank that its Jacobian can have. Two such sets in general position
-meet at most in a set of still lower dimension, and two curves in space not at all. Source: Arjovsky and Bottou,
-"Towards Principled Methods for Training Generative Adversarial Networks", 2017, section 2.1, lemmas 1 to 3; Facco et
-al., "Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information", 2017.
+digits have, by TwoNN, an intrinsic dimension of about nine in 64, no random image is near one, and a generator's
+samples have at most the dimension of its latent space, the largest rank that its Jacobian can have. Two such sets in
+general position meet at most in a set of still lower dimension, and two curves in space not at all. Source: Arjovsky
+and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks", 2017, section 2.1, lemmas 1 to 3;
+Facco et al., "Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information", 2017.
 
 The dimension d is estimated by TwoNN. The ratio mu = r2 / r1 of the distances to the two nearest neighbours has the
 distribution function F(mu) = 1 - mu^-d where the density hardly varies between them. So -log(1 - F) is fitted by d log
@@ -41,8 +41,7 @@ STORY = Story(
     "come closer the more points are drawn.",
     ("principled", "twonn"),
     "An estimate of dimension depends on the scale at which it looks: these 1,797 images have too few "
-    "neighbours to tell "
-    "10 from 12. With noise every data set has full dimension.",
+    "neighbours to tell 9 from 11. With noise every data set has full dimension.",
 )
 LATENT, PAIRS = 3, 40
 

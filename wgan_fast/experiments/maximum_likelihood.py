@@ -23,7 +23,7 @@ STORY = Story(
     "Maximum likelihood minimises KL, which is infinite for models on a thin set, unless noise is added.",
     (
         r"-\frac{1}{n} \sum_i \;\, \log p_\theta(x_i) - H(P_r) \;\to\; \mathrm{KL}(P_r \,\|\, P_\theta)",
-        r"\mathrm{KL}\left(P_0 * N(0, \sigma^2) \,\|\, P_\theta * N(0, \sigma^2)\right) = \theta^2 / 2 \sigma^2",
+        r"\mathrm{KL}\left(P_0 * N(0, \sigma^2) \,\|\, P_\theta * N(0, \sigma^2)\right) = \frac{\theta^2}{2 \sigma^2}",
     ),
     "An estimate further than 5 standard deviations from KL at any n; another value for the lines with noise.",
     ("wgan", "principled"),

@@ -1,15 +1,15 @@
-"""In these trainings the minimax and the non-saturating GAN lose modes once the discriminator is trained well;
-WGAN-GP, trained in the same way, covers all 8 Gaussians of a ring. Source: Arjovsky, Chintala and Bottou,
-"Wasserstein GAN", 2017, sections 3 and 4.3; the data are those of Gulrajani et al., "Improved Training of Wasserstein
-GANs", 2017, figure 1.
+"""In these trainings the minimax and the non-saturating GAN, whose discriminators are trained well, lose modes;
+WGAN-GP, trained in the same way, covers all 8 Gaussians of a ring. Source: Arjovsky, Chintala and Bottou, "Wasserstein
+GAN", 2017, sections 3 and 4.3; the data are those of Gulrajani et al., "Improved Training of Wasserstein GANs", 2017,
+figure 1.
 
-All train the same MLPs, with ReLU and without normalisation, as the theory of WGAN requires: 200 steps of the critic or
-discriminator come before the first generator step, and 5 before each. (A standard GAN is usually trained with one; it
-then covers most modes of such toy data.) A mode counts as covered if one of 2500 samples lies within 3 sigma of its
-centre. Between close modes that may happen by chance, so the share of samples within 3 sigma of a centre is measured as
-well. At least two modes of the eight are lost, in the mean of three trainings. WGAN with clipping covers most modes,
-but hardly any of its samples lie on one: no more than of samples that are spread evenly along the ring, 7.6 %, because
-its critic is too simple a function to resolve modes.
+All train the same MLPs, with ReLU and without normalisation. As the theory of WGAN asks, the critic or discriminator is
+trained well: 200 updates come before the first generator step, and 5 before each. WGAN-GP's penalty has weight 0.1, not
+the usual 10. A mode counts as covered if one of 2500 samples lies within 3 sigma of its centre. Between close modes
+that may happen by chance, so the share of samples within 3 sigma of a centre is measured as well. At least two modes of
+the eight are lost, in the mean of three trainings. WGAN with clipping covers most modes, but hardly any of its samples
+lie on one: no more than of samples that are spread evenly along the ring, 7.6 %, because its critic is too simple a
+function to resolve modes.
 """
 
 import math
@@ -30,7 +30,7 @@ STORY = Story(
     (r"\max_{\|f\|_L \leq 1} \; \mathrm{E} f(x) - \mathrm{E} f(\tilde{x}) \;\; \mathrm{versus} \;\; \max_D V(D, G)",),
     "A standard GAN that covers the ring, or a WGAN-GP that does not, in this training.",
     ("wgan", "wgan-gp"),
-    "A standard GAN trained with one update of the discriminator covers most modes of such data. This is one training "
+    "A standard GAN with one discriminator update per step, the usual training, is not run here. This is one training "
     "scheme on toy data, and no theorem.",
 )
 

@@ -6,9 +6,9 @@ P_r) for samples that look fake.
 Each divergence fits a single Gaussian q to a mixture p of two; the best of several starts counts. The fit by KL(p || q)
 has the mean and the standard deviation of p, because its optimum matches moments. That by KL(q || p) has nearly those
 of the larger mode, up to 1 % of the modes' distance, and its value is nearly log 1/0.6, because there p is 0.6 times q.
-Its KL(p || q), the price of the dropped mode, follows from the moments of p and from its entropy, that of the choice of
-a mode and those of the modes. A fit by JS covers both modes or seeks one: its standard deviation lies on either side of
-the middle between that of the larger mode and that of p.
+Its KL(p || q), the price of the dropped mode, follows from the moments and the entropy of p. That entropy is nearly
+that of the choice of a mode plus the mean entropy of the modes, which hardly overlap. A fit by JS covers both modes or
+seeks one: its standard deviation lies on either side of the middle between that of the larger mode and that of p.
 """
 
 import math

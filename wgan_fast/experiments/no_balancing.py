@@ -1,12 +1,12 @@
-"""A critic need not be kept as weak as its generator: here 25 updates for each generator step are no worse than 5,
-because a better critic has a better gradient; one makes WGAN-GP worse. Source: Arjovsky, Chintala and Bottou,
+"""A critic need not be kept as weak as its generator: here 25 updates for each generator step are no worse than 5, as
+expected if a better critic has a better gradient; one makes WGAN-GP worse. Source: Arjovsky, Chintala and Bottou,
 "Wasserstein GAN", 2017, section 3: the critic can be trained to optimality; algorithm 1.
 
 WGAN-GP learns 8 Gaussians in 200 generator steps, each after 1, 5 or 25 updates of the critic, with all other settings
-equal; three trainings each, of which the mean of the exact W to 1000 fresh samples counts. Two sets of 1000 real
-samples are about 0.05 apart by chance. Trainings differ by about a quarter, so 25 updates may be worse by 25 % of 5, or
-by 0.1, and no more. The non-saturating GAN runs beside it, and is drawn; how it reacts depends on the training, so
-nothing is claimed of it.
+equal; three trainings each, of which the mean of the exact W to 1000 fresh samples counts. The penalty has weight 0.1,
+not the usual 10. Two sets of 1000 real samples are about 0.05 apart by chance. Trainings differ by about a quarter, so
+W after 25 updates may exceed W after 5 by a quarter of it, or by 0.1 if that is more. The non-saturating GAN runs
+beside it, and is drawn; how it reacts depends on the training, so nothing is claimed of it.
 """
 
 import torch

@@ -1,12 +1,13 @@
-"""The two-sided penalty is soft: a critic that gains W per unit of slope settles at the slope 1 + W / (2 weight), so
-its estimate is W + W^2 / (2 weight), too large by a share that grows with the distance; the direction of its gradient
-is right. Source: Gulrajani et al., "Improved Training of Wasserstein GANs", 2017, equation 3; the value follows from
-setting its derivative to zero.
+"""The two-sided penalty is soft: a critic that gains W per unit of slope settles at the slope 1 + W / (2 weight), where
+weight is the lambda of the formulas, so its estimate is W + W^2 / (2 weight), too large by a share that grows with the
+distance; the direction of its gradient is right. Source: Gulrajani et al., "Improved Training of Wasserstein GANs",
+2017, equation 3; the value follows from setting its derivative to zero.
 
 Two point masses at distance W, and the linear critic f(x) = <w, x>, whose best w is known in closed form: it maximises
-W s - weight (s - 1)^2 over its slope s. It is trained by the library's own step, from a random start, until the
-gradient vanishes. The one-sided penalty has the same bias, since the slope ends above 1. R1, the zero-centred penalty
-weight / 2 * s^2, ends at the slope W / weight: its estimate is W^2 / weight, and no distance any more.
+W s - weight (s - 1)^2 over its slope s. The library's CriticLoss is minimised by L-BFGS, from a random start, until the
+gradient vanishes. The one-sided penalty has the same bias, since the slope ends above 1. R1 (Mescheder, Geiger and
+Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, section 4.1), the zero-centred penalty weight /
+2 * s^2, ends at the slope W / weight: its estimate is W^2 / weight, and no distance any more.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ STORY = Story(
         r"\hat{W} = W + \frac{W^2}{2 \lambda}",
     ),
     "A trained slope that differs from 1 + W / (2 weight); a gradient that points elsewhere than along the pair.",
-    ("wgan-gp",),
+    ("wgan-gp", "r1"),
     "The penalty acts at interpolates of random pairs, while the theorem speaks of optimal pairs; it holds in "
     "expectation, not "
     "everywhere, so the critic may be steeper between the samples. A loss that includes the penalty is no "

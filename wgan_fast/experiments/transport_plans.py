@@ -1,7 +1,8 @@
 """A transport plan says how much mass moves from each position to each. Plans may have equal or different costs; the
 earth mover's distance is the cost of the cheapest. Six boxes at 1, 1, 1, 2, 3, 3 that move to 7, 8, 9, 9, 10, 10 cost
-42 by every plan, among them the two of the lecture notes; where boxes lie among the places, plans differ, and linear
-programming finds the cheapest. Source: Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 1.
+42 by every plan, among them two from lecture notes: from 1, 1, 1, 2, 3, 3 to 7, 10, 10, 8, 9, 9 in this order, or to 7,
+10, 10, 9, 8, 9. Where boxes lie among the places, plans differ, and linear programming finds the cheapest. Source:
+Arjovsky, Chintala and Bottou, "Wasserstein GAN", 2017, equation 1.
 
 Moving a box costs the distance: the first one, from 1 to 7, costs 6. In the first arrangement every box moves to the
 right, so every plan costs the sum of the places less the sum of the boxes. The exact solver is checked by brute force
