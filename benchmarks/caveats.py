@@ -44,7 +44,7 @@ REASONS: list[tuple[str, str, set[str], str]] = [
     ("call", "operator", set(), CHECKS),
     ("critic_step", "joint", {"cuda", "eager"}, EAGER),
     ("critic_step", "fused", {"cuda", "eager"}, EAGER),
-    ("critic_step", "captured", set(), NOISE),
+    *(("critic_step", rival, set(), NOISE) for rival in ("captured", "fused", "joint")),
     ("clip_weights_", "foreach", set(), CHECKS),
     ("clip_weights_", "reference", set(), MEMORY),
     ("clipped", "foreach", set(), CHECKS),
