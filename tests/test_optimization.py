@@ -26,6 +26,7 @@ from wgan_fast import (
     reference,
     wgan_div_penalty,
 )
+from wgan_fast._step.optimization import Optimization
 
 
 def optimizers() -> dict[str, Optimizer]:
@@ -326,3 +327,13 @@ def test_lightning_counts_the_updates(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # Lightning advises on workers and loggers
         trainer.fit(WGAN(), torch.utils.data.DataLoader(torch.randn(16, 2), batch_size=4))
     assert trainer.global_step == 4 + 2
+
+
+def test_a_foreign_optimizer_is_not_taken_for_one_that_skips_on_the_device() -> None:
+    class Foreign(torch.optim.Optimizer):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, {"fused": True})
+
+    parameters = [nn.Parameter(torch.ones(2))]
+    assert not Optimization(Foreign(parameters)).skips_on_device
+    assert Optimization(copy.deepcopy(torch.optim.Adam(parameters, fused=True))).skips_on_device

@@ -107,7 +107,9 @@ class Optimization:
         """Whether the optimizer can skip an update on the device, without a synchronisation with the host."""
         if getattr(self.inner, "_step_supports_amp_scaling", False):
             return True
-        return all(group.get("fused") for group in self.inner.param_groups)  # a copied optimizer lacks the attribute
+        # A copy of one of PyTorch's lacks the attribute.
+        of_pytorch = type(self.inner).__module__.startswith("torch.optim.")
+        return of_pytorch and all(group.get("fused") for group in self.inner.param_groups)
 
     def has_momentum(self) -> bool:
         """False for SGD before its first step: fused SGD would keep uninitialised momentum where it skips that step."""
