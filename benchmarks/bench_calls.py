@@ -3,6 +3,7 @@ calls, or the formula in plain PyTorch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from conftest import Comparison
 from wgan_fast import clip_weights_, critic_loss, discriminator_loss, generator_loss, interpolate
 from wgan_fast.ops import gradient_norm_penalty
+from wgan_fast.optim import RMSprop
 
 Call = Callable[[], object]
 
@@ -36,11 +38,24 @@ def calls(device: torch.device) -> dict[str, tuple[Call, Call]]:
         "critic_loss": (lambda: critic_loss(scores, others), lambda: others.mean() - scores.mean()),
         "generator_loss": (lambda: generator_loss(scores), lambda: -scores.mean()),
         "discriminator_loss": (lambda: discriminator_loss(scores, others), lambda: _discriminator_loss(scores, others)),
+        "RMSprop.step": _rmsprop(weights),
     }
 
 
 def _discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def _rmsprop(weights: list[Tensor]) -> tuple[Call, Call]:
+    parameters = [weight.clone().requires_grad_() for weight in weights]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    copies, gradients, averages = ([torch.zeros_like(weight) for weight in weights] for _ in range(3))
+    lr = torch.tensor(5e-5, dtype=torch.float64)
+    settings: Any = (0.99, 1e-8, 0.0, False, 0.01, None, None)
+    native = torch.ops.wgan_fast
+    optimizer = RMSprop(parameters, clip=0.01)
+    return optimizer.step, lambda: native.rmsprop_(copies, gradients, averages, lr, *settings)
 
 
 @pytest.mark.parametrize("name", calls(torch.device("cpu")))
